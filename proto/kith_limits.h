@@ -1,0 +1,80 @@
+/* Every maximum in Kith, with its reason. Full means an error now, not slowness later.
+ * Sizes are bytes unless the name says otherwise; times are milliseconds. */
+#ifndef KITH_LIMITS_H
+#define KITH_LIMITS_H
+
+/* --- collections and points ------------------------------------------------------------------ */
+#define KITH_DIM_MAX           8192u /* widest embedding in use today is 4096; one row = 32 KiB */
+#define KITH_NAME_MAX          64u   /* collection and field-of-registry names: [A-Za-z0-9_-] */
+#define KITH_VECTOR_NAME_MAX   64u   /* a named vector */
+#define KITH_PAYLOAD_MAX       (1u << 20) /* one point's payload as msgpack; keeps a WAL record small */
+#define KITH_PAYLOAD_DEPTH_MAX 16u        /* nesting of JSON and msgpack; bounds recursion */
+#define KITH_FIELD_PATH_MAX    256u       /* "a.b[].c" */
+#define KITH_FIELDS_INDEXED_MAX                                                                    \
+    256u /* columns of one segment; later fields are scanned, not lost */
+#define KITH_COLLECTIONS_MAX           1000u
+#define KITH_SLICES_PER_COLLECTION_MAX 256u
+#define KITH_NODES_MAX                 256u
+#define KITH_TEXT_MAX                  (64u * 1024) /* text to encode, UTF-8 bytes: about 100 book pages */
+
+/* --- one request ----------------------------------------------------------------------------- */
+#define KITH_HTTP_BODY_MAX    (32u << 20) /* 1000 points of 8192 floats need batches anyway */
+#define KITH_HTTP_HEADER_MAX  (16u * 1024)
+#define KITH_HTTP_HEADERS_MAX 64u
+#define KITH_HTTP_URL_MAX     (8u * 1024)
+#define KITH_K_MAX            10000u /* offset + limit; a heap of 10 k hits fits the L2 cache */
+#define KITH_POINTS_PER_BATCH_MAX                                                                  \
+    10000u /* points or ids in one request; body size is the other cap */
+#define KITH_SEARCH_BATCH_MAX    1000u
+#define KITH_OPS_PER_BATCH_MAX   1000u
+#define KITH_FILTER_NODES_MAX    256u
+#define KITH_FILTER_DEPTH_MAX    16u
+#define KITH_FILTER_VALUES_MAX   16384u /* values of match any/except and has_id, per filter */
+#define KITH_FACET_HITS_MAX      10000u
+#define KITH_JSON_DEPTH_MAX      32u /* payload depth plus the envelope around it */
+#define KITH_DEADLINE_DEFAULT_MS 10000u
+#define KITH_DEADLINE_MAX_MS     60000u
+
+/* --- the wire -------------------------------------------------------------------------------- */
+#define KITH_FRAME_BODY_MAX    (64u << 20) /* twice the HTTP body: f32 is denser than its JSON */
+#define KITH_MSGPACK_DEPTH_MAX 32u
+
+/* --- queues and connections ------------------------------------------------------------------ */
+#define KITH_HTTP_CONNECTIONS_MAX 1024u
+#define KITH_HTTP_CONNECTIONS_PER_IP_MAX                                                           \
+    1024u /* everything comes from one proxy or loopback today */
+#define KITH_HTTP_IDLE_S             60u
+#define KITH_HTTP_HEADER_TIMEOUT_S   10u          /* a half-sent request is closed after this */
+#define KITH_HTTP_INFLIGHT_MAX       512u         /* admitted at once; beyond: 429 */
+#define KITH_HTTP_INFLIGHT_BYTES_MAX (512u << 20) /* sum of admitted bodies; beyond: 429 */
+#define KITH_NET_CONTEXTS            256u  /* requests a shard has in hand at once, per listener */
+#define KITH_POOL_QUEUE_MAX          4096u /* tasks waiting in a worker pool; beyond: BUSY */
+#define KITH_POOL_THREADS_MAX        64u
+#define KITH_WRITE_QUEUE_MAX         1024u /* writes waiting for one slice's log; beyond: BUSY */
+#define KITH_WRITE_GROUP_MAX         256u  /* writes sharing one fdatasync */
+#define KITH_ENCODE_CACHE_ENTRIES    16384u
+
+/* --- storage --------------------------------------------------------------------------------- */
+#define KITH_WAL_RECORD_MAX (KITH_FRAME_BODY_MAX + (1u << 20))
+#define KITH_WAL_FILE_MAX   (256u << 20) /* rotate; bounds replay of one file to about a second */
+#define KITH_HEAD_ROWS_MAX  32768u       /* filters walk the head's payloads: bounds that walk */
+#define KITH_HEAD_BYTES_MAX (64u << 20)
+#define KITH_SEGMENTS_MAX   64u    /* live segments of one slice; merges keep it near 12 */
+#define KITH_SEGMENT_BLOCK  65536u /* bytes under one CRC32C */
+#define KITH_SECTION_ALIGN  4096u  /* page size: sections are mapped and advised on their own */
+#define KITH_CLOSE_GRACE_MS 2000u  /* SIGTERM to exit */
+
+/* --- registry -------------------------------------------------------------------------------- */
+#define KITH_REGISTRY_KEYS_MAX    100000u
+#define KITH_REGISTRY_VALUE_MAX   (256u * 1024) /* etcd itself refuses 1.5 MiB */
+#define KITH_LEASE_TTL_S          10u           /* a dead node is noticed after this */
+#define KITH_RPC_CONNECT_GRACE_MS 250u /* a request waits this long for a peer to be connected */
+
+_Static_assert((unsigned long long)KITH_DIM_MAX * 4 * 1000 <= KITH_FRAME_BODY_MAX,
+               "a batch of 1000 queries of the widest vectors fits one frame");
+_Static_assert(KITH_HTTP_BODY_MAX <= KITH_FRAME_BODY_MAX,
+               "a body that was accepted can be sent on");
+_Static_assert(KITH_PAYLOAD_MAX < KITH_WAL_RECORD_MAX, "a point fits a WAL record");
+_Static_assert(KITH_FRAME_BODY_MAX < KITH_WAL_RECORD_MAX, "a write fits a WAL record");
+
+#endif
