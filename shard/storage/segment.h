@@ -1,0 +1,42 @@
+/* A sealed segment: one immutable, checksummed, mmap'd file of points.
+ *
+ * Layout (docs/STORAGE.md): header page, section table, sections aligned to KITH_SECTION_ALIGN, one
+ * CRC32C per KITH_SEGMENT_BLOCK over (content, segment number, block number). Little endian. Rows
+ * are numbered 0 .. n-1; every section uses the same numbers. Owns: the map and the parsed
+ * directory. Threads: any, once open; counted with segment_ref/unref. Errors: a file that fails any
+ * check is KITH_CORRUPT, naming file and block; never a crash, never a wrong row. */
+#ifndef SEGMENT_H
+#define SEGMENT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "proto/kith_id.h"
+#include "proto/kith_wire.h"
+#include "shard/storage/column.h"
+#include "shard/storage/io.h"
+#include "shard/storage/slice_config.h"
+
+struct segment;
+
+uint64_t segment_number(const struct segment *segment);
+uint32_t segment_rows(const struct segment *segment);
+const void *
+segment_row_data(const struct segment *segment); /* all rows, contiguous, 4 KiB-aligned */
+uint32_t
+segment_row_bytes(const struct segment *segment); /* stride: dim * element size, no padding */
+const struct kith_id *segment_ids(const struct segment *segment);
+const uint64_t *segment_seqs(const struct segment *segment);
+bool segment_find(const struct segment *segment, const struct kith_id *id, uint32_t *row);
+const uint32_t *
+segment_id_order(const struct segment *segment); /* order[i]: row of the i-th smallest id */
+/* Decompressed payload of a row (msgpack map; empty = none), appended to out. */
+enum kith_err segment_payload(const struct segment *segment, uint32_t row, struct kith_buf *out,
+                              struct kith_diag *diag);
+const struct columns *segment_columns(const struct segment *segment);
+uint64_t segment_file_bytes(const struct segment *segment);
+
+void segment_ref(struct segment *segment);
+void segment_unref(struct segment *segment);
+
+#endif

@@ -1,0 +1,90 @@
+/* A store: one replica of one slice on disk - WAL, head, segments, manifest - and the only writer
+ * of it.
+ *
+ * A write is appended to the WAL, made durable together with its neighbours (group commit: one
+ * fdatasync), applied to the head, published in a new view, and only then acknowledged. Sealing and
+ * merging run in the background.
+ *
+ * Owns: a writer thread, a background thread, and its files. Borrows: io, the select function.
+ * Threads: any may call; write callbacks run on the writer thread and must not block.
+ * Errors: a failed fdatasync makes the store fail for good (every later write: KITH_IO) until it is
+ * opened again; a full disk refuses writes with KITH_DISK_FULL and recovers by itself. Reads go on
+ * in both cases. */
+#ifndef STORE_H
+#define STORE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "proto/kith_wire.h"
+#include "shard/storage/io.h"
+#include "shard/storage/slice_config.h"
+#include "shard/storage/view.h"
+
+struct store;
+
+/* The ids of the live points of `view` that match the msgpack filter; handed in by the layer that
+ * knows filters. Runs on the writer thread. */
+typedef bool (*store_emit_fn)(void *ctx, const struct kith_id *id); /* false: stop, out of memory */
+typedef enum kith_err (*store_select_fn)(const struct view *view, struct kith_bytes filter,
+                                         store_emit_fn emit, void *emit_ctx,
+                                         struct kith_diag *diag);
+
+struct store_options {
+    struct io *io;
+    const char *dir; /* of this slice, relative to the io's root */
+    store_select_fn select;
+    uint32_t head_rows_max;  /* seal the head at so many rows (0: KITH_HEAD_ROWS_MAX) */
+    uint64_t head_bytes_max; /* or bytes (0: KITH_HEAD_BYTES_MAX) */
+    bool background;         /* false: sealing and merging happen only in store_maintain (tests) */
+};
+
+/* Creates the slice on disk (all or nothing; KITH_EXISTS). */
+enum kith_err store_create(const struct store_options *options, const struct slice_config *config,
+                           struct kith_diag *diag);
+/* Opens it: manifest, segments, WAL replay. A torn tail is cut; earlier damage is KITH_CORRUPT. */
+enum kith_err store_open(struct store **out, const struct store_options *options,
+                         struct kith_diag *diag);
+/* Finishes the writes in the queue and stops the threads; everything acknowledged is on disk. */
+void store_close(struct store *store);
+/* Removes a closed slice from disk. */
+enum kith_err store_destroy(const struct store_options *options, struct kith_diag *diag);
+
+const struct slice_config *store_config(const struct store *store);
+struct view *store_view(struct store *store); /* a reference, to be given back with view_unref */
+
+/* ---- writes -------------------------------------------------------------------------------------
+ */
+
+struct store_write_result {
+    enum kith_err err;
+    uint64_t seq;      /* of the last operation applied */
+    uint64_t affected; /* points put, changed or deleted */
+};
+typedef void (*store_done_fn)(void *ctx, const struct store_write_result *result,
+                              const struct kith_diag *diag);
+
+/* `ops` is the msgpack array of operations of proto/kith_ops.h; it must stay valid until done. The
+ * store checks all of it before anything changes: a write applies as a whole or not at all.
+ * KITH_BUSY when KITH_WRITE_QUEUE_MAX writes wait; on KITH_OK done is called exactly once.
+ * op_id (0 = none): a write whose op_id was applied recently is acknowledged again and not applied
+ * again. */
+enum kith_err store_write(struct store *store, uint64_t op_id, struct kith_bytes ops,
+                          store_done_fn done, void *ctx, struct kith_diag *diag);
+
+/* ---- facts --------------------------------------------------------------------------------------
+ */
+
+struct store_stats {
+    uint64_t live_points, deleted_points, seq;
+    uint32_t segments, head_rows;
+    uint64_t segment_bytes, wal_bytes, head_bytes;
+    uint64_t fsyncs, writes, write_groups;
+    bool failed; /* a sync failed; see above */
+};
+void store_stats(struct store *store, struct store_stats *out);
+
+/* One round of background work now (seal, merge); *did_work says whether there was any. */
+enum kith_err store_maintain(struct store *store, bool *did_work, struct kith_diag *diag);
+
+#endif
