@@ -2,7 +2,9 @@
  *
  * Owns: every bitmap from bitmap_new, _copy, _load or _view is the caller's, freed with
  * bitmap_free. Threads: a bitmap that nobody changes may be read by any number of threads. Errors:
- * constructors return NULL when memory is out. */
+ * constructors return NULL when memory is out. CRoaring 0.2 takes its containers from malloc itself
+ * and cannot be told to use common/kith_mem.h; only the handle is counted there.
+ * Limits: rows are 32-bit. Bytes from disk are checked in full before they are believed. */
 #ifndef BITMAP_H
 #define BITMAP_H
 
@@ -26,6 +28,12 @@ bool bitmap_contains(const struct bitmap *set, uint32_t row);
 uint64_t bitmap_count(const struct bitmap *set);
 uint64_t bitmap_count_and(const struct bitmap *a, const struct bitmap *b);
 
+/* Row r is added when bit r % 64 of words[r / 64] is set: the fast way in for many unsorted rows.
+ */
+void bitmap_add_words(struct bitmap *set, const uint64_t *words, size_t n_words);
+bool bitmap_empty(const struct bitmap *set);
+bool bitmap_equal(const struct bitmap *a, const struct bitmap *b);
+
 void bitmap_and(struct bitmap *into, const struct bitmap *other);
 void bitmap_or(struct bitmap *into, const struct bitmap *other);
 void bitmap_andnot(struct bitmap *into, const struct bitmap *other);
@@ -44,9 +52,13 @@ enum kith_err bitmap_load(struct bitmap **out, const uint8_t *data, size_t len, 
                           struct kith_diag *diag); /* a row >= n_rows is KITH_CORRUPT */
 
 /* Frozen format (columns of a segment): read in place from mapped memory, 32-byte aligned.
- * The bytes must outlive the view, and must have passed their checksum before. */
+ * The bytes must outlive the view, and must have passed bitmap_frozen_check once; a view itself
+ * costs one small allocation and checks only the shape. Views are read-only. */
+void bitmap_optimize(struct bitmap *set); /* smallest form; before store or freeze */
 size_t bitmap_frozen_bytes(const struct bitmap *set);
 void bitmap_freeze(const struct bitmap *set, uint8_t *out_aligned32);
+/* Whether the bytes are a sound bitmap of rows below n_rows; *count gets its cardinality. */
+bool bitmap_frozen_check(const uint8_t *aligned32, size_t len, uint32_t n_rows, uint64_t *count);
 struct bitmap *bitmap_view(const uint8_t *aligned32,
                            size_t len) KITH_MUST_CHECK; /* NULL also if malformed */
 

@@ -1,0 +1,255 @@
+#include "shard/storage/bitmap.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <cmocka.h>
+
+#include "common/kith_mem.h"
+
+static uint64_t seed;
+
+static uint32_t draw(uint32_t below)
+{
+    seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+    return (uint32_t)((seed >> 33) % below);
+}
+
+#define ROWS 200000u
+
+/* A bitmap with all three kinds of containers, and the same as a plain array of flags. */
+static struct bitmap *mixed(uint8_t *flags)
+{
+    struct bitmap *set = bitmap_new();
+    assert_non_null(set);
+    memset(flags, 0, ROWS);
+    for (int i = 0; i < 30000; i++) { /* bitset */
+        uint32_t row = draw(65536);
+        bitmap_add(set, row);
+        flags[row] = 1;
+    }
+    for (int i = 0; i < 500; i++) { /* array */
+        uint32_t row = 65536 + draw(65536);
+        bitmap_add(set, row);
+        flags[row] = 1;
+    }
+    for (int i = 0; i < 20; i++) { /* runs */
+        uint32_t row = 131072 + draw(60000);
+        uint32_t end = row + 1 + draw(900);
+        bitmap_add_range(set, row, end);
+        memset(flags + row, 1, end - row);
+    }
+    return set;
+}
+
+static void same(const struct bitmap *set, const uint8_t *flags)
+{
+    uint64_t count = 0;
+    for (uint32_t row = 0; row < ROWS; row++) {
+        count += flags[row];
+        assert_int_equal(bitmap_contains(set, row), flags[row]);
+    }
+    assert_int_equal(bitmap_count(set), count);
+}
+
+static void test_bitmap_reads_rows_and_words(void **state)
+{
+    (void)state;
+    static uint8_t flags[ROWS];
+    struct bitmap *set = mixed(flags);
+    bitmap_optimize(set);
+    same(set, flags);
+
+    uint32_t rows[777];
+    uint32_t from = 0;
+    uint64_t seen = 0;
+    size_t n;
+    while ((n = bitmap_read(set, from, rows, 777)) > 0) {
+        for (size_t i = 0; i < n; i++)
+            assert_true(flags[rows[i]] && rows[i] >= from);
+        seen += n;
+        from = rows[n - 1] + 1;
+    }
+    assert_int_equal(seen, bitmap_count(set));
+
+    for (int round = 0; round < 200; round++) {
+        uint64_t words[100];
+        uint32_t first = round < 100 ? draw(ROWS / 64) * 64 : draw(ROWS);
+        size_t n_words = draw(101);
+        bitmap_words(set, first, words, n_words);
+        for (uint32_t i = 0; i < 64 * n_words; i++) {
+            bool bit = (words[i / 64] >> (i % 64)) & 1;
+            assert_int_equal(bit, first + i < ROWS && flags[first + i]);
+        }
+    }
+    bitmap_free(set);
+}
+
+static void test_bitmap_adds_words(void **state)
+{
+    (void)state;
+    static uint8_t flags[ROWS];
+    static uint64_t words[ROWS / 64];
+    struct bitmap *set = mixed(flags);
+    struct bitmap *copy = bitmap_new();
+    bitmap_words(set, 0, words, ROWS / 64);
+    bitmap_add_words(copy, words, ROWS / 64);
+    same(copy, flags);
+    assert_true(bitmap_equal(set, copy));
+    bitmap_flip(copy, ROWS);
+    assert_int_equal(bitmap_count(copy) + bitmap_count(set), ROWS);
+    assert_int_equal(bitmap_count_and(copy, set), 0);
+    bitmap_or(copy, set);
+    assert_int_equal(bitmap_count(copy), ROWS);
+    bitmap_andnot(copy, set);
+    bitmap_and(copy, set);
+    assert_true(bitmap_empty(copy));
+    bitmap_free(copy);
+    bitmap_free(set);
+}
+
+static void test_bitmap_survives_store_and_freeze(void **state)
+{
+    (void)state;
+    static uint8_t flags[ROWS];
+    struct bitmap *set = mixed(flags);
+    bitmap_optimize(set);
+    size_t len = bitmap_bytes(set);
+    uint8_t *bytes = kith_alloc(len);
+    bitmap_store(set, bytes);
+    struct bitmap *loaded = NULL;
+    assert_int_equal(bitmap_load(&loaded, bytes, len, ROWS, NULL), KITH_OK);
+    same(loaded, flags);
+
+    size_t frozen_len = bitmap_frozen_bytes(set);
+    uint8_t *frozen = kith_alloc_aligned(32, frozen_len);
+    bitmap_freeze(set, frozen);
+    uint64_t count = 0;
+    assert_true(bitmap_frozen_check(frozen, frozen_len, ROWS, &count));
+    assert_int_equal(count, bitmap_count(set));
+    struct bitmap *view = bitmap_view(frozen, frozen_len);
+    assert_non_null(view);
+    same(view, flags);
+    bitmap_or(loaded, view);
+    same(loaded, flags);
+    struct bitmap *copy = bitmap_copy(view);
+    bitmap_add(copy, ROWS - 1);
+    bitmap_free(copy);
+    bitmap_free(view);
+    bitmap_free(loaded);
+
+    /* A bound below the last row refuses both. */
+    uint32_t last = 0;
+    for (uint32_t row = 0; row < ROWS; row++)
+        last = flags[row] ? row : last;
+    loaded = NULL;
+    assert_int_equal(bitmap_load(&loaded, bytes, len, last, NULL), KITH_CORRUPT);
+    assert_null(loaded);
+    assert_false(bitmap_frozen_check(frozen, frozen_len, last, &count));
+    kith_free(frozen);
+    kith_free(bytes);
+    bitmap_free(set);
+}
+
+/* Whatever the bytes, the answer is CORRUPT or a bitmap whose rows are below the bound. */
+static void test_bitmap_refuses_damage(void **state)
+{
+    (void)state;
+    static uint8_t flags[ROWS];
+    struct bitmap *set = mixed(flags);
+    bitmap_optimize(set);
+    size_t len = bitmap_bytes(set);
+    size_t frozen_len = bitmap_frozen_bytes(set);
+    uint8_t *bytes = kith_alloc(len);
+    uint8_t *frozen = kith_alloc_aligned(32, frozen_len);
+    for (int round = 0; round < 3000; round++) {
+        bitmap_store(set, bytes);
+        bitmap_freeze(set, frozen);
+        size_t cut = round % 3 == 0 ? draw((uint32_t)len) : len;
+        size_t frozen_cut = round % 3 == 0 ? draw((uint32_t)frozen_len) : frozen_len;
+        for (uint32_t i = draw(4); i > 0; i--) {
+            uint32_t near = round % 2 ? 40 : UINT32_MAX;
+            bytes[draw((uint32_t)len < near ? (uint32_t)len : near)] ^= (uint8_t)(1u << draw(8));
+            uint32_t back = draw((uint32_t)frozen_len < near ? (uint32_t)frozen_len : near);
+            frozen[frozen_len - 1 - back] ^= (uint8_t)(1u << draw(8));
+        }
+        struct bitmap *loaded = NULL;
+        if (bitmap_load(&loaded, bytes, cut, ROWS, NULL) == KITH_OK) {
+            uint32_t row;
+            assert_int_equal(bitmap_read(loaded, ROWS, &row, 1), 0);
+            bitmap_and(loaded, set);
+            bitmap_free(loaded);
+        }
+        uint64_t count;
+        if (bitmap_frozen_check(frozen, frozen_cut, ROWS, &count)) {
+            struct bitmap *view = bitmap_view(frozen, frozen_cut);
+            assert_non_null(view);
+            assert_int_equal(bitmap_count(view), count);
+            bitmap_free(view);
+        }
+    }
+    kith_free(frozen);
+    kith_free(bytes);
+    bitmap_free(set);
+}
+
+static void test_bitmap_empty_survives(void **state)
+{
+    (void)state;
+    struct bitmap *set = bitmap_new();
+    uint8_t bytes[64];
+    size_t len = bitmap_bytes(set);
+    assert_true(len <= sizeof bytes);
+    bitmap_store(set, bytes);
+    struct bitmap *loaded = NULL;
+    assert_int_equal(bitmap_load(&loaded, bytes, len, 0, NULL), KITH_OK);
+    assert_true(bitmap_empty(loaded));
+    bitmap_free(loaded);
+    _Alignas(32) uint8_t frozen[64];
+    len = bitmap_frozen_bytes(set);
+    assert_true(len <= sizeof frozen);
+    bitmap_freeze(set, frozen);
+    uint64_t count = 1;
+    assert_true(bitmap_frozen_check(frozen, len, 0, &count));
+    assert_int_equal(count, 0);
+    bitmap_free(set);
+}
+
+static void test_bitmap_survives_each_oom(void **state)
+{
+    (void)state;
+    long before = kith_mem_live();
+    struct bitmap *set = bitmap_new();
+    bitmap_add_range(set, 3, 3000);
+    uint8_t bytes[64];
+    assert_true(bitmap_bytes(set) <= sizeof bytes);
+    bitmap_optimize(set);
+    bitmap_store(set, bytes);
+    kith_mem_fail_after(0);
+    struct bitmap *none = NULL;
+    assert_null(bitmap_new());
+    assert_null(bitmap_copy(set));
+    assert_int_equal(bitmap_load(&none, bytes, bitmap_bytes(set), 3000, NULL), KITH_NOMEM);
+    kith_mem_fail_after(-1);
+    assert_null(none);
+    bitmap_free(set);
+    assert_int_equal(kith_mem_live(), before);
+}
+
+int main(void)
+{
+    const char *given = getenv("KITH_SEED");
+    seed = given != NULL ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
+    print_message("repeat with KITH_SEED=%llu\n", (unsigned long long)seed);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_bitmap_reads_rows_and_words),
+        cmocka_unit_test(test_bitmap_adds_words),
+        cmocka_unit_test(test_bitmap_survives_store_and_freeze),
+        cmocka_unit_test(test_bitmap_refuses_damage),
+        cmocka_unit_test(test_bitmap_empty_survives),
+        cmocka_unit_test(test_bitmap_survives_each_oom),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
