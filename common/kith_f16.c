@@ -3,7 +3,9 @@
 #include <stdbool.h>
 #include <string.h>
 #ifdef __x86_64__
+#include <cpuid.h>
 #include <immintrin.h>
+#include <stdatomic.h>
 #endif
 
 static uint32_t bits_of(float value)
@@ -76,9 +78,19 @@ static void unpack_plain(float *out, const uint8_t *halves, size_t n)
 #ifdef __x86_64__
 #define WITH_F16C __attribute__((target("avx,f16c")))
 
+/* clang 14's __builtin_cpu_supports does not know F16C. The answer is kept because CPUID traps in
+ * virtual machines; threads that ask first at once store the same value, so relaxed is enough. */
 static bool has_f16c(void)
 {
-    return __builtin_cpu_supports("avx") && __builtin_cpu_supports("f16c");
+    static atomic_int known; /* 0: not asked yet, 1: no, 2: yes */
+    int answer = atomic_load_explicit(&known, memory_order_relaxed);
+    if (answer == 0) {
+        unsigned eax, ebx, ecx = 0, edx;
+        bool f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+        answer = f16c && __builtin_cpu_supports("avx") ? 2 : 1;
+        atomic_store_explicit(&known, answer, memory_order_relaxed);
+    }
+    return answer == 2;
 }
 
 WITH_F16C static void pack_f16c(uint16_t *out, const float *values, size_t n)
@@ -120,4 +132,13 @@ void kith_f16_unpack(float *out, const void *halves, size_t n)
     }
 #endif
     unpack_plain(out, halves, n);
+}
+
+bool kith_f16_hardware(void)
+{
+#ifdef __x86_64__
+    return has_f16c();
+#else
+    return false;
+#endif
 }

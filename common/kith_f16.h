@@ -6,6 +6,7 @@
 #ifndef KITH_F16_H
 #define KITH_F16_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,5 +17,6 @@ float kith_f16_to_f32(uint16_t half);
 /* n numbers; neither side needs alignment, and the two must not overlap. */
 void kith_f16_pack(uint16_t *out, const float *values, size_t n);
 void kith_f16_unpack(float *out, const void *halves, size_t n);
+bool kith_f16_hardware(void); /* this CPU has F16C */
 
 #endif
