@@ -54,6 +54,13 @@
 #define KITH_WRITE_GROUP_MAX         256u  /* writes sharing one fdatasync */
 #define KITH_ENCODE_CACHE_ENTRIES    16384u
 
+/* --- encoder files --------------------------------------------------------------------------- */
+#define KITH_WORDVEC_WORDS_MAX                                                                     \
+    (16u << 20)                         /* the largest public table has 12 M; row ids stay 32 bit */
+#define KITH_WORDVEC_WORD_MAX      128u /* bytes; longer "words" are crawl noise and skipped */
+#define KITH_DICTIONARY_BYTES_MAX  (64u << 20) /* read into memory; jieba's is 5 MB */
+#define KITH_ENCODER_FILE_NAME_MAX 200u        /* leaves room for suffixes below NAME_MAX (255) */
+
 /* --- storage --------------------------------------------------------------------------------- */
 #define KITH_WAL_RECORD_MAX (KITH_FRAME_BODY_MAX + (1u << 20))
 #define KITH_WAL_FILE_MAX   (256u << 20) /* rotate; bounds replay of one file to about a second */
