@@ -1,0 +1,152 @@
+/* The AVX-512 variant: four registers of 16 partial sums.
+ *
+ * One row at a time: for wide rows several rows at once were slower, because each row is a stream
+ * of its own for the prefetcher. The out-of-order core overlaps the fold of one row with the loads
+ * of the next by itself. One software prefetch per cache line, PREFETCH_BYTES ahead: the hardware's
+ * stream prefetcher stops at every 4 KiB page. */
+#ifdef __x86_64__
+#include <immintrin.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "shard/index/kernels_sum.h"
+
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma,f16c")))
+#define INLINE static inline __attribute__((always_inline)) AVX512
+
+#define PREFETCH_BYTES 2048
+
+INLINE __m512 load(const uint8_t *row, enum kernels_type type)
+{
+    if (type == KERNELS_F16)
+        return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)row));
+    return _mm512_loadu_ps(row);
+}
+
+INLINE __m512 load_tail(const uint8_t *row, enum kernels_type type, __mmask16 mask)
+{
+    if (type == KERNELS_F16)
+        return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, row));
+    return _mm512_maskz_loadu_ps(mask, row);
+}
+
+INLINE __m512 step(__m512 sum, __m512 q, __m512 r, enum kernels_form form)
+{
+    if (form == KERNELS_IP)
+        return _mm512_fmadd_ps(q, r, sum);
+    __m512 gap = _mm512_sub_ps(q, r);
+    if (form == KERNELS_L2)
+        return _mm512_fmadd_ps(gap, gap, sum);
+    return _mm512_add_ps(sum, _mm512_abs_ps(gap));
+}
+
+INLINE float fold(__m512 a, __m512 b, __m512 c, __m512 d)
+{
+    __m512 s16 = _mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d));
+    __m256 s8 = _mm256_add_ps(_mm512_castps512_ps256(s16), _mm512_extractf32x8_ps(s16, 1));
+    __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
+    __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
+    return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
+}
+
+/* query NULL: the row with itself. */
+INLINE float one_row(const float *query, const uint8_t *row, uint32_t dim, enum kernels_form form,
+                     enum kernels_type type)
+{
+    const size_t width = type == KERNELS_F16 ? 2 : 4;
+    __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(),
+                     _mm512_setzero_ps()};
+    uint32_t i = 0;
+    for (; i + 64 <= dim; i += 64) {
+        const uint8_t *at = row + i * width;
+        for (size_t line = 0; line < 64 * width; line += 64)
+            _mm_prefetch((const char *)at + PREFETCH_BYTES + line, _MM_HINT_T0);
+        for (uint32_t j = 0; j < 4; j++) {
+            __m512 r = load(at + 16 * j * width, type);
+            __m512 q = query == NULL ? r : _mm512_loadu_ps(query + i + 16 * j);
+            sum[j] = step(sum[j], q, r, form);
+        }
+    }
+    const uint8_t *at = row + i * width;
+    for (size_t line = 0; line < (dim - i) * width; line += 64)
+        _mm_prefetch((const char *)at + PREFETCH_BYTES + line, _MM_HINT_T0);
+    for (uint32_t j = 0; j < 4 && i < dim; j++, i += 16) {
+        __mmask16 mask = dim - i >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << (dim - i)) - 1u);
+        __m512 r = load_tail(row + i * width, type, mask);
+        __m512 q = query == NULL ? r : _mm512_maskz_loadu_ps(mask, query + i);
+        sum[j] = step(sum[j], q, r, form);
+    }
+    return fold(sum[0], sum[1], sum[2], sum[3]);
+}
+
+INLINE void scan(const float *query, struct kernels_rows rows, uint32_t n, float *ranks,
+                 enum kernels_form form, enum kernels_type type)
+{
+    const uint8_t *row = rows.data;
+    size_t row_bytes = (size_t)rows.dim * (type == KERNELS_F16 ? 2 : 4);
+    for (uint32_t i = 0; i < n; i++, row += row_bytes)
+        ranks[i] = kernels_rank(form, one_row(query, row, rows.dim, form, type));
+}
+
+INLINE void pick(const float *query, struct kernels_rows rows, const uint32_t *list, uint32_t n,
+                 float *ranks, enum kernels_form form, enum kernels_type type)
+{
+    const uint8_t *data = rows.data;
+    size_t row_bytes = (size_t)rows.dim * (type == KERNELS_F16 ? 2 : 4);
+    for (uint32_t i = 0; i < n; i++) {
+        if (i + 2 < n) /* scattered rows: the first lines of the row after the next */
+            for (size_t line = 0; line < row_bytes && line < PREFETCH_BYTES; line += 64)
+                _mm_prefetch((const char *)data + list[i + 2] * row_bytes + line, _MM_HINT_T0);
+        ranks[i] =
+            kernels_rank(form, one_row(query, data + list[i] * row_bytes, rows.dim, form, type));
+    }
+}
+
+#define VARIANT(name_, form_, type_)                                                               \
+    AVX512 static void scan_##name_(const float *query, struct kernels_rows rows, uint32_t n,      \
+                                    float *ranks)                                                  \
+    {                                                                                              \
+        scan(query, rows, n, ranks, form_, type_);                                                 \
+    }                                                                                              \
+    AVX512 static void pick_##name_(const float *query, struct kernels_rows rows,                  \
+                                    const uint32_t *list, uint32_t n, float *ranks)                \
+    {                                                                                              \
+        pick(query, rows, list, n, ranks, form_, type_);                                           \
+    }
+
+VARIANT(ip_f32, KERNELS_IP, KERNELS_F32)
+VARIANT(l2_f32, KERNELS_L2, KERNELS_F32)
+VARIANT(l1_f32, KERNELS_L1, KERNELS_F32)
+VARIANT(ip_f16, KERNELS_IP, KERNELS_F16)
+VARIANT(l2_f16, KERNELS_L2, KERNELS_F16)
+VARIANT(l1_f16, KERNELS_L1, KERNELS_F16)
+
+AVX512 static void norms(struct kernels_rows rows, uint32_t n, float *out)
+{
+    const uint8_t *row = rows.data;
+    for (uint32_t i = 0; i < n; i++, row += (size_t)rows.dim * 4)
+        out[i] = one_row(NULL, row, rows.dim, KERNELS_IP, KERNELS_F32);
+}
+
+AVX512 static uint32_t select_ranks(const float *ranks, uint32_t n, float bound, uint32_t *out)
+{
+    __m512 limit = _mm512_set1_ps(bound);
+    uint32_t n_out = 0;
+    for (uint32_t i = 0; i < n; i += 16) {
+        __mmask16 live = n - i >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << (n - i)) - 1u);
+        __m512 values = _mm512_maskz_loadu_ps(live, ranks + i);
+        uint32_t hit = _mm512_mask_cmp_ps_mask(live, values, limit, _CMP_NLT_UQ);
+        for (; hit != 0; hit &= hit - 1)
+            out[n_out++] = i + (uint32_t)__builtin_ctz(hit);
+    }
+    return n_out;
+}
+
+const struct kernels kernels_avx512_table = {
+    .name = "avx512",
+    .scan = {{scan_ip_f32, scan_ip_f16}, {scan_l2_f32, scan_l2_f16}, {scan_l1_f32, scan_l1_f16}},
+    .pick = {{pick_ip_f32, pick_ip_f16}, {pick_l2_f32, pick_l2_f16}, {pick_l1_f32, pick_l1_f16}},
+    .norms = norms,
+    .select = select_ranks,
+};
+#endif
