@@ -66,19 +66,25 @@ bool kith_registry_synced(
     const struct kith_registry *registry); /* the mirror was complete at least once */
 bool kith_registry_connected(const struct kith_registry *registry); /* now */
 uint64_t kith_registry_revision(const struct kith_registry *registry);
+/* What a human must look at, one sentence ("etcd went back..."); NULL when all is well. Borrowed
+ * until the next turn of the loop. */
+const char *kith_registry_trouble(const struct kith_registry *registry);
 bool kith_registry_get(const struct kith_registry *registry, const char *key,
                        struct kith_registry_value *out);
 void kith_registry_each(const struct kith_registry *registry, const char *prefix,
                         kith_registry_each_fn fn, void *ctx); /* ascending keys */
 
-/* The callback runs after the mirror shows the result (read your own writes). done may be NULL. */
+/* The callback runs after the mirror shows the result (read your own writes), never from inside the
+ * call unless memory is out. done may be NULL. At most KITH_REGISTRY_TXN_MAX comparisons and as
+ * many changes. When the registry is closed first: KITH_CANCELLED. */
 void kith_registry_commit(struct kith_registry *registry,
                           const struct kith_registry_compare *compares, size_t n_compares,
                           const struct kith_registry_change *changes, size_t n_changes,
                           kith_registry_done_fn done, void *ctx);
 
 /* A leased key that is put again by itself whenever the lease had to be renewed from scratch (etcd
- * was away too long). */
+ * was away too long). A key that somebody else holds is waited for, never taken over: it is ours
+ * when the mirror shows our value. Announcing again changes the value. At most 16 keys. */
 enum kith_err kith_registry_announce(struct kith_registry *registry, const char *key,
                                      const char *value);
 

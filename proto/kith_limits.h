@@ -74,7 +74,9 @@
 /* --- registry -------------------------------------------------------------------------------- */
 #define KITH_REGISTRY_KEYS_MAX    100000u
 #define KITH_REGISTRY_VALUE_MAX   (256u * 1024) /* etcd itself refuses 1.5 MiB */
-#define KITH_LEASE_TTL_S          10u           /* a dead node is noticed after this */
+#define KITH_REGISTRY_KEY_MAX     512u /* "slices/<id>/<n>" and the longest name fit many times */
+#define KITH_REGISTRY_TXN_MAX     128u /* comparisons or changes of one transaction: etcd's own cap */
+#define KITH_LEASE_TTL_S          10u  /* a dead node is noticed after this */
 #define KITH_RPC_CONNECT_GRACE_MS 250u /* a request waits this long for a peer to be connected */
 
 _Static_assert((unsigned long long)KITH_DIM_MAX * 4 * 1000 <= KITH_FRAME_BODY_MAX,
