@@ -1,0 +1,349 @@
+/* Replies: what a shard writes and a coordinator reads. The coordinator trusts them no more than
+ * any bytes. */
+#include "proto/kith_msg.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "proto/kith_msg_internal.h"
+
+static void write_slices(struct kith_writer *w, const struct kith_msg_slices *slices)
+{
+    kith_assert(slices->n_slices <= KITH_SLICES_PER_COLLECTION_MAX);
+    kith_write_array(w, slices->n_slices);
+    for (uint32_t i = 0; i < slices->n_slices; i++) {
+        const struct kith_msg_slice *slice = &slices->slices[i];
+        kith_write_array(w, 5);
+        kith_write_u64(w, slice->slice);
+        kith_write_u64(w, slice->err);
+        kith_write_u64(w, slice->points);
+        kith_write_u64(w, slice->seq);
+        kith_write_str(w, (const char *)slice->detail.data, slice->detail.len);
+    }
+}
+
+static bool read_slices(struct kith_cursor *c, struct kith_msg_slices *out)
+{
+    if (!kith_read_array(c, &out->n_slices) || out->n_slices > KITH_SLICES_PER_COLLECTION_MAX)
+        return false;
+    for (uint32_t i = 0; i < out->n_slices; i++) {
+        struct kith_msg_slice *slice = &out->slices[i];
+        uint32_t n;
+        uint64_t err;
+        if (!kith_read_array(c, &n) || n != 5 || !kith_read_u32(c, &slice->slice) ||
+            !kith_read_u64(c, &err) || !kith_read_u64(c, &slice->points) ||
+            !kith_read_u64(c, &slice->seq) || !kith_read_str(c, &slice->detail))
+            return false;
+        if (slice->slice >= KITH_SLICES_PER_COLLECTION_MAX)
+            return false;
+        slice->err = kith_err_from_wire(err);
+    }
+    return true;
+}
+
+void kith_msg_write_error(struct kith_writer *w, enum kith_err err, const char *text)
+{
+    kith_write_array(w, 2);
+    kith_write_u64(w, err);
+    kith_write_cstr(w, text);
+}
+
+bool kith_msg_read_error(struct kith_bytes body, struct kith_msg_error *out)
+{
+    struct kith_cursor c;
+    uint64_t err;
+    if (!kith_msg_read_head(&c, body, 2) || !kith_read_u64(&c, &err) ||
+        !kith_read_str(&c, &out->text))
+        return false;
+    out->err = kith_err_from_wire(err);
+    return out->err != KITH_OK;
+}
+
+void kith_msg_write_slices_only(struct kith_writer *w, const struct kith_msg_slices *slices)
+{
+    kith_write_array(w, 1);
+    write_slices(w, slices);
+}
+
+bool kith_msg_read_slices_only(struct kith_bytes body, struct kith_msg_slices *out)
+{
+    struct kith_cursor c;
+    return kith_msg_read_head(&c, body, 1) && read_slices(&c, out);
+}
+
+void kith_msg_write_written(struct kith_writer *w, const struct kith_msg_written *msg)
+{
+    kith_write_array(w, 2);
+    write_slices(w, &msg->slices);
+    kith_write_u64(w, msg->affected);
+}
+
+bool kith_msg_read_written(struct kith_bytes body, struct kith_msg_written *out)
+{
+    struct kith_cursor c;
+    return kith_msg_read_head(&c, body, 2) && read_slices(&c, &out->slices) &&
+           kith_read_u64(&c, &out->affected);
+}
+
+void kith_msg_write_counted(struct kith_writer *w, const struct kith_msg_counted *msg)
+{
+    kith_write_array(w, 2);
+    write_slices(w, &msg->slices);
+    kith_write_u64(w, msg->count);
+}
+
+bool kith_msg_read_counted(struct kith_bytes body, struct kith_msg_counted *out)
+{
+    struct kith_cursor c;
+    return kith_msg_read_head(&c, body, 2) && read_slices(&c, &out->slices) &&
+           kith_read_u64(&c, &out->count);
+}
+
+/* ---- FOUND ------------------------------------------------------------------------------------
+ */
+
+void kith_msg_write_found(struct kith_writer *w, const struct kith_msg_slices *slices,
+                          uint32_t n_parts)
+{
+    kith_write_array(w, 2);
+    write_slices(w, slices);
+    kith_write_array(w, n_parts);
+}
+
+void kith_msg_write_found_part(struct kith_writer *w, uint64_t matched, uint32_t n_queries)
+{
+    kith_write_array(w, n_queries + 1);
+    kith_write_u64(w, matched);
+}
+
+static void pack_hit(const struct kith_hit *hit, uint8_t out[KITH_HIT_BYTES])
+{
+    uint32_t rank_bits;
+    memcpy(&rank_bits, &hit->rank, sizeof rank_bits);
+    kith_id_to_wire(&hit->id, out);
+    kith_store_u32(out + KITH_ID_WIRE_BYTES, rank_bits);
+    kith_store_u64(out + KITH_ID_WIRE_BYTES + 4, hit->seq);
+}
+
+enum kith_err kith_msg_write_found_hits(struct kith_writer *w, const struct kith_hit *hits,
+                                        uint32_t n)
+{
+    uint8_t small[KITH_HIT_BYTES * 64];
+    size_t bytes = (size_t)n * KITH_HIT_BYTES;
+    if (n <= 64) {
+        for (uint32_t i = 0; i < n; i++)
+            pack_hit(&hits[i], small + (size_t)i * KITH_HIT_BYTES);
+        kith_write_bin(w, small, bytes);
+        return w->failed ? KITH_NOMEM : KITH_OK;
+    }
+    /* A bin's head first, then its content in pieces: no buffer of k hits is needed. */
+    uint8_t head[5] = {0xc6, (uint8_t)(bytes >> 24), (uint8_t)(bytes >> 16), (uint8_t)(bytes >> 8),
+                       (uint8_t)bytes};
+    kith_write_raw(w, head, sizeof head);
+    for (uint32_t done = 0; done < n;) {
+        uint32_t piece = n - done < 64 ? n - done : 64;
+        for (uint32_t i = 0; i < piece; i++)
+            pack_hit(&hits[done + i], small + (size_t)i * KITH_HIT_BYTES);
+        kith_write_raw(w, small, (size_t)piece * KITH_HIT_BYTES);
+        done += piece;
+    }
+    return w->failed ? KITH_NOMEM : KITH_OK;
+}
+
+bool kith_msg_read_found(struct kith_bytes body, struct kith_msg_found *out)
+{
+    struct kith_cursor c;
+    if (!kith_msg_read_head(&c, body, 2) || !read_slices(&c, &out->slices) ||
+        !kith_read_array(&c, &out->n_parts) || out->n_parts > KITH_SEARCH_BATCH_MAX)
+        return false;
+    out->parts = c;
+    return true;
+}
+
+bool kith_msg_found_part(struct kith_cursor *parts, uint64_t *matched, uint32_t *n_queries)
+{
+    uint32_t n;
+    if (!kith_read_array(parts, &n) || n == 0 || n - 1 > KITH_SEARCH_BATCH_MAX ||
+        !kith_read_u64(parts, matched))
+        return false;
+    *n_queries = n - 1;
+    return true;
+}
+
+bool kith_msg_found_hits(struct kith_cursor *parts, struct kith_bytes *packed, uint32_t *n_hits)
+{
+    struct kith_bytes bytes;
+    if (!kith_read_bin(parts, &bytes) || bytes.len % KITH_HIT_BYTES != 0 ||
+        bytes.len / KITH_HIT_BYTES > KITH_K_MAX)
+        return false;
+    *packed = bytes;
+    *n_hits = (uint32_t)(bytes.len / KITH_HIT_BYTES);
+    return true;
+}
+
+bool kith_hit_unpack(const uint8_t *packed, struct kith_hit *out)
+{
+    struct kith_hit hit;
+    uint32_t rank_bits = kith_load_u32(packed + KITH_ID_WIRE_BYTES);
+    memcpy(&hit.rank, &rank_bits, sizeof hit.rank);
+    hit.seq = kith_load_u64(packed + KITH_ID_WIRE_BYTES + 4);
+    if (!kith_id_from_wire(packed, &hit.id) || isnan(hit.rank))
+        return false;
+    *out = hit;
+    return true;
+}
+
+/* ---- RECORDS, SCROLLED --------------------------------------------------------------------------
+ */
+
+void kith_msg_write_records(struct kith_writer *w, const struct kith_msg_slices *slices,
+                            uint32_t n_records)
+{
+    kith_write_array(w, 2);
+    write_slices(w, slices);
+    kith_write_array(w, n_records);
+}
+
+void kith_msg_write_record(struct kith_writer *w, const struct kith_record *record)
+{
+    kith_write_array(w, 5);
+    kith_write_id(w, &record->id);
+    kith_write_u64(w, record->seq);
+    kith_msg_write_optional(w, record->payload);
+    kith_write_bin(w, record->vector.data, record->vector.len);
+    kith_msg_write_optional(w, record->order);
+}
+
+bool kith_msg_read_records(struct kith_bytes body, struct kith_msg_records *out)
+{
+    struct kith_cursor c;
+    if (!kith_msg_read_head(&c, body, 2) || !read_slices(&c, &out->slices) ||
+        !kith_read_array(&c, &out->n_records))
+        return false;
+    out->records = c;
+    return true;
+}
+
+bool kith_msg_records_next(struct kith_cursor *records, struct kith_record *out)
+{
+    uint32_t n;
+    struct kith_record record = {0};
+    if (!kith_read_array(records, &n) || n < 5 || !kith_read_id(records, &record.id) ||
+        !kith_read_u64(records, &record.seq) || !kith_msg_read_optional(records, &record.payload) ||
+        !kith_read_bin(records, &record.vector) || record.vector.len % 4 != 0 ||
+        record.vector.len / 4 > KITH_DIM_MAX || !kith_msg_read_optional(records, &record.order))
+        return false;
+    struct kith_cursor payload = kith_cursor_of(record.payload.data, record.payload.len);
+    if (record.payload.len > 0 && kith_read_peek(&payload) != KITH_WIRE_MAP)
+        return false;
+    *out = record;
+    return true;
+}
+
+/* ---- FACETS
+ * -------------------------------------------------------------------------------------- */
+
+void kith_msg_write_facets(struct kith_writer *w, const struct kith_msg_slices *slices,
+                           uint32_t n_hits)
+{
+    kith_write_array(w, 2);
+    write_slices(w, slices);
+    kith_write_array(w, n_hits);
+}
+
+void kith_msg_write_facet_hit(struct kith_writer *w, struct kith_bytes value, uint64_t count)
+{
+    kith_write_array(w, 2);
+    kith_write_raw(w, value.data, value.len);
+    kith_write_u64(w, count);
+}
+
+bool kith_msg_read_facets(struct kith_bytes body, struct kith_msg_facets *out)
+{
+    struct kith_cursor c;
+    if (!kith_msg_read_head(&c, body, 2) || !read_slices(&c, &out->slices) ||
+        !kith_read_array(&c, &out->n_hits))
+        return false;
+    out->hits = c;
+    return true;
+}
+
+bool kith_msg_facets_next(struct kith_cursor *hits, struct kith_bytes *value, uint64_t *count)
+{
+    uint32_t n;
+    struct kith_bytes bytes;
+    if (!kith_read_array(hits, &n) || n < 2)
+        return false;
+    enum kith_wire_type type = kith_read_peek(hits);
+    if (type != KITH_WIRE_STR && type != KITH_WIRE_INT && type != KITH_WIRE_BOOL)
+        return false;
+    if (!kith_read_skip(hits, &bytes) || !kith_read_u64(hits, count))
+        return false;
+    *value = bytes;
+    return true;
+}
+
+/* ---- INFOS
+ * ---------------------------------------------------------------------------------------- */
+
+void kith_msg_write_infos(struct kith_writer *w, const struct kith_msg_slices *slices,
+                          const struct kith_msg_info_slice *info, uint32_t n_fields)
+{
+    kith_write_array(w, 3);
+    write_slices(w, slices);
+    kith_write_array(w, slices->n_slices);
+    for (uint32_t i = 0; i < slices->n_slices; i++) {
+        kith_write_array(w, 8);
+        kith_write_u64(w, info[i].live_points);
+        kith_write_u64(w, info[i].deleted_points);
+        kith_write_u64(w, info[i].head_rows);
+        kith_write_u64(w, info[i].segments);
+        kith_write_u64(w, info[i].segment_bytes);
+        kith_write_u64(w, info[i].wal_bytes);
+        kith_write_u64(w, info[i].head_bytes);
+        kith_write_bool(w, info[i].failed);
+    }
+    kith_write_array(w, n_fields);
+}
+
+void kith_msg_write_info_field(struct kith_writer *w, const struct kith_msg_info_field *field)
+{
+    kith_write_array(w, 3);
+    kith_write_str(w, (const char *)field->path.data, field->path.len);
+    kith_write_u64(w, field->types);
+    kith_write_u64(w, field->points);
+}
+
+bool kith_msg_read_infos(struct kith_bytes body, struct kith_msg_infos *out)
+{
+    struct kith_cursor c;
+    uint32_t n;
+    if (!kith_msg_read_head(&c, body, 3) || !read_slices(&c, &out->slices) ||
+        !kith_read_array(&c, &n) || n != out->slices.n_slices)
+        return false;
+    for (uint32_t i = 0; i < n; i++) {
+        struct kith_msg_info_slice *info = &out->info[i];
+        uint32_t m;
+        if (!kith_read_array(&c, &m) || m != 8 || !kith_read_u64(&c, &info->live_points) ||
+            !kith_read_u64(&c, &info->deleted_points) || !kith_read_u64(&c, &info->head_rows) ||
+            !kith_read_u64(&c, &info->segments) || !kith_read_u64(&c, &info->segment_bytes) ||
+            !kith_read_u64(&c, &info->wal_bytes) || !kith_read_u64(&c, &info->head_bytes) ||
+            !kith_read_bool(&c, &info->failed))
+            return false;
+    }
+    if (!kith_read_array(&c, &out->n_fields))
+        return false;
+    out->fields = c;
+    return true;
+}
+
+bool kith_msg_infos_next(struct kith_cursor *fields, struct kith_msg_info_field *out)
+{
+    uint32_t n;
+    struct kith_msg_info_field field;
+    if (!kith_read_array(fields, &n) || n < 3 || !kith_read_str(fields, &field.path) ||
+        !kith_read_u32(fields, &field.types) || !kith_read_u64(fields, &field.points))
+        return false;
+    *out = field;
+    return true;
+}
