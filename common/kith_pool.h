@@ -17,6 +17,7 @@ enum kith_err kith_pool_open(struct kith_pool **out, uint32_t n_threads,
                              struct kith_diag *diag); /* 0 = one per CPU */
 void kith_pool_close(struct kith_pool *pool); /* runs what is queued, then joins; NULL allowed */
 uint32_t kith_pool_threads(const struct kith_pool *pool);
+uint32_t kith_pool_waiting(struct kith_pool *pool); /* tasks in the queue now, for metrics */
 
 typedef void (*kith_task_fn)(void *ctx);
 enum kith_err kith_pool_submit(struct kith_pool *pool, kith_task_fn run, void *ctx);
