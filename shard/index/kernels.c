@@ -92,12 +92,14 @@ static void norms_scalar(struct kernels_rows rows, uint32_t n, float *out)
     }
 }
 
-static uint32_t select_scalar(const float *ranks, uint32_t n, float bound, uint32_t *out)
+static uint32_t select_scalar(const float *ranks, const float *minus, uint32_t n, float bound,
+                              uint32_t *out)
 {
     uint32_t n_out = 0;
     for (uint32_t i = 0; i < n; i++) {
         out[n_out] = i;
-        n_out += !(ranks[i] < bound);
+        float rank = minus == NULL ? ranks[i] : ranks[i] - minus[i];
+        n_out += !(rank < bound);
     }
     return n_out;
 }

@@ -34,9 +34,11 @@ typedef void (*kernels_pick_fn)(const float *query, struct kernels_rows rows, co
                                 uint32_t n, float *ranks);
 /* out[i] = the squared length of f32 row i, not clamped. */
 typedef void (*kernels_norms_fn)(struct kernels_rows rows, uint32_t n, float *out);
-/* Writes the indexes i with ranks[i] not below `bound` (a NaN counts as not below), ascending, and
- * returns how many; out has room for n + KERNELS_SELECT_SLACK. */
-typedef uint32_t (*kernels_select_fn)(const float *ranks, uint32_t n, float bound, uint32_t *out);
+/* Writes the indexes i with ranks[i] - minus[i] not below `bound` (a NaN counts as not below),
+ * ascending, and returns how many; minus NULL is all zeroes. out has room for n +
+ * KERNELS_SELECT_SLACK. */
+typedef uint32_t (*kernels_select_fn)(const float *ranks, const float *minus, uint32_t n,
+                                      float bound, uint32_t *out);
 #define KERNELS_SELECT_SLACK 16u
 
 struct kernels {

@@ -136,19 +136,22 @@ AVX2 static void norms(struct kernels_rows rows, uint32_t n, float *out)
         out[i] = one_row(NULL, row, rows.dim, KERNELS_IP, KERNELS_F32);
 }
 
-AVX2 static uint32_t select_ranks(const float *ranks, uint32_t n, float bound, uint32_t *out)
+AVX2 static uint32_t select_ranks(const float *ranks, const float *minus, uint32_t n, float bound,
+                                  uint32_t *out)
 {
     __m256 limit = _mm256_set1_ps(bound);
     uint32_t n_out = 0;
     uint32_t i = 0;
     for (; i + 8 <= n; i += 8) {
-        uint32_t hit = (uint32_t)_mm256_movemask_ps(
-            _mm256_cmp_ps(_mm256_loadu_ps(ranks + i), limit, _CMP_NLT_UQ));
+        __m256 values = _mm256_loadu_ps(ranks + i);
+        if (minus != NULL)
+            values = _mm256_sub_ps(values, _mm256_loadu_ps(minus + i));
+        uint32_t hit = (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(values, limit, _CMP_NLT_UQ));
         for (; hit != 0; hit &= hit - 1)
             out[n_out++] = i + (uint32_t)__builtin_ctz(hit);
     }
     for (; i < n; i++)
-        if (!(ranks[i] < bound))
+        if (!(ranks[i] - (minus == NULL ? 0.0f : minus[i]) < bound))
             out[n_out++] = i;
     return n_out;
 }

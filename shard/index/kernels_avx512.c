@@ -128,13 +128,16 @@ AVX512 static void norms(struct kernels_rows rows, uint32_t n, float *out)
         out[i] = one_row(NULL, row, rows.dim, KERNELS_IP, KERNELS_F32);
 }
 
-AVX512 static uint32_t select_ranks(const float *ranks, uint32_t n, float bound, uint32_t *out)
+AVX512 static uint32_t select_ranks(const float *ranks, const float *minus, uint32_t n, float bound,
+                                    uint32_t *out)
 {
     __m512 limit = _mm512_set1_ps(bound);
     uint32_t n_out = 0;
     for (uint32_t i = 0; i < n; i += 16) {
         __mmask16 live = n - i >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << (n - i)) - 1u);
         __m512 values = _mm512_maskz_loadu_ps(live, ranks + i);
+        if (minus != NULL)
+            values = _mm512_sub_ps(values, _mm512_maskz_loadu_ps(live, minus + i));
         uint32_t hit = _mm512_mask_cmp_ps_mask(live, values, limit, _CMP_NLT_UQ);
         for (; hit != 0; hit &= hit - 1)
             out[n_out++] = i + (uint32_t)__builtin_ctz(hit);

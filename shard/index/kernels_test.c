@@ -186,15 +186,18 @@ static void test_kernels_select_finds_what_is_not_below(void **state)
 {
     (void)state;
     for (uint32_t round = 0; round < 2000; round++) {
-        float ranks[100];
+        float ranks[100], minus[100];
         uint32_t n = random_u32() % 100;
         for (uint32_t i = 0; i < n; i++)
             ranks[i] = random_u32() % 9 == 0 ? NAN : (float)(random_u32() % 5);
+        for (uint32_t i = 0; i < n; i++)
+            minus[i] = (float)(random_u32() % 3);
+        const float *less = random_u32() % 2 == 0 ? minus : NULL;
         float bound = random_u32() % 9 == 0 ? -FLT_MAX : (float)(random_u32() % 6);
         uint32_t want[100 + KERNELS_SELECT_SLACK], got[100 + KERNELS_SELECT_SLACK];
-        uint32_t n_want = kernels_scalar.select(ranks, n, bound, want);
+        uint32_t n_want = kernels_scalar.select(ranks, less, n, bound, want);
         for (uint32_t v = 1; kernels_variant(v) != NULL; v++) {
-            assert_int_equal(kernels_variant(v)->select(ranks, n, bound, got), n_want);
+            assert_int_equal(kernels_variant(v)->select(ranks, less, n, bound, got), n_want);
             assert_memory_equal(got, want, n_want * sizeof want[0]);
         }
     }
