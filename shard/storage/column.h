@@ -1,21 +1,24 @@
 /* Columns: the payloads of one segment, turned by field path into sets of rows and sorted numbers.
  *
- * A path names a field as filters do: "category", "author.name", "tags" (an array's elements count
- * as values of the field; a trailing "[]" is dropped), "items[].price" (objects inside arrays). One
- * path may hold values of several types; each type has its own part, and a filter asks the part of
- * its operand's type.
+ * A path names a field as filters do (shard/storage/field_path.h): "category", "author.name",
+ * "tags" (an array's elements count as values of the field), "items[].price" (objects inside
+ * arrays). One path may hold values of several types; each type has its own part, and a filter asks
+ * the part of its operand's type.
  *
- *   keyword   strings (also those that look like UUIDs or dates): sorted dictionary, one bitmap per
- * term bool      two bitmaps integer   i64, sorted, with their rows (values above INT64_MAX are
- * kept as float) float     f64, sorted, with their rows datetime  strings that are RFC 3339 times,
- * as i64 microseconds since 1970 UTC, sorted present   rows with at least one non-null value; null:
- * rows where the field is null (or an array with a null)
+ *   keyword   strings (also those that look like UUIDs or times): sorted dictionary, the rows of
+ *             each term. Strings longer than COLUMN_TERM_MAX are not in it; their rows are a set.
+ *   bool      two sets
+ *   integer   i64, sorted, with their rows (values above INT64_MAX are kept as float)
+ *   float     f64, sorted, with their rows; never NaN
+ *   datetime  strings that are RFC 3339 times, as i64 microseconds since 1970 UTC, sorted
+ *   sets      see enum column_set
  *
  * Owns: a builder owns its memory; a reader (struct columns) borrows the section's bytes, which
- * must outlive it. Threads: builder: one; reader: any. Limits: KITH_FIELDS_INDEXED_MAX paths; a
- * path beyond it is reported as COLUMN_NOT_INDEXED, and filters then walk the payloads (never a
- * wrong answer). Errors: the section's bytes come from disk: the reader checks every offset
- * (KITH_CORRUPT). */
+ * must outlive it and start at a multiple of 32 bytes. Threads: builder: one; reader: any.
+ * Limits: KITH_FIELDS_INDEXED_MAX paths; a path beyond it is reported as COLUMN_NOT_INDEXED, and
+ * filters then walk the payloads (never a wrong answer).
+ * Errors: the section's bytes come from disk: columns_open checks every offset, order and row
+ * (KITH_CORRUPT), in time that grows with the section. */
 #ifndef COLUMN_H
 #define COLUMN_H
 
@@ -24,6 +27,7 @@
 #include <stdint.h>
 
 #include "common/kith_buf.h"
+#include "proto/kith_limits.h"
 #include "proto/kith_wire.h"
 #include "shard/storage/bitmap.h"
 
@@ -59,15 +63,31 @@ uint32_t columns_count(const struct columns *columns);
 const struct column *columns_at(const struct columns *columns, uint32_t index);
 struct kith_bytes column_path(const struct column *column);
 
+/* Facts about a field that are not values. */
+enum column_set {
+    COLUMN_EXISTS,  /* the path leads somewhere, be it null or [] */
+    COLUMN_PRESENT, /* not empty: something other than null or [] (an array of nulls is something)
+                     */
+    COLUMN_VALUED,  /* at least one value: scalar, object, or array inside an array */
+    COLUMN_MULTI,   /* more than one value */
+    COLUMN_NULL,    /* null, or an array with a null */
+    COLUMN_LONG,    /* a string longer than COLUMN_TERM_MAX */
+    COLUMN_FALSE,
+    COLUMN_TRUE,
+    COLUMN_SETS
+};
+#define COLUMN_TERM_MAX                                                                            \
+    256u /* bytes: page-long texts would double the segment and match nothing                      \
+          */
+
 /* Each adds the matching rows to `into` (a set of this segment's rows); false = out of memory. */
+bool column_add(const struct column *column, enum column_set set,
+                struct bitmap *into) KITH_MUST_CHECK;
 bool column_match_keyword(const struct column *column, struct kith_bytes term,
-                          struct bitmap *into) KITH_MUST_CHECK;
-bool column_match_bool(const struct column *column, bool value,
-                       struct bitmap *into) KITH_MUST_CHECK;
+                          struct bitmap *into) KITH_MUST_CHECK; /* not for a longer term */
 bool column_match_i64(const struct column *column, int64_t value,
                       struct bitmap *into) KITH_MUST_CHECK;
-bool column_present(const struct column *column, struct bitmap *into) KITH_MUST_CHECK;
-bool column_null(const struct column *column, struct bitmap *into) KITH_MUST_CHECK;
+uint32_t column_count(const struct column *column, enum column_set set); /* rows in it */
 
 /* Numbers: an interval over the integer and float parts together. An end that is not `has_` is open
  * to infinity. */
@@ -84,19 +104,21 @@ bool column_match_range(const struct column *column, const struct column_range *
 bool column_match_time(const struct column *column, const struct column_time_range *range,
                        struct bitmap *into) KITH_MUST_CHECK;
 
-/* Walks, for facets, order_by and schema: term i in ascending order with its rows (borrowed),
- * number i of a part. */
+/* Walks, for facets, order_by and schema: term i in ascending order, number i of a part in
+ * ascending order (equal numbers: rows ascending; a row has each value once). */
 uint32_t column_terms(const struct column *column);
-void column_term(const struct column *column, uint32_t index, struct kith_bytes *term,
-                 const struct bitmap **rows);
+struct kith_bytes column_term(const struct column *column, uint32_t index);
+bool column_term_add(const struct column *column, uint32_t index,
+                     struct bitmap *into) KITH_MUST_CHECK;
+/* How many rows of `among` (NULL: all) have the term; false = out of memory. */
+bool column_term_count(const struct column *column, uint32_t index, const struct bitmap *among,
+                       uint64_t *out) KITH_MUST_CHECK;
 uint32_t column_integers(const struct column *column);
 void column_integer(const struct column *column, uint32_t index, int64_t *value, uint32_t *row);
 uint32_t column_floats(const struct column *column);
 void column_float(const struct column *column, uint32_t index, double *value, uint32_t *row);
 uint32_t column_times(const struct column *column);
 void column_time(const struct column *column, uint32_t index, int64_t *value_us, uint32_t *row);
-bool column_bools(const struct column *column, bool value,
-                  const struct bitmap **rows); /* false: none */
 
 /* Times are parsed by kith_parse_time of proto/kith_filter.h. */
 
