@@ -1,0 +1,12 @@
+# The gateway over real sockets on loopback: how it reads, and how it treats bad company.
+foreach(name http_framing_test http_slow_test)
+  if(NOT EXISTS ${CMAKE_CURRENT_LIST_DIR}/${name}.c)
+    continue()
+  endif()
+  add_executable(${name} ${CMAKE_CURRENT_LIST_DIR}/${name}.c ${CMAKE_CURRENT_LIST_DIR}/http_rig.c)
+  target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests/http)
+  target_link_libraries(${name} PRIVATE coordinator PkgConfig::CMOCKA)
+  target_compile_options(${name} PRIVATE ${KITH_WARNINGS})
+  add_test(NAME tests/http/${name} COMMAND ${name})
+  set_tests_properties(tests/http/${name} PROPERTIES LABELS "http" TIMEOUT 300)
+endforeach()
