@@ -43,7 +43,7 @@ void kith_timer_start(struct kith_timer *timer, uint64_t after_ms, uint64_t repe
 void kith_timer_stop(struct kith_timer *timer);
 void kith_timer_free(struct kith_timer *timer); /* NULL allowed; no callback after it */
 
-/* File descriptors (libmicrohttpd's epoll, curl's sockets). Events: bit 0 readable, bit 1 writable.
+/* File descriptors (the gateway's sockets, curl's). Events: bit 0 readable, bit 1 writable.
  */
 #define KITH_READABLE 1
 #define KITH_WRITABLE 2
