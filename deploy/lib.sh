@@ -1,6 +1,6 @@
 # Shared by the scripts of this folder: say what happens, install what is missing. Sourced, not run.
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 jobs=$(nproc)
 step_number=0
 steps_total=${steps_total:-0}
