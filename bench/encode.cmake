@@ -1,0 +1,2 @@
+add_executable(bench_encode encode.c)
+target_link_libraries(bench_encode PRIVATE coordinator)
