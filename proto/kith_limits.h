@@ -48,6 +48,7 @@
 #define KITH_HTTP_INFLIGHT_MAX       512u         /* admitted at once; beyond: 429 */
 #define KITH_HTTP_INFLIGHT_BYTES_MAX (512u << 20) /* sum of admitted bodies; beyond: 429 */
 #define KITH_NET_CONTEXTS            256u  /* requests a shard has in hand at once, per listener */
+#define KITH_NET_ASKS_MAX            4096u /* requests outstanding to one peer; beyond: BUSY */
 #define KITH_POOL_QUEUE_MAX          4096u /* tasks waiting in a worker pool; beyond: BUSY */
 #define KITH_POOL_THREADS_MAX        64u
 #define KITH_WRITE_QUEUE_MAX         1024u /* writes waiting for one slice's log; beyond: BUSY */
