@@ -12,7 +12,9 @@
  *
  * The weights by length were chosen on demo/eval.tsv over some twenty settings: single Chinese
  * characters help paraphrases, trigrams mostly dilute, the whole word tells "rest" from
- * "restaurant" but a large weight loses plurals. docs/ENCODERS.md has the figures.
+ * "restaurant" but a large weight loses plurals. A short run of Chinese counts a little as a whole,
+ * so that a keyword beats the longer ones that contain it ("开心" and not "不开心").
+ * docs/ENCODERS.md has the figures.
  */
 #include "coordinator/encoder_ngram.h"
 
@@ -27,6 +29,7 @@
 #define WORD_GRAM_MAX 5u
 #define CJK_GRAM_MAX  3u
 #define PROBES        8u
+#define WHOLE_CJK_MAX 6u  /* a longer run is a sentence: it never comes again as it is */
 #define WORD_CPS_MAX  64u /* a longer run is data, not a word: it is cut into pieces */
 
 /* Changes whenever the same text would give another vector. */
@@ -35,6 +38,7 @@
 static const float cjk_weight[CJK_GRAM_MAX + 1] = {0.0f, 0.9f, 1.0f, 0.3f};
 static const float word_gram_weight = 0.5f;
 static const float whole_word_weight = 0.6f;
+static const float whole_cjk_weight = 0.3f;
 static const float symbol_weight = 0.5f;
 
 static uint64_t gram_start(void)
@@ -117,13 +121,19 @@ static size_t add_word(const uint32_t *cps, size_t n, float *out, uint32_t dim)
 static size_t add_cjk(const uint32_t *cps, size_t n, float *out, uint32_t dim)
 {
     size_t grams = 0;
+    uint64_t whole = gram_push(gram_start(), BOUNDARY);
     for (size_t i = 0; i < n; i++) {
         uint64_t h = gram_start();
+        whole = gram_push(whole, cps[i]);
         for (size_t len = 1; len <= CJK_GRAM_MAX && i + len <= n; len++) {
             h = gram_push(h, cps[i + len - 1]);
             gram_add(h, cjk_weight[len], out, dim);
             grams++;
         }
+    }
+    if (n <= WHOLE_CJK_MAX) {
+        gram_add(gram_push(whole, BOUNDARY), whole_cjk_weight, out, dim);
+        grams++;
     }
     return grams;
 }

@@ -2,9 +2,10 @@
  *
  * Words of alphabetic scripts give their 3- to 5-grams with boundary marks and themselves (as
  * fastText does: Bojanowski et al. 2017, "Enriching Word Vectors with Subword Information", section
- * 3.2); runs of Chinese and other unspaced scripts give 1- to 3-grams; an emoji is one gram. Signed
- * hashing: Weinberger et al. 2009, "Feature Hashing for Large Scale Multitask Learning", section 2.
- * idf comes from a compiled-in table (ngram_idf.c); a gram that is not in it gets the highest.
+ * 3.2); runs of Chinese and other unspaced scripts give 1- to 3-grams, short ones themselves; an
+ * emoji is one gram. Signed hashing: Weinberger et al. 2009, "Feature Hashing for Large Scale
+ * Multitask Learning", section 2. idf comes from a compiled-in table (ngram_idf.c); a gram that is
+ * not in it gets the highest.
  *
  * It needs no files and never refuses a text that has a letter, digit or symbol. Likeness is of
  * spelling, not of meaning. Owns, Threads, Errors: as encoder.h. Limits: dim >= 16. */

@@ -1,6 +1,7 @@
 #include "coordinator/encoder_ngram.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -114,6 +115,40 @@ static void test_encoder_ngram_takes_long_words_and_texts(void **state)
     encoder_close(enc);
 }
 
+static void *encode_often(void *arg)
+{
+    struct encoder *enc = arg;
+    float first[ENCODER_NGRAM_DIM];
+    float again[ENCODER_NGRAM_DIM];
+    static const char text[] = "many threads, 一个编码器";
+    if (encoder_encode(enc, text, strlen(text), first, NULL) != KITH_OK) {
+        return enc;
+    }
+    for (int i = 0; i < 500; i++) {
+        if (encoder_encode(enc, text, strlen(text), again, NULL) != KITH_OK ||
+            memcmp(first, again, sizeof first) != 0) {
+            return enc;
+        }
+    }
+    return NULL;
+}
+
+static void test_encoder_ngram_is_shared_by_threads(void **state)
+{
+    (void)state;
+    struct encoder *enc = open_ngram(0);
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, encode_often, enc), 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        void *wrong = NULL;
+        pthread_join(threads[i], &wrong);
+        assert_null(wrong);
+    }
+    encoder_close(enc);
+}
+
 static void test_encoder_ngram_survives_each_oom(void **state)
 {
     (void)state;
@@ -148,6 +183,7 @@ int main(void)
         cmocka_unit_test(test_encoder_ngram_fingerprint_is_stable),
         cmocka_unit_test(test_encoder_ngram_table_is_sorted),
         cmocka_unit_test(test_encoder_ngram_takes_long_words_and_texts),
+        cmocka_unit_test(test_encoder_ngram_is_shared_by_threads),
         cmocka_unit_test(test_encoder_ngram_survives_each_oom),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
