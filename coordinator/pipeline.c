@@ -1,0 +1,135 @@
+/* gateway -> plan -> encode -> lookup -> scatter -> merge -> fetch -> reply.
+ *
+ * Stages share nothing but the request. Each runs on the loop and either ends at once or waits for
+ * something (a pool task, nodes, the registry) that ends with pipeline_resume on the loop; so a
+ * request has one owner at any moment, and is freed in one place. */
+#include "coordinator/pipeline.h"
+
+#include "common/kith_arena.h"
+#include "common/kith_clock.h"
+#include "common/kith_mem.h"
+#include "coordinator/server.h"
+
+static void on_round(struct request *req)
+{
+    pipeline_resume(req);
+}
+
+static enum step begin_round(struct request *req, const struct scatter_round *round,
+                             bool (*wants)(struct request *req, uint32_t slice))
+{
+    req->err = scatter_begin(req, round, wants, on_round, &req->diag);
+    if (req->err)
+        return STEP_FAIL;
+    return req->scatter.n_asks ? STEP_WAIT : STEP_NEXT;
+}
+
+static enum step start_run(struct request *req)
+{
+    if (!req->work->start)
+        return STEP_NEXT;
+    req->err = req->work->start(req, &req->diag);
+    return req->err ? STEP_FAIL : STEP_WAIT;
+}
+
+static enum step scatter_run(struct request *req)
+{
+    return req->work->round ? begin_round(req, req->work->round, req->work->wants) : STEP_NEXT;
+}
+
+static enum step merge_run(struct request *req)
+{
+    if (req->work->round)
+        req->err = scatter_judge(req, &req->diag);
+    if (!req->err && req->work->merge)
+        req->err = req->work->merge(req, &req->diag);
+    return req->err ? STEP_FAIL : STEP_NEXT;
+}
+
+static enum step fetch_run(struct request *req)
+{
+    return req->work->fetch ? begin_round(req, req->work->fetch, req->work->fetch_wants)
+                            : STEP_NEXT;
+}
+
+/* A payload that cannot be had makes the answer as incomplete as a slice that was not searched. */
+static enum step fetched_run(struct request *req)
+{
+    if (!req->work->fetch || req->scatter.n_asks == 0)
+        return STEP_NEXT;
+    struct coverage searched = req->coverage;
+    req->err = scatter_judge(req, &req->diag);
+    bool partial = req->coverage.partial || searched.partial;
+    req->coverage = searched;
+    req->coverage.partial = partial;
+    return req->err ? STEP_FAIL : STEP_NEXT;
+}
+
+static const struct {
+    const char *name;
+    enum step (*run)(struct request *req);
+} stages[] = {
+    {"plan", plan_stage_run},     {"start", start_run},     {"encode", encode_stage_run},
+    {"lookup", lookup_stage_run}, {"scatter", scatter_run}, {"merge", merge_run},
+    {"fetch", fetch_run},         {"fetched", fetched_run}, {"reply", reply_stage_run},
+};
+#define N_STAGES (sizeof(stages) / sizeof(stages[0]))
+
+static void request_free(struct request *req)
+{
+    server_forget(req->server, req);
+    scatter_fini(&req->scatter);
+    kith_json_close(req->doc);
+    kith_buf_fini(&req->scratch);
+    kith_buf_fini(&req->out);
+    topology_unref(req->collection);
+    kith_free(req);
+}
+
+static void run(struct request *req)
+{
+    while (req->stage < N_STAGES) {
+        enum step step = stages[req->stage].run(req);
+        if (step == STEP_WAIT)
+            return;
+        if (step == STEP_FAIL) {
+            reply_stage_fail(req);
+            break;
+        }
+        req->stage++;
+    }
+    request_free(req);
+}
+
+void pipeline_begin(struct server *server, struct gateway_request *http)
+{
+    struct request *req = kith_alloc(sizeof(*req));
+    if (!req) {
+        gateway_reply_error(http, KITH_NOMEM, "request: out of memory");
+        return;
+    }
+    req->server = server;
+    req->http = http;
+    req->arena = &http->arena;
+    server_remember(server, req);
+    run(req);
+}
+
+void pipeline_resume(struct request *req)
+{
+    if (req->err) {
+        reply_stage_fail(req);
+        request_free(req);
+        return;
+    }
+    req->stage++;
+    run(req);
+}
+
+void pipeline_abandon(struct request *req)
+{
+    req->err = kith_fail(&req->diag, KITH_CANCELLED, "shutting down");
+    req->scatter.n_left = 0;
+    reply_stage_fail(req);
+    request_free(req);
+}
