@@ -9,7 +9,9 @@
 #define AVX2   __attribute__((target("avx2,fma,f16c")))
 #define INLINE static inline __attribute__((always_inline)) AVX2
 
-#define PREFETCH_BYTES 2048
+#define FAR_BYTES  8192
+#define NEAR_BYTES 512
+#define PICK_BYTES 2048
 
 INLINE __m256 load(const uint8_t *row, enum kernels_type type)
 {
@@ -51,7 +53,15 @@ INLINE float fold(const __m256 sum[8])
     return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
 }
 
-/* query NULL: the row with itself. */
+INLINE void prefetch(const uint8_t *at, size_t bytes)
+{
+    for (size_t line = 0; line < bytes; line += 64) {
+        _mm_prefetch((const char *)at + FAR_BYTES + line, _MM_HINT_T1);
+        _mm_prefetch((const char *)at + NEAR_BYTES + line, _MM_HINT_T0);
+    }
+}
+
+/* query NULL (a constant where this is inlined): the row with itself. */
 INLINE float one_row(const float *query, const uint8_t *row, uint32_t dim, enum kernels_form form,
                      enum kernels_type type)
 {
@@ -62,20 +72,15 @@ INLINE float one_row(const float *query, const uint8_t *row, uint32_t dim, enum 
     uint32_t i = 0;
     for (; i + 64 <= dim; i += 64) {
         const uint8_t *at = row + i * width;
-        for (size_t line = 0; line < 64 * width; line += 64)
-            _mm_prefetch((const char *)at + PREFETCH_BYTES + line, _MM_HINT_T0);
+        prefetch(at, 64 * width);
         for (uint32_t j = 0; j < 8; j++) {
             __m256 r = load(at + 8 * j * width, type);
             __m256 q = query == NULL ? r : _mm256_loadu_ps(query + i + 8 * j);
             sum[j] = step(sum[j], q, r, form);
         }
     }
-    const uint8_t *at = row + i * width;
-    for (size_t line = 0; line < (dim - i) * width; line += 64)
-        _mm_prefetch((const char *)at + PREFETCH_BYTES + line, _MM_HINT_T0);
-    for (uint32_t j = 0; j < 8; j++, i += 8) {
-        if (i >= dim)
-            break;
+    prefetch(row + i * width, (dim - i) * width);
+    for (uint32_t j = 0; j < 8 && i < dim; j++, i += 8) {
         uint32_t left = dim - i >= 8 ? 8 : dim - i;
         __m256 r = left == 8 ? load(row + i * width, type) : load_tail(row + i * width, type, left);
         __m256 q = r;
@@ -103,7 +108,7 @@ INLINE void pick(const float *query, struct kernels_rows rows, const uint32_t *l
     size_t row_bytes = (size_t)rows.dim * (type == KERNELS_F16 ? 2 : 4);
     for (uint32_t i = 0; i < n; i++) {
         if (i + 2 < n)
-            for (size_t line = 0; line < row_bytes && line < PREFETCH_BYTES; line += 64)
+            for (size_t line = 0; line < row_bytes && line < PICK_BYTES; line += 64)
                 _mm_prefetch((const char *)data + list[i + 2] * row_bytes + line, _MM_HINT_T0);
         ranks[i] =
             kernels_rank(form, one_row(query, data + list[i] * row_bytes, rows.dim, form, type));
