@@ -48,7 +48,11 @@
 
 struct flat_scratch {
     uint32_t dim, n_queries; /* what it is large enough for */
-    float *ranks;     /* (1 + n_queries) x BLOCK_ROWS_MAX: the kernel's, then the product's */
+    float *ranks;            /* of a block */
+    float *products;         /* BLOCK_ROWS_MAX x n_queries */
+    float *bounds;           /* n_queries: what a product has to reach */
+    /* n_queries lists of up to BLOCK_ROWS_MAX: the rows whose product did. */
+    uint32_t *counts, *lists;
     float *row_norms; /* squared, then halved */
     float *query_norms;
     float *wide; /* a block of rows in f32 */
@@ -67,6 +71,10 @@ void flat_scratch_free(struct flat_scratch *scratch)
     if (scratch == NULL)
         return;
     kith_free(scratch->ranks);
+    kith_free(scratch->products);
+    kith_free(scratch->bounds);
+    kith_free(scratch->counts);
+    kith_free(scratch->lists);
     kith_free(scratch->row_norms);
     kith_free(scratch->query_norms);
     kith_free(scratch->wide);
@@ -97,13 +105,19 @@ enum kith_err flat_scratch_fit(struct flat_scratch **scratch, uint32_t dim, uint
     s->n_queries = old != NULL && old->n_queries > n_queries ? old->n_queries : n_queries;
     size_t wide = (size_t)clamp_rows(PRODUCT_BYTES, (size_t)s->dim * 4) * s->dim;
     size_t narrow = PRODUCT_BYTES / sizeof(float); /* smaller dims may use more rows, same bytes */
-    s->ranks = kith_alloc_aligned(64, sizeof(float) * BLOCK_ROWS_MAX * (s->n_queries + 1));
+    size_t pairs = (size_t)BLOCK_ROWS_MAX * s->n_queries;
+    s->ranks = kith_alloc_aligned(64, sizeof(float) * BLOCK_ROWS_MAX);
+    s->products = kith_alloc_aligned(64, sizeof(float) * pairs);
+    s->bounds = kith_alloc_aligned(64, sizeof(float) * s->n_queries);
+    s->counts = kith_alloc_aligned(64, sizeof(uint32_t) * s->n_queries);
+    s->lists = kith_alloc_aligned(64, sizeof(uint32_t) * pairs);
     s->row_norms = kith_alloc_aligned(64, sizeof(float) * BLOCK_ROWS_MAX);
     s->query_norms = kith_alloc_aligned(64, sizeof(float) * s->n_queries);
     s->wide = kith_alloc_aligned(64, sizeof(float) * (wide > narrow ? wide : narrow));
     s->chosen = kith_alloc(sizeof(uint32_t) * (BLOCK_ROWS_MAX + KERNELS_SELECT_SLACK));
     s->list = kith_alloc(sizeof(uint32_t) * BLOCK_ROWS_MAX);
-    if (s->ranks == NULL || s->row_norms == NULL || s->query_norms == NULL || s->wide == NULL ||
+    if (s->ranks == NULL || s->products == NULL || s->bounds == NULL || s->counts == NULL ||
+        s->lists == NULL || s->row_norms == NULL || s->query_norms == NULL || s->wide == NULL ||
         s->chosen == NULL || s->list == NULL) {
         flat_scratch_free(s);
         return kith_fail(diag, KITH_NOMEM, "search scratch for %u queries of %u", n_queries, dim);
@@ -165,7 +179,7 @@ static void rank_block(const struct flat_search *search, const struct flat_rows 
                                                   scratch->ranks);
     struct topk *top = &search->tops[query];
     uint32_t n_chosen =
-        kernels->select(scratch->ranks, NULL, n, floor_of(search, query), scratch->chosen);
+        kernels->select(scratch->ranks, n, floor_of(search, query), scratch->chosen);
     for (uint32_t i = 0; i < n_chosen; i++) {
         uint32_t at = scratch->chosen[i];
         uint32_t row = block->first + (block->list == NULL ? at : block->list[at]);
@@ -194,21 +208,24 @@ static float product_bound(const struct flat_search *search, uint32_t query, dou
     return nextafterf((float)bound, -INFINITY);
 }
 
+/* One query over the rows its products left. */
 static void rank_chosen(const struct flat_search *search, const struct flat_rows *run,
-                        const struct block *block, uint32_t query, uint32_t n_chosen,
-                        struct flat_scratch *scratch)
+                        const struct block *block, uint32_t query, struct flat_scratch *scratch)
 {
-    uint32_t n_list = 0;
-    for (uint32_t i = 0; i < n_chosen; i++)
-        if (is_allowed(run, block->first + scratch->chosen[i]))
-            scratch->list[n_list++] = scratch->chosen[i];
+    const uint32_t *chosen = scratch->lists + (size_t)query * block->n;
+    uint32_t n_chosen = scratch->counts[query];
     struct block few = *block;
-    few.list = scratch->list;
-    few.n_list = n_list;
-    rank_block(search, run, &few, query, scratch);
+    if (n_chosen <= block->n / 2) {
+        few.list = scratch->list;
+        for (uint32_t i = 0; i < n_chosen; i++)
+            if (is_allowed(run, block->first + chosen[i]))
+                scratch->list[few.n_list++] = chosen[i];
+    }
+    if (few.list == NULL || few.n_list > 0)
+        rank_block(search, run, &few, query, scratch);
 }
 
-/* The batch over one block; scratch->query_norms are set. Blocks without a list only. */
+/* The batch over one block without a list; scratch->query_norms are set. */
 static void rank_by_product(const struct flat_search *search, const struct flat_rows *run,
                             const struct block *block, struct flat_scratch *scratch)
 {
@@ -218,9 +235,6 @@ static void rank_by_product(const struct flat_search *search, const struct flat_
         kith_f16_unpack(scratch->wide, block->rows.data, (size_t)block->n * search->dim);
         rows = scratch->wide;
     }
-    float *products = scratch->ranks + BLOCK_ROWS_MAX; /* the first row of ranks is rank_block's */
-    blas_products((struct blas_block){search->queries, search->n_queries, search->dim},
-                  (struct blas_block){rows, block->n, search->dim}, products);
     kernels->norms((struct kernels_rows){rows, search->dim}, block->n, scratch->row_norms);
     float norm_max = 0;
     for (uint32_t i = 0; i < block->n; i++) {
@@ -228,18 +242,19 @@ static void rank_by_product(const struct flat_search *search, const struct flat_
             norm_max = scratch->row_norms[i];
         scratch->row_norms[i] /= 2;
     }
-    const float *minus = search->form == KERNELS_L2 ? scratch->row_norms : NULL;
-    for (uint32_t q = 0; q < search->n_queries; q++) {
-        float bound = product_bound(search, q, (double)scratch->query_norms[q], (double)norm_max);
-        uint32_t n_chosen = block->n;
-        if (bound > -INFINITY)
-            n_chosen = kernels->select(products + (size_t)q * block->n, minus, block->n, bound,
-                                       scratch->chosen);
-        if (n_chosen > block->n / 2)
-            rank_block(search, run, block, q, scratch);
-        else if (n_chosen > 0)
-            rank_chosen(search, run, block, q, n_chosen, scratch);
-    }
+    blas_products((struct blas_block){rows, block->n, search->dim},
+                  (struct blas_block){search->queries, search->n_queries, search->dim},
+                  scratch->products);
+    for (uint32_t q = 0; q < search->n_queries; q++)
+        scratch->bounds[q] =
+            product_bound(search, q, (double)scratch->query_norms[q], (double)norm_max);
+    struct kernels_products products = {scratch->products,
+                                        search->form == KERNELS_L2 ? scratch->row_norms : NULL,
+                                        block->n, search->n_queries};
+    kernels->choose(&products, scratch->bounds, scratch->counts, scratch->lists);
+    for (uint32_t q = 0; q < search->n_queries; q++)
+        if (scratch->counts[q] > 0)
+            rank_chosen(search, run, block, q, scratch);
 }
 
 /* ---- cutting a run into blocks --------------------------------------------------------------- */

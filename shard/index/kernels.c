@@ -92,16 +92,27 @@ static void norms_scalar(struct kernels_rows rows, uint32_t n, float *out)
     }
 }
 
-static uint32_t select_scalar(const float *ranks, const float *minus, uint32_t n, float bound,
-                              uint32_t *out)
+static uint32_t select_scalar(const float *ranks, uint32_t n, float bound, uint32_t *out)
 {
     uint32_t n_out = 0;
     for (uint32_t i = 0; i < n; i++) {
         out[n_out] = i;
-        float rank = minus == NULL ? ranks[i] : ranks[i] - minus[i];
-        n_out += !(rank < bound);
+        n_out += !(ranks[i] < bound);
     }
     return n_out;
+}
+
+static void choose_scalar(const struct kernels_products *products, const float *bounds,
+                          uint32_t *counts, uint32_t *lists)
+{
+    const float *value = products->values;
+    memset(counts, 0, products->n_queries * sizeof *counts);
+    for (uint32_t r = 0; r < products->n_rows; r++) {
+        float minus = products->minus == NULL ? 0.0f : products->minus[r];
+        for (uint32_t q = 0; q < products->n_queries; q++)
+            if (!(*value++ - minus < bounds[q]))
+                lists[(size_t)q * products->n_rows + counts[q]++] = r;
+    }
 }
 
 const struct kernels kernels_scalar = {
@@ -110,6 +121,7 @@ const struct kernels kernels_scalar = {
     .pick = {{pick_ip_f32, pick_ip_f16}, {pick_l2_f32, pick_l2_f16}, {pick_l1_f32, pick_l1_f16}},
     .norms = norms_scalar,
     .select = select_scalar,
+    .choose = choose_scalar,
 };
 
 const struct kernels *kernels_variant(uint32_t index)

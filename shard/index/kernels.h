@@ -34,12 +34,21 @@ typedef void (*kernels_pick_fn)(const float *query, struct kernels_rows rows, co
                                 uint32_t n, float *ranks);
 /* out[i] = the squared length of f32 row i, not clamped. */
 typedef void (*kernels_norms_fn)(struct kernels_rows rows, uint32_t n, float *out);
-/* Writes the indexes i with ranks[i] - minus[i] not below `bound` (a NaN counts as not below),
- * ascending, and returns how many; minus NULL is all zeroes. out has room for n +
- * KERNELS_SELECT_SLACK. */
-typedef uint32_t (*kernels_select_fn)(const float *ranks, const float *minus, uint32_t n,
-                                      float bound, uint32_t *out);
+/* Writes the indexes i with ranks[i] not below `bound` (a NaN counts as not below), ascending, and
+ * returns how many; out has room for n + KERNELS_SELECT_SLACK. */
+typedef uint32_t (*kernels_select_fn)(const float *ranks, uint32_t n, float bound, uint32_t *out);
 #define KERNELS_SELECT_SLACK 16u
+
+/* A block of products: row r with query q is values[r * n_queries + q]. */
+struct kernels_products {
+    const float *values;
+    const float *minus; /* one for each row, subtracted from its products; NULL: nothing */
+    uint32_t n_rows, n_queries;
+};
+/* For each query q the rows whose product is not below bounds[q], ascending, at lists[q * n_rows],
+ * and how many in counts[q]. */
+typedef void (*kernels_choose_fn)(const struct kernels_products *products, const float *bounds,
+                                  uint32_t *counts, uint32_t *lists);
 
 struct kernels {
     const char *name;
@@ -47,6 +56,7 @@ struct kernels {
     kernels_pick_fn pick[KERNELS_FORMS][KERNELS_TYPES];
     kernels_norms_fn norms;
     kernels_select_fn select;
+    kernels_choose_fn choose;
 };
 
 extern const struct kernels kernels_scalar;

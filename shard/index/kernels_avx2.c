@@ -141,24 +141,46 @@ AVX2 static void norms(struct kernels_rows rows, uint32_t n, float *out)
         out[i] = one_row(NULL, row, rows.dim, KERNELS_IP, KERNELS_F32);
 }
 
-AVX2 static uint32_t select_ranks(const float *ranks, const float *minus, uint32_t n, float bound,
-                                  uint32_t *out)
+AVX2 static uint32_t select_ranks(const float *ranks, uint32_t n, float bound, uint32_t *out)
 {
     __m256 limit = _mm256_set1_ps(bound);
     uint32_t n_out = 0;
     uint32_t i = 0;
     for (; i + 8 <= n; i += 8) {
-        __m256 values = _mm256_loadu_ps(ranks + i);
-        if (minus != NULL)
-            values = _mm256_sub_ps(values, _mm256_loadu_ps(minus + i));
-        uint32_t hit = (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(values, limit, _CMP_NLT_UQ));
+        uint32_t hit = (uint32_t)_mm256_movemask_ps(
+            _mm256_cmp_ps(_mm256_loadu_ps(ranks + i), limit, _CMP_NLT_UQ));
         for (; hit != 0; hit &= hit - 1)
             out[n_out++] = i + (uint32_t)__builtin_ctz(hit);
     }
     for (; i < n; i++)
-        if (!(ranks[i] - (minus == NULL ? 0.0f : minus[i]) < bound))
+        if (!(ranks[i] < bound))
             out[n_out++] = i;
     return n_out;
+}
+
+AVX2 static void choose(const struct kernels_products *products, const float *bounds,
+                        uint32_t *counts, uint32_t *lists)
+{
+    uint32_t n_queries = products->n_queries;
+    memset(counts, 0, n_queries * sizeof *counts);
+    for (uint32_t r = 0; r < products->n_rows; r++) {
+        const float *values = products->values + (size_t)r * n_queries;
+        float less = products->minus == NULL ? 0.0f : products->minus[r];
+        __m256 minus = _mm256_set1_ps(less);
+        uint32_t q = 0;
+        for (; q + 8 <= n_queries; q += 8) {
+            __m256 value = _mm256_sub_ps(_mm256_loadu_ps(values + q), minus);
+            uint32_t hit = (uint32_t)_mm256_movemask_ps(
+                _mm256_cmp_ps(value, _mm256_loadu_ps(bounds + q), _CMP_NLT_UQ));
+            for (; hit != 0; hit &= hit - 1) {
+                uint32_t query = q + (uint32_t)__builtin_ctz(hit);
+                lists[(size_t)query * products->n_rows + counts[query]++] = r;
+            }
+        }
+        for (; q < n_queries; q++)
+            if (!(values[q] - less < bounds[q]))
+                lists[(size_t)q * products->n_rows + counts[q]++] = r;
+    }
 }
 
 const struct kernels kernels_avx2_table = {
@@ -167,5 +189,6 @@ const struct kernels kernels_avx2_table = {
     .pick = {{pick_ip_f32, pick_ip_f16}, {pick_l2_f32, pick_l2_f16}, {pick_l1_f32, pick_l1_f16}},
     .norms = norms,
     .select = select_ranks,
+    .choose = choose,
 };
 #endif

@@ -10,6 +10,7 @@
 #include <immintrin.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "shard/index/kernels_sum.h"
 
@@ -177,21 +178,40 @@ AVX512 static void norms(struct kernels_rows rows, uint32_t n, float *out)
         out[i] = one_row(NULL, row, rows.dim, tail, tail.left > 0 ? 4 : 0, KERNELS_IP, KERNELS_F32);
 }
 
-AVX512 static uint32_t select_ranks(const float *ranks, const float *minus, uint32_t n, float bound,
-                                    uint32_t *out)
+AVX512 static uint32_t select_ranks(const float *ranks, uint32_t n, float bound, uint32_t *out)
 {
     __m512 limit = _mm512_set1_ps(bound);
     uint32_t n_out = 0;
     for (uint32_t i = 0; i < n; i += 16) {
         __mmask16 live = n - i >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << (n - i)) - 1u);
         __m512 values = _mm512_maskz_loadu_ps(live, ranks + i);
-        if (minus != NULL)
-            values = _mm512_sub_ps(values, _mm512_maskz_loadu_ps(live, minus + i));
         uint32_t hit = _mm512_mask_cmp_ps_mask(live, values, limit, _CMP_NLT_UQ);
         for (; hit != 0; hit &= hit - 1)
             out[n_out++] = i + (uint32_t)__builtin_ctz(hit);
     }
     return n_out;
+}
+
+AVX512 static void choose(const struct kernels_products *products, const float *bounds,
+                          uint32_t *counts, uint32_t *lists)
+{
+    uint32_t n_queries = products->n_queries;
+    memset(counts, 0, n_queries * sizeof *counts);
+    for (uint32_t r = 0; r < products->n_rows; r++) {
+        const float *values = products->values + (size_t)r * n_queries;
+        __m512 minus = _mm512_set1_ps(products->minus == NULL ? 0.0f : products->minus[r]);
+        for (uint32_t q = 0; q < n_queries; q += 16) {
+            uint32_t left = n_queries - q;
+            __mmask16 live = left >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << left) - 1u);
+            __m512 value = _mm512_sub_ps(_mm512_maskz_loadu_ps(live, values + q), minus);
+            __m512 bound = _mm512_maskz_loadu_ps(live, bounds + q);
+            uint32_t hit = _mm512_mask_cmp_ps_mask(live, value, bound, _CMP_NLT_UQ);
+            for (; hit != 0; hit &= hit - 1) {
+                uint32_t query = q + (uint32_t)__builtin_ctz(hit);
+                lists[(size_t)query * products->n_rows + counts[query]++] = r;
+            }
+        }
+    }
 }
 
 const struct kernels kernels_avx512_table = {
@@ -200,5 +220,6 @@ const struct kernels kernels_avx512_table = {
     .pick = {{pick_ip_f32, pick_ip_f16}, {pick_l2_f32, pick_l2_f16}, {pick_l1_f32, pick_l1_f16}},
     .norms = norms,
     .select = select_ranks,
+    .choose = choose,
 };
 #endif

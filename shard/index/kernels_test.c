@@ -186,19 +186,42 @@ static void test_kernels_select_finds_what_is_not_below(void **state)
 {
     (void)state;
     for (uint32_t round = 0; round < 2000; round++) {
-        float ranks[100], minus[100];
+        float ranks[100];
         uint32_t n = random_u32() % 100;
         for (uint32_t i = 0; i < n; i++)
             ranks[i] = random_u32() % 9 == 0 ? NAN : (float)(random_u32() % 5);
-        for (uint32_t i = 0; i < n; i++)
-            minus[i] = (float)(random_u32() % 3);
-        const float *less = random_u32() % 2 == 0 ? minus : NULL;
         float bound = random_u32() % 9 == 0 ? -FLT_MAX : (float)(random_u32() % 6);
         uint32_t want[100 + KERNELS_SELECT_SLACK], got[100 + KERNELS_SELECT_SLACK];
-        uint32_t n_want = kernels_scalar.select(ranks, less, n, bound, want);
+        uint32_t n_want = kernels_scalar.select(ranks, n, bound, want);
         for (uint32_t v = 1; kernels_variant(v) != NULL; v++) {
-            assert_int_equal(kernels_variant(v)->select(ranks, less, n, bound, got), n_want);
+            assert_int_equal(kernels_variant(v)->select(ranks, n, bound, got), n_want);
             assert_memory_equal(got, want, n_want * sizeof want[0]);
+        }
+    }
+}
+
+static void test_kernels_choose_finds_each_querys_rows(void **state)
+{
+    (void)state;
+    static float values[50 * 40], minus[50], bounds[40];
+    static uint32_t want[50 * 40], got[50 * 40], n_want[40], n_got[40];
+    for (uint32_t round = 0; round < 500; round++) {
+        struct kernels_products products = {values, random_u32() % 2 == 0 ? minus : NULL,
+                                            random_u32() % 50, 1 + random_u32() % 40};
+        for (uint32_t i = 0; i < products.n_rows * products.n_queries; i++)
+            values[i] = random_u32() % 9 == 0 ? NAN : (float)(random_u32() % 9);
+        for (uint32_t i = 0; i < products.n_rows; i++)
+            minus[i] = (float)(random_u32() % 3);
+        for (uint32_t i = 0; i < products.n_queries; i++)
+            bounds[i] = random_u32() % 9 == 0 ? -INFINITY : (float)(random_u32() % 9);
+        kernels_scalar.choose(&products, bounds, n_want, want);
+        for (uint32_t v = 1; kernels_variant(v) != NULL; v++) {
+            kernels_variant(v)->choose(&products, bounds, n_got, got);
+            for (uint32_t q = 0; q < products.n_queries; q++) {
+                assert_int_equal(n_got[q], n_want[q]);
+                assert_memory_equal(got + (size_t)q * products.n_rows,
+                                    want + (size_t)q * products.n_rows, n_want[q] * sizeof *want);
+            }
         }
     }
 }
@@ -211,6 +234,7 @@ int main(void)
         cmocka_unit_test(test_kernels_stay_within_the_error_bound),
         cmocka_unit_test(test_kernels_overflow_is_the_farthest_or_the_nearest),
         cmocka_unit_test(test_kernels_select_finds_what_is_not_below),
+        cmocka_unit_test(test_kernels_choose_finds_each_querys_rows),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);
 }
