@@ -1,0 +1,352 @@
+/* bench scan: what exact search makes of the memory's bandwidth, and against Faiss.
+ *
+ * 1. GB/s of rows scanned by flat_scan (kernel, filter, top-k, names) over the GB/s of the best
+ *    plain read of the same buffer, in the same round; 1 and 2 threads.
+ * 2. Queries per second of flat_scan and of Faiss's IndexFlat over the same rows, one thread,
+ *    batch 1 and batch 64, in turn.
+ *
+ * Rows are generated: clustered, unit length. For bandwidth and exact search the values do not
+ * matter; the top-k changes about as often as with real data. Each figure is the median of the
+ * rounds; the ratio is the median of the rounds' ratios, since other work on the machine hits both
+ * sides of a round alike. A table goes to stderr, one JSON object per line to stdout. */
+#include <float.h>
+#include <immintrin.h>
+#include <math.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/kith_clock.h"
+#include "common/kith_f16.h"
+#include "common/kith_mem.h"
+#include "common/kith_pool.h"
+#include "scan_faiss.h"
+#include "shard/index/flat.h"
+
+#define ROUNDS_MAX 31u
+#define K          10u
+#define BATCH_MAX  64u
+#define PIECE_ROWS 16384u
+
+static const uint32_t dims[] = {100, 384, 768, 1024};
+
+struct bench {
+    uint32_t rounds;
+    size_t bytes;
+    uint8_t *buffer; /* rows */
+    float *queries;
+    struct kith_pool *helper; /* one thread beside the caller */
+    uint32_t dim, n;
+    enum kernels_type type;
+    enum kernels_form form;
+    struct flat_scratch *scratch[2];
+};
+
+static uint64_t seed = 20240601;
+
+static uint32_t random_u32(void)
+{
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(seed >> 32);
+}
+
+static float random_unit(void)
+{
+    return (float)random_u32() * 0x1p-31f - 1.0f;
+}
+
+/* ---- rows ------------------------------------------------------------------------------------ */
+
+#define CENTRES 256u
+static float centres[CENTRES][1024];
+
+static void make_vector(float *out, uint32_t dim)
+{
+    const float *centre = centres[random_u32() % CENTRES];
+    float square = 0;
+    for (uint32_t i = 0; i < dim; i++) {
+        out[i] = centre[i] + 0.7f * random_unit();
+        square += out[i] * out[i];
+    }
+    for (uint32_t i = 0; i < dim; i++)
+        out[i] /= sqrtf(square);
+}
+
+static void make_rows(struct bench *b, uint32_t dim, enum kernels_type type)
+{
+    b->dim = dim;
+    b->type = type;
+    b->form = KERNELS_IP;
+    b->n = (uint32_t)(b->bytes / kernels_row_bytes(type, dim));
+    for (uint32_t c = 0; c < CENTRES; c++)
+        for (uint32_t i = 0; i < dim; i++)
+            centres[c][i] = random_unit();
+    float row[1024];
+    for (uint32_t r = 0; r < b->n; r++) {
+        make_vector(row, dim);
+        uint8_t *at = b->buffer + (size_t)r * kernels_row_bytes(type, dim);
+        if (type == KERNELS_F16)
+            kith_f16_pack((uint16_t *)(void *)at, row, dim);
+        else
+            memcpy(at, row, dim * sizeof *row);
+    }
+    for (uint32_t q = 0; q < BATCH_MAX; q++)
+        make_vector(b->queries + (size_t)q * dim, dim);
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+static _Atomic float sink; /* keeps the reads alive */
+
+__attribute__((target("avx2"))) static float read_plain(const uint8_t *at, size_t bytes, int ahead)
+{
+    __m256 sum[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(),
+                     _mm256_setzero_ps()};
+    for (size_t i = 0; i + 128 <= bytes; i += 128) {
+        if (ahead > 0) {
+            _mm_prefetch((const char *)at + i + (size_t)ahead, _MM_HINT_T0);
+            _mm_prefetch((const char *)at + i + (size_t)ahead + 64, _MM_HINT_T0);
+        }
+        for (size_t j = 0; j < 4; j++)
+            sum[j] = _mm256_add_ps(sum[j], _mm256_loadu_ps((const void *)(at + i + 32 * j)));
+    }
+    __m256 all = _mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3]));
+    return _mm256_cvtss_f32(all);
+}
+
+struct read_job {
+    const uint8_t *data;
+    size_t bytes;
+    int ahead;
+    uint32_t parts;
+};
+
+static void read_part(void *ctx, uint32_t index, uint32_t worker)
+{
+    (void)worker;
+    struct read_job *job = ctx;
+    size_t part = job->bytes / job->parts;
+    atomic_store(&sink, read_plain(job->data + index * part, part, job->ahead));
+}
+
+/* Seconds of the best of three ways to read the buffer. */
+static double read_seconds(struct bench *b, uint32_t threads)
+{
+    static const int aheads[] = {0, 1024, 4096};
+    double best = 1e9;
+    for (int i = 0; i < 3; i++) {
+        struct read_job job = {b->buffer, b->bytes, aheads[i], threads == 1 ? 1 : 64};
+        uint64_t start = kith_now_ns();
+        kith_pool_run(threads == 1 ? NULL : b->helper, job.parts, read_part, &job);
+        double seconds = (double)(kith_now_ns() - start) / 1e9;
+        best = seconds < best ? seconds : best;
+    }
+    return best;
+}
+
+/* ---- searching ------------------------------------------------------------------------------- */
+
+static bool name_row(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq)
+{
+    (void)ctx;
+    *id = kith_id_number(row);
+    *seq = 0;
+    return true;
+}
+
+struct scan_job {
+    struct bench *b;
+    struct flat_search search[2];
+    struct topk tops[2][BATCH_MAX];
+    struct kith_hit hits[2][BATCH_MAX][K];
+    _Atomic float floors[BATCH_MAX];
+};
+
+static void scan_piece(void *ctx, uint32_t index, uint32_t worker)
+{
+    struct scan_job *job = ctx;
+    struct bench *b = job->b;
+    uint32_t first = index * PIECE_ROWS;
+    struct flat_rows run = {.data = b->buffer + (size_t)first * kernels_row_bytes(b->type, b->dim),
+                            .first = first,
+                            .n = b->n - first < PIECE_ROWS ? b->n - first : PIECE_ROWS,
+                            .name = name_row};
+    flat_scan(&job->search[worker], &run, b->scratch[worker]);
+}
+
+/* One search of the whole buffer; its hits stay in *job. */
+static double scan_seconds(struct bench *b, uint32_t threads, uint32_t n_queries,
+                           struct scan_job *job)
+{
+    uint64_t start = kith_now_ns();
+    job->b = b;
+    for (uint32_t w = 0; w < 2; w++) {
+        for (uint32_t q = 0; q < n_queries; q++)
+            topk_init(&job->tops[w][q], K, -FLT_MAX, job->hits[w][q]);
+        job->search[w] = (struct flat_search){.form = b->form,
+                                              .type = b->type,
+                                              .dim = b->dim,
+                                              .n_queries = n_queries,
+                                              .queries = b->queries,
+                                              .tops = job->tops[w],
+                                              .floors = job->floors};
+    }
+    for (uint32_t q = 0; q < n_queries; q++)
+        atomic_store(&job->floors[q], -FLT_MAX);
+    kith_pool_run(threads == 1 ? NULL : b->helper, (b->n + PIECE_ROWS - 1) / PIECE_ROWS, scan_piece,
+                  job);
+    for (uint32_t q = 0; q < n_queries; q++) {
+        topk_merge(&job->tops[0][q], &job->tops[1][q]);
+        topk_sort(&job->tops[0][q]);
+    }
+    return (double)(kith_now_ns() - start) / 1e9;
+}
+
+/* ---- figures --------------------------------------------------------------------------------- */
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, uint32_t n)
+{
+    qsort(values, n, sizeof *values, by_value);
+    return values[n / 2];
+}
+
+static const char *type_name(enum kernels_type type)
+{
+    return type == KERNELS_F16 ? "f16" : "f32";
+}
+
+static void bench_bandwidth(struct bench *b, uint32_t threads)
+{
+    static struct scan_job job;
+    double scan[ROUNDS_MAX], read[ROUNDS_MAX], ratio[ROUNDS_MAX];
+    for (uint32_t i = 0; i < b->rounds; i++) {
+        read[i] = (double)b->bytes / read_seconds(b, threads) / 1e9;
+        scan[i] = (double)b->bytes / scan_seconds(b, threads, 1, &job) / 1e9;
+        ratio[i] = scan[i] / read[i];
+    }
+    double s = median(scan, b->rounds), r = median(read, b->rounds), x = median(ratio, b->rounds);
+    fprintf(stderr, "%-4s d=%-5u %u thread%s  scan %6.2f GB/s  read %6.2f GB/s  ratio %.3f  %s\n",
+            type_name(b->type), b->dim, threads, threads == 1 ? " " : "s", s, r, x,
+            x >= 0.85 ? "ok" : "BELOW 0.85");
+    printf("{\"bench\":\"scan\",\"case\":\"bandwidth\",\"rows\":\"%s\",\"dim\":%u,\"threads\":%u,"
+           "\"value\":%.3f,\"unit\":\"GB/s\",\"read\":%.3f,\"ratio\":%.4f,\"target\":0.85}\n",
+           type_name(b->type), b->dim, threads, s, r, x);
+    fflush(stdout);
+}
+
+#ifdef SCAN_WITH_FAISS
+static void bench_faiss(struct bench *b, enum kernels_form form, uint32_t batch)
+{
+    static struct scan_job job;
+    static float scores[BATCH_MAX * K];
+    static int64_t rows[BATCH_MAX * K];
+    double ours[ROUNDS_MAX], theirs[ROUNDS_MAX], ratio[ROUNDS_MAX];
+    b->form = form;
+    void *index =
+        scan_faiss_new(b->dim, form == KERNELS_L2, (const float *)(void *)b->buffer, b->n);
+    uint32_t rounds = b->rounds > 9 && batch > 1 ? 9 : b->rounds;
+    for (uint32_t i = 0; i < rounds; i++) {
+        uint64_t start = kith_now_ns();
+        scan_faiss_search(index, b->queries, batch, K, scores, rows);
+        theirs[i] = batch / ((double)(kith_now_ns() - start) / 1e9);
+        ours[i] = batch / scan_seconds(b, 1, batch, &job);
+        ratio[i] = ours[i] / theirs[i];
+    }
+    uint32_t same = 0;
+    for (uint32_t q = 0; q < batch; q++)
+        for (uint32_t i = 0; i < K; i++)
+            same += job.tops[0][q].hits[i].id.lo == (uint64_t)rows[q * K + i];
+    scan_faiss_free(index);
+    double o = median(ours, rounds), t = median(theirs, rounds), x = median(ratio, rounds);
+    const char *name = form == KERNELS_L2 ? "L2" : "IP";
+    fprintf(stderr,
+            "%-2s d=%-5u batch %-3u kith %9.1f q/s  faiss %9.1f q/s  ratio %.2f  same hits %u/%u  "
+            "%s\n",
+            name, b->dim, batch, o, t, x, same, batch * K, x >= 1 ? "ok" : "SLOWER");
+    printf("{\"bench\":\"scan\",\"case\":\"faiss\",\"metric\":\"%s\",\"dim\":%u,\"rows\":%u,"
+           "\"batch\":%u,\"value\":%.2f,\"unit\":\"q/s\",\"faiss\":%.2f,\"ratio\":%.3f,"
+           "\"same_hits\":%u,\"target\":1.0}\n",
+           name, b->dim, b->n, batch, o, t, x, same);
+    fflush(stdout);
+}
+#endif
+
+static void bench_peers(struct bench *b)
+{
+#ifdef SCAN_WITH_FAISS
+    fprintf(stderr, "\nagainst Faiss IndexFlat, f32, 1 thread, k = %u, rows: %zu MiB\n", K,
+            b->bytes >> 20);
+    for (size_t d = 0; d < sizeof dims / sizeof dims[0]; d++) {
+        make_rows(b, dims[d], KERNELS_F32);
+        bench_faiss(b, KERNELS_IP, 1);
+        bench_faiss(b, KERNELS_L2, 1);
+        bench_faiss(b, KERNELS_IP, BATCH_MAX);
+        bench_faiss(b, KERNELS_L2, BATCH_MAX);
+    }
+#else
+    (void)b;
+    fprintf(stderr, "\nFaiss was not found when this was built: nothing to compare with "
+                    "(install libfaiss-dev)\n");
+    printf("{\"bench\":\"scan\",\"case\":\"faiss\",\"skipped\":\"Faiss not found at build\"}\n");
+#endif
+}
+
+static void bench_reads(struct bench *b)
+{
+    fprintf(stderr, "exact scan over plain read, %s kernels, buffer %zu MiB, %u rounds\n",
+            kernels_best()->name, b->bytes >> 20, b->rounds);
+    for (int type = 0; type < KERNELS_TYPES; type++)
+        for (size_t d = 0; d < sizeof dims / sizeof dims[0]; d++) {
+            make_rows(b, dims[d], (enum kernels_type)type);
+            bench_bandwidth(b, 1);
+            bench_bandwidth(b, 2);
+        }
+}
+
+int main(int argc, char **argv)
+{
+    struct bench b = {.rounds = 9, .bytes = (size_t)256 << 20};
+    const char *only = "";
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--rounds") == 0 && i + 1 < argc)
+            b.rounds = (uint32_t)atoi(argv[++i]);
+        else if (strcmp(argv[i], "--mib") == 0 && i + 1 < argc)
+            b.bytes = (size_t)atoi(argv[++i]) << 20;
+        else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc)
+            only = argv[++i];
+        else {
+            fprintf(stderr, "usage: scan [--rounds N] [--mib N] [--only read|faiss]\n");
+            return 2;
+        }
+    }
+    if (b.rounds < 1 || b.rounds > ROUNDS_MAX || b.bytes < (1u << 20)) {
+        fprintf(stderr, "scan: --rounds 1..%u, --mib from 1\n", ROUNDS_MAX);
+        return 2;
+    }
+    b.buffer = kith_alloc_aligned(4096, b.bytes + 4096);
+    b.queries = kith_alloc_aligned(64, sizeof(float) * BATCH_MAX * 1024);
+    if (b.buffer == NULL || b.queries == NULL || kith_pool_open(&b.helper, 1, NULL) != KITH_OK ||
+        flat_scratch_fit(&b.scratch[0], 1024, BATCH_MAX, NULL) != KITH_OK ||
+        flat_scratch_fit(&b.scratch[1], 1024, BATCH_MAX, NULL) != KITH_OK) {
+        fprintf(stderr, "scan: out of memory\n");
+        return 1;
+    }
+    if (strcmp(only, "faiss") != 0)
+        bench_reads(&b);
+    if (strcmp(only, "read") != 0)
+        bench_peers(&b);
+    flat_scratch_free(b.scratch[0]);
+    flat_scratch_free(b.scratch[1]);
+    kith_pool_close(b.helper);
+    kith_free(b.queries);
+    kith_free(b.buffer);
+    return 0;
+}
