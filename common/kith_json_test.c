@@ -286,6 +286,104 @@ static void test_json_floats_round_trip(void **state)
     kith_buf_fini(&buf);
 }
 
+static void write_random(struct kith_json_writer *w, unsigned depth)
+{
+    char text[24];
+    size_t len = random_next() % sizeof text;
+    for (size_t i = 0; i < len; i++)
+        text[i] = (char)(random_next() % 128);
+    unsigned n = (unsigned)(random_next() % 5);
+    uint64_t bits = random_next();
+    double number;
+    memcpy(&number, &bits, 8);
+    switch (random_next() % (depth < 10 ? 9 : 6)) {
+    case 0:
+        kith_jw_null(w);
+        break;
+    case 1:
+        kith_jw_bool(w, bits % 2 != 0);
+        break;
+    case 2:
+        kith_jw_u64(w, bits >> (bits % 64));
+        break;
+    case 3:
+        kith_jw_i64(w, -(int64_t)(bits >> (1 + bits % 63)));
+        break;
+    case 4:
+        kith_jw_f64(w, number);
+        break;
+    case 5:
+        kith_jw_str(w, text, len);
+        break;
+    case 6:
+        kith_jw_begin_array(w);
+        for (unsigned i = 0; i < n; i++)
+            write_random(w, depth + 1);
+        kith_jw_end_array(w);
+        break;
+    default:
+        kith_jw_begin_object(w);
+        for (unsigned i = 0; i < n; i++) {
+            int key = snprintf(text, sizeof text, "k%u\"%u", i, (unsigned)(bits % 100));
+            kith_jw_key_n(w, text, (size_t)key);
+            write_random(w, depth + 1);
+        }
+        kith_jw_end_object(w);
+    }
+}
+
+static void test_json_and_msgpack_are_the_same(void **state)
+{
+    (void)state;
+    random_state = kith_now_ns();
+    print_message("seed %llu\n", (unsigned long long)random_state);
+    struct kith_buf text = {0}, packed = {0}, again = {0};
+    for (int round = 0; round < 3000; round++) {
+        kith_buf_reset(&text);
+        kith_buf_reset(&packed);
+        kith_buf_reset(&again);
+        struct kith_json_writer w = {.buf = &text};
+        write_random(&w, 0);
+        memset(kith_buf_reserve(&text, KITH_JSON_PADDING), 0, KITH_JSON_PADDING);
+        struct kith_json_doc *doc = NULL;
+        assert_int_equal(kith_json_open(&doc, (char *)text.data, text.len, NULL), KITH_OK);
+        struct kith_writer out = {.write = kith_buf_sink, .sink = &packed};
+        kith_json_to_msgpack(kith_json_root(doc), &out);
+        assert_false(out.failed);
+        kith_json_close(doc);
+        w = (struct kith_json_writer){.buf = &again};
+        struct kith_bytes bytes = {.data = packed.data, .len = packed.len};
+        assert_true(kith_jw_msgpack(&w, bytes));
+        assert_int_equal(again.len, text.len);
+        assert_memory_equal(again.data, text.data, text.len);
+        /* Cut anywhere it is malformed, and the buffer is as it was. */
+        bytes.len = random_next() % packed.len;
+        assert_false(kith_jw_msgpack(&w, bytes));
+        assert_int_equal(again.len, text.len);
+    }
+    kith_buf_fini(&text);
+    kith_buf_fini(&packed);
+    kith_buf_fini(&again);
+}
+
+static void test_json_writes_ids(void **state)
+{
+    (void)state;
+    struct kith_buf buf = {0};
+    struct kith_json_writer w = {.buf = &buf};
+    struct kith_id number = kith_id_number(UINT64_MAX), uuid;
+    const char *text = "f47ac10b-58cc-4372-a567-0e02b2c3d479";
+    assert_true(kith_id_parse_uuid(text, strlen(text), &uuid));
+    kith_jw_begin_array(&w);
+    kith_jw_id(&w, &number);
+    kith_jw_id(&w, &uuid);
+    kith_jw_end_array(&w);
+    kith_buf_byte(&buf, 0);
+    assert_string_equal((char *)buf.data,
+                        "[18446744073709551615,\"f47ac10b-58cc-4372-a567-0e02b2c3d479\"]");
+    kith_buf_fini(&buf);
+}
+
 static void test_json_768_floats_cost_microseconds(void **state)
 {
     (void)state;
@@ -362,6 +460,8 @@ int main(void)
         cmocka_unit_test(test_json_f32s_names_the_bad_element),
         cmocka_unit_test(test_json_writes_nested_and_escaped),
         cmocka_unit_test(test_json_floats_round_trip),
+        cmocka_unit_test(test_json_and_msgpack_are_the_same),
+        cmocka_unit_test(test_json_writes_ids),
         cmocka_unit_test(test_json_768_floats_cost_microseconds),
         cmocka_unit_test(test_json_open_survives_each_oom),
     };
