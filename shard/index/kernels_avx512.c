@@ -21,6 +21,13 @@
 #define NEAR_BYTES 512
 #define PICK_BYTES 2048
 
+/* The mask of the first n lanes, all 16 when n is larger. */
+INLINE __mmask16 first_lanes(uint32_t n)
+{
+    uint32_t bits = n >= 16 ? 0xffffu : (1u << n) - 1u;
+    return (__mmask16)bits;
+}
+
 INLINE __m512 load(const uint8_t *row, enum kernels_type type)
 {
     if (type == KERNELS_F16)
@@ -183,7 +190,7 @@ AVX512 static uint32_t select_ranks(const float *ranks, uint32_t n, float bound,
     __m512 limit = _mm512_set1_ps(bound);
     uint32_t n_out = 0;
     for (uint32_t i = 0; i < n; i += 16) {
-        __mmask16 live = n - i >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << (n - i)) - 1u);
+        __mmask16 live = first_lanes(n - i);
         __m512 values = _mm512_maskz_loadu_ps(live, ranks + i);
         uint32_t hit = _mm512_mask_cmp_ps_mask(live, values, limit, _CMP_NLT_UQ);
         for (; hit != 0; hit &= hit - 1)
