@@ -208,8 +208,7 @@ AVX512 static void choose(const struct kernels_products *products, const float *
         const float *values = products->values + (size_t)r * n_queries;
         __m512 minus = _mm512_set1_ps(products->minus == NULL ? 0.0f : products->minus[r]);
         for (uint32_t q = 0; q < n_queries; q += 16) {
-            uint32_t left = n_queries - q;
-            __mmask16 live = left >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << left) - 1u);
+            __mmask16 live = first_lanes(n_queries - q);
             __m512 value = _mm512_sub_ps(_mm512_maskz_loadu_ps(live, values + q), minus);
             __m512 bound = _mm512_maskz_loadu_ps(live, bounds + q);
             uint32_t hit = _mm512_mask_cmp_ps_mask(live, value, bound, _CMP_NLT_UQ);
