@@ -33,10 +33,26 @@ segment_id_order(const struct segment *segment); /* order[i]: row of the i-th sm
 /* Decompressed payload of a row (msgpack map; empty = none), appended to out. */
 enum kith_err segment_payload(const struct segment *segment, uint32_t row, struct kith_buf *out,
                               struct kith_diag *diag);
+/* The same for walks in row order: a block is decompressed once. *out is borrowed from the cache
+ * until its next use. Zero-initialise; one owner; it must not outlive the segments it was used on.
+ */
+struct segment_cache {
+    const struct segment *segment; /* whose block is in raw; NULL = none */
+    uint32_t block;
+    struct kith_buf raw;
+};
+enum kith_err segment_payload_cached(const struct segment *segment, uint32_t row,
+                                     struct segment_cache *cache, struct kith_bytes *out,
+                                     struct kith_diag *diag);
+void segment_cache_fini(struct segment_cache *cache);
 const struct columns *segment_columns(const struct segment *segment);
 uint64_t segment_file_bytes(const struct segment *segment);
 
+/* Verifies the whole file. segment_writer.h writes it. */
+enum kith_err segment_open(struct segment **out, struct io *io, const char *dir, uint64_t number,
+                           const struct slice_config *config, struct kith_diag *diag);
 void segment_ref(struct segment *segment);
-void segment_unref(struct segment *segment);
+void segment_unref(struct segment *segment); /* NULL allowed */
+bool segment_is_last_ref(struct segment *segment);
 
 #endif

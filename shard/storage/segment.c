@@ -1,0 +1,311 @@
+#include "shard/storage/segment.h"
+
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/kith_mem.h"
+#include "shard/storage/block_codec.h"
+#include "shard/storage/row_codec.h"
+#include "shard/storage/segment_format.h"
+#include "shard/storage/segment_writer.h"
+
+/* Opening checks everything once: the header by its own CRC, every block by its CRC (which holds
+ * the segment's number and the block's place, so a stale or misplaced block fails), every section
+ * against the file, every row number in the id order. What remains is checked where it is used: id
+ * slots and payload offsets, because a lookup touches few of them. After that the bytes are trusted
+ * as far as not to crash; that they are right is the CRCs' part.
+ *
+ * ids, seqs and rows are used in place: struct kith_id's layout is the disk's (its static assert),
+ * and row_codec.c refuses big-endian machines. */
+
+struct segment {
+    /* Immutable after open. */
+    struct io *io;
+    struct io_file *file;
+    const uint8_t *map;
+    uint64_t bytes, number;
+    uint32_t n_rows, row_bytes, n_slots, n_blocks;
+    const uint8_t *parts[SEGMENT_SECTIONS];
+    uint64_t part_bytes[SEGMENT_SECTIONS];
+    struct columns *columns;
+    /* acq_rel on the last drop. */
+    atomic_uint refs;
+};
+
+static enum kith_err bad(struct kith_diag *diag, const char *what)
+{
+    return kith_fail(diag, KITH_CORRUPT, "%s", what);
+}
+
+static enum kith_err check_blocks(const struct segment *segment, uint64_t body,
+                                  struct kith_diag *diag)
+{
+    uint64_t n = (body + KITH_SEGMENT_BLOCK - 1) / KITH_SEGMENT_BLOCK;
+    const uint8_t *crcs = segment->map + body;
+    if (segment->bytes != body + (n + 1) * 4)
+        return bad(diag, "the file's size is not the header's");
+    if (kith_load_u32(crcs + n * 4) !=
+        segment_format_block_crc(crcs, n * 4, segment->number, UINT64_MAX))
+        return bad(diag, "the table of checksums fails its own");
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t at = i * KITH_SEGMENT_BLOCK;
+        size_t len = body - at < KITH_SEGMENT_BLOCK ? (size_t)(body - at) : KITH_SEGMENT_BLOCK;
+        if (kith_load_u32(crcs + i * 4) !=
+            segment_format_block_crc(segment->map + at, len, segment->number, i))
+            return kith_fail(diag, KITH_CORRUPT, "block %" PRIu64 " fails its checksum", i);
+    }
+    return KITH_OK;
+}
+
+static enum kith_err check_sections(struct segment *segment, uint64_t body, struct kith_diag *diag)
+{
+    for (unsigned i = 0; i < SEGMENT_SECTIONS; i++) {
+        const uint8_t *entry = segment->map + SEGMENT_TABLE + (size_t)i * SEGMENT_ENTRY_BYTES;
+        uint64_t offset = kith_load_u64(entry + 8);
+        uint64_t bytes = kith_load_u64(entry + 16);
+        if (kith_load_u32(entry) != i || offset % KITH_SECTION_ALIGN != 0 ||
+            offset < SEGMENT_HEADER_BYTES || offset > body || bytes > body - offset)
+            return bad(diag, "a section lies outside the file");
+        segment->parts[i] = segment->map + offset;
+        segment->part_bytes[i] = bytes;
+    }
+    uint64_t n = segment->n_rows;
+    const uint64_t *bytes = segment->part_bytes;
+    uint64_t slots = bytes[SEGMENT_ID_TABLE] / 4;
+    if (bytes[SEGMENT_ROWS] != n * segment->row_bytes ||
+        bytes[SEGMENT_IDS] != n * sizeof(struct kith_id) || bytes[SEGMENT_ID_ORDER] != n * 4 ||
+        bytes[SEGMENT_SEQS] != n * 8 || bytes[SEGMENT_PAYLOAD_INDEX] != n * 8 ||
+        bytes[SEGMENT_ID_TABLE] % 4 != 0 || (slots & (slots - 1)) != 0 || slots <= n ||
+        slots > UINT32_MAX || bytes[SEGMENT_BLOCKS] % SEGMENT_BLOCK_ENTRY != 0 ||
+        bytes[SEGMENT_BLOCKS] / SEGMENT_BLOCK_ENTRY > n)
+        return bad(diag, "a section's size does not fit the number of rows");
+    segment->n_slots = (uint32_t)slots;
+    segment->n_blocks = (uint32_t)(bytes[SEGMENT_BLOCKS] / SEGMENT_BLOCK_ENTRY);
+    const uint32_t *order = segment_id_order(segment);
+    for (uint32_t i = 0; i < segment->n_rows; i++)
+        if (order[i] >= segment->n_rows)
+            return bad(diag, "the id order names a row that is not there");
+    return KITH_OK;
+}
+
+static enum kith_err check_header(struct segment *segment, const struct slice_config *config,
+                                  struct kith_diag *diag)
+{
+    const uint8_t *page = segment->map;
+    if (segment->bytes < SEGMENT_HEADER_BYTES ||
+        kith_load_u32(page + SEGMENT_HEADER_CRC) != kith_crc32c(0, page, SEGMENT_HEADER_CRC) ||
+        kith_load_u64(page) != SEGMENT_MAGIC)
+        return bad(diag, "the header fails its checksum");
+    if (kith_load_u32(page + 8) != SEGMENT_VERSION || kith_load_u32(page + 12) != SEGMENT_SECTIONS)
+        return kith_fail(diag, KITH_CORRUPT, "version %u of the segment is not known here",
+                         kith_load_u32(page + 8));
+    if (kith_load_u64(page + 16) != segment->number ||
+        kith_load_u64(page + 24) != config->collection ||
+        kith_load_u32(page + 32) != config->slice || kith_load_u32(page + 36) != config->dim ||
+        kith_load_u32(page + 40) != (uint32_t)config->metric ||
+        kith_load_u32(page + 44) != (uint32_t)config->rows)
+        return bad(diag, "belongs to another slice, or is another segment");
+    segment->n_rows = kith_load_u32(page + 48);
+    uint64_t body = kith_load_u64(page + 56);
+    if (segment->n_rows == 0 || segment->n_rows > SEGMENT_ROWS_MAX || body < SEGMENT_HEADER_BYTES ||
+        body > segment->bytes)
+        return bad(diag, "the header's numbers are out of range");
+    enum kith_err err = check_blocks(segment, body, diag);
+    return err == KITH_OK ? check_sections(segment, body, diag) : err;
+}
+
+enum kith_err segment_open(struct segment **out, struct io *io, const char *dir, uint64_t number,
+                           const struct slice_config *config, struct kith_diag *diag)
+{
+    char path[512];
+    segment_writer_path(path, sizeof path, dir, number);
+    struct segment *segment = kith_alloc(sizeof *segment);
+    if (segment == NULL)
+        return kith_fail(diag, KITH_NOMEM, "segment");
+    atomic_init(&segment->refs, 1);
+    segment->io = io;
+    segment->number = number;
+    segment->row_bytes = row_codec_bytes(config);
+    enum kith_err err = io->open(io->self, path, IO_READ, &segment->file, diag);
+    if (err == KITH_OK)
+        err = io->size(io->self, segment->file, &segment->bytes, diag);
+    if (err == KITH_OK && segment->bytes < SEGMENT_HEADER_BYTES)
+        err = bad(diag, "the file is shorter than its header");
+    if (err == KITH_OK)
+        err = io->map(io->self, segment->file, segment->bytes, &segment->map, diag);
+    if (err == KITH_OK)
+        err = check_header(segment, config, diag);
+    if (err == KITH_OK)
+        err = columns_open(&segment->columns, segment->parts[SEGMENT_COLUMNS],
+                           segment->part_bytes[SEGMENT_COLUMNS], segment->n_rows, diag);
+    if (err != KITH_OK) {
+        kith_diag_prefix(diag, "%s", path);
+        segment_unref(segment);
+        return err;
+    }
+    *out = segment;
+    return KITH_OK;
+}
+
+void segment_ref(struct segment *segment)
+{
+    atomic_fetch_add_explicit(&segment->refs, 1, memory_order_relaxed);
+}
+
+void segment_unref(struct segment *segment)
+{
+    if (segment == NULL || atomic_fetch_sub_explicit(&segment->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    columns_close(segment->columns);
+    segment->io->unmap(segment->io->self, segment->map, segment->bytes);
+    segment->io->close(segment->io->self, segment->file);
+    kith_free(segment);
+}
+
+bool segment_is_last_ref(struct segment *segment)
+{
+    return atomic_load_explicit(&segment->refs, memory_order_acquire) == 1;
+}
+
+uint64_t segment_number(const struct segment *segment)
+{
+    return segment->number;
+}
+
+uint32_t segment_rows(const struct segment *segment)
+{
+    return segment->n_rows;
+}
+
+const void *segment_row_data(const struct segment *segment)
+{
+    return segment->parts[SEGMENT_ROWS];
+}
+
+uint32_t segment_row_bytes(const struct segment *segment)
+{
+    return segment->row_bytes;
+}
+
+/* Sections begin at multiples of 4 KiB of a page-aligned map, so the casts below are aligned. */
+const struct kith_id *segment_ids(const struct segment *segment)
+{
+    return (const void *)segment->parts[SEGMENT_IDS];
+}
+
+const uint64_t *segment_seqs(const struct segment *segment)
+{
+    return (const void *)segment->parts[SEGMENT_SEQS];
+}
+
+const uint32_t *segment_id_order(const struct segment *segment)
+{
+    return (const void *)segment->parts[SEGMENT_ID_ORDER];
+}
+
+const struct columns *segment_columns(const struct segment *segment)
+{
+    return segment->columns;
+}
+
+uint64_t segment_file_bytes(const struct segment *segment)
+{
+    return segment->bytes;
+}
+
+bool segment_find(const struct segment *segment, const struct kith_id *id, uint32_t *row)
+{
+    const uint32_t *slots = (const void *)segment->parts[SEGMENT_ID_TABLE];
+    const struct kith_id *ids = segment_ids(segment);
+    uint32_t mask = segment->n_slots - 1;
+    uint32_t at = (uint32_t)(kith_id_hash(id) >> 32) & mask;
+    /* Bounded by the table: a file with no empty slot must not turn this for ever. */
+    for (uint32_t probes = 0; probes <= mask && slots[at] != 0; probes++, at = (at + 1) & mask) {
+        uint32_t found = slots[at] - 1;
+        if (found < segment->n_rows && kith_id_equal(&ids[found], id)) {
+            *row = found;
+            return true;
+        }
+    }
+    return false;
+}
+
+void segment_cache_fini(struct segment_cache *cache)
+{
+    kith_buf_fini(&cache->raw);
+    cache->segment = NULL;
+}
+
+static enum kith_err load_block(const struct segment *segment, uint32_t block,
+                                struct segment_cache *cache, struct kith_diag *diag)
+{
+    if (cache->segment == segment && cache->block == block)
+        return KITH_OK;
+    cache->segment = NULL;
+    if (block >= segment->n_blocks)
+        return bad(diag, "a payload lies in a block that is not there");
+    const uint8_t *entry = segment->parts[SEGMENT_BLOCKS] + (size_t)block * SEGMENT_BLOCK_ENTRY;
+    uint64_t offset = kith_load_u64(entry);
+    uint32_t packed = kith_load_u32(entry + 8);
+    uint32_t bytes = kith_load_u32(entry + 12);
+    uint64_t room = segment->part_bytes[SEGMENT_PAYLOADS];
+    if (offset > room || packed > room - offset || bytes > SEGMENT_PAYLOAD_BLOCK + KITH_PAYLOAD_MAX)
+        return bad(diag, "a payload block lies outside its section");
+    kith_buf_reset(&cache->raw);
+    uint8_t *to = kith_buf_reserve(&cache->raw, bytes);
+    if (to == NULL)
+        return kith_fail(diag, KITH_NOMEM, "payload block");
+    enum kith_err err =
+        block_codec_unpack(segment->parts[SEGMENT_PAYLOADS] + offset, packed, to, bytes, diag);
+    if (err != KITH_OK)
+        return err;
+    cache->raw.len = bytes;
+    cache->segment = segment;
+    cache->block = block;
+    return KITH_OK;
+}
+
+/* A row's payload ends where the next row's begins, or with its block. */
+enum kith_err segment_payload_cached(const struct segment *segment, uint32_t row,
+                                     struct segment_cache *cache, struct kith_bytes *out,
+                                     struct kith_diag *diag)
+{
+    kith_assert(row < segment->n_rows);
+    const uint8_t *index = segment->parts[SEGMENT_PAYLOAD_INDEX] + (size_t)row * 8;
+    uint32_t block = kith_load_u32(index);
+    uint32_t begin = kith_load_u32(index + 4);
+    bool has_next = row + 1 < segment->n_rows && kith_load_u32(index + 8) == block;
+    if (has_next && kith_load_u32(index + 12) == begin) {
+        *out = (struct kith_bytes){NULL, 0};
+        return KITH_OK;
+    }
+    if (!has_next && block == segment->n_blocks && begin == 0) { /* nothing came after */
+        *out = (struct kith_bytes){NULL, 0};
+        return KITH_OK;
+    }
+    enum kith_err err = load_block(segment, block, cache, diag);
+    if (err != KITH_OK)
+        return err;
+    size_t end = has_next ? kith_load_u32(index + 12) : cache->raw.len;
+    if (begin > end || end > cache->raw.len)
+        return bad(diag, "a payload lies outside its block");
+    *out = (struct kith_bytes){cache->raw.data + begin, end - begin};
+    return KITH_OK;
+}
+
+enum kith_err segment_payload(const struct segment *segment, uint32_t row, struct kith_buf *out,
+                              struct kith_diag *diag)
+{
+    struct segment_cache cache = {0};
+    struct kith_bytes payload = {NULL, 0};
+    enum kith_err err = segment_payload_cached(segment, row, &cache, &payload, diag);
+    if (err == KITH_OK) {
+        kith_buf_append(out, payload.data, payload.len);
+        if (out->failed)
+            err = kith_fail(diag, KITH_NOMEM, "payload of %zu bytes", payload.len);
+    }
+    segment_cache_fini(&cache);
+    return err;
+}

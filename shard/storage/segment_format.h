@@ -1,0 +1,54 @@
+/* The layout of a segment file, shared by segment_writer.c and segment.c; docs/STORAGE.md has it in
+ * words. Disk values: never renumber. Threads: no state. */
+#ifndef SEGMENT_FORMAT_H
+#define SEGMENT_FORMAT_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "proto/kith_crc32c.h"
+#include "proto/kith_limits.h"
+#include "proto/kith_wire.h"
+
+#define SEGMENT_MAGIC        0x3147455348544bull /* "KTHSEG1" */
+#define SEGMENT_VERSION      1u
+#define SEGMENT_HEADER_BYTES 4096u
+#define SEGMENT_HEADER_CRC   4092u /* offset of the header's own CRC */
+#define SEGMENT_TABLE        96u   /* offset of the section table; 24 bytes an entry */
+#define SEGMENT_ENTRY_BYTES  24u
+#define SEGMENT_ROWS_MAX     (1u << 30)
+
+enum segment_section {
+    SEGMENT_ROWS = 0,          /* n_rows * row_bytes */
+    SEGMENT_IDS = 1,           /* struct kith_id each */
+    SEGMENT_ID_TABLE = 2,      /* u32 slots, a power of two: row + 1, 0 = empty; linear probing */
+    SEGMENT_ID_ORDER = 3,      /* u32 each: rows by ascending id */
+    SEGMENT_SEQS = 4,          /* u64 each */
+    SEGMENT_COLUMNS = 5,       /* shard/storage/column.h */
+    SEGMENT_PAYLOADS = 6,      /* compressed blocks, one after another */
+    SEGMENT_PAYLOAD_INDEX = 7, /* per row: u32 block, u32 offset in it; see SEGMENT_BLOCK_ENTRY */
+    SEGMENT_BLOCKS = 8,        /* per block: u64 offset, u32 packed bytes, u32 bytes */
+    SEGMENT_SECTIONS = 9,
+};
+#define SEGMENT_BLOCK_ENTRY   16u
+#define SEGMENT_PAYLOAD_BLOCK (16u * 1024) /* raw bytes that close a block */
+
+/* After the sections, aligned: one CRC per KITH_SEGMENT_BLOCK of all before, then the CRC of these.
+ */
+
+static inline uint32_t segment_format_block_crc(const uint8_t *block, size_t bytes, uint64_t number,
+                                                uint64_t index)
+{
+    uint8_t place[16];
+    kith_store_u64(place, number);
+    kith_store_u64(place + 8, index);
+    return kith_crc32c(kith_crc32c(0, place, sizeof place), block, bytes);
+}
+
+static inline uint64_t segment_format_align(uint64_t bytes)
+{
+    return (bytes + KITH_SECTION_ALIGN - 1) & ~(uint64_t)(KITH_SECTION_ALIGN - 1);
+}
+
+#endif
