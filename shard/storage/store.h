@@ -36,6 +36,7 @@ struct store_options {
     store_select_fn select;
     uint32_t head_rows_max;  /* seal the head at so many rows (0: KITH_HEAD_ROWS_MAX) */
     uint64_t head_bytes_max; /* or bytes (0: KITH_HEAD_BYTES_MAX) */
+    uint64_t wal_step_bytes; /* the log grows by so much at a time (0: 16 MiB) */
     bool background;         /* false: sealing and merging happen only in store_maintain (tests) */
 };
 
@@ -66,6 +67,9 @@ typedef void (*store_done_fn)(void *ctx, const struct store_write_result *result
 
 /* `ops` is the msgpack array of operations of proto/kith_ops.h; it must stay valid until done. The
  * store checks all of it before anything changes: a write applies as a whole or not at all.
+ * Points that an operation names and that do not exist are passed over (affected does not count
+ * them). KITH_TOO_BIG for a write that takes more than KITH_WAL_RECORD_MAX of log: a change of
+ * payloads by filter is logged with the vectors of the points it changes.
  * KITH_BUSY when KITH_WRITE_QUEUE_MAX writes wait; on KITH_OK done is called exactly once.
  * op_id (0 = none): a write whose op_id was applied recently is acknowledged again and not applied
  * again. */

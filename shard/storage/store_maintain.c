@@ -1,0 +1,122 @@
+#include <time.h>
+
+#include "common/kith_log.h"
+#include "shard/storage/store_state.h"
+
+/* Two threads, so that a long merge never keeps a full head waiting: one seals, one merges. Each
+ * sleeps until something changed, works, and looks again. After a failure that may pass (a full
+ * disk, no memory) it tries again after a second, or when the writer asks. */
+
+#define RETRY_S 1
+
+/* Waits for the next change; with `retry`, at most RETRY_S. False: stop. Called with the lock. */
+static bool wait_locked(struct store *store, bool retry)
+{
+    if (!retry) {
+        pthread_cond_wait(&store->changed, &store->lock);
+    } else {
+        struct timespec until;
+        (void)clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_sec += RETRY_S;
+        (void)pthread_cond_timedwait(&store->changed, &store->lock, &until);
+    }
+    return !atomic_load(&store->stop_background);
+}
+
+static void report(const struct store *store, const char *what, const struct kith_diag *diag)
+{
+    if (diag->err != KITH_CANCELLED && !atomic_load(&store->failed))
+        kith_log(WARN, "store.maintain", "dir=%s step=%s error=\"%s\"", store->dir, what,
+                 diag->text);
+}
+
+static void *sealer_thread(void *arg)
+{
+    struct store *store = arg;
+    bool retry = false;
+    for (;;) {
+        pthread_mutex_lock(&store->lock);
+        uint64_t nudges = store->maintain_nudges;
+        while (!atomic_load(&store->stop_background) &&
+               (store->n_frozen == 0 || retry || atomic_load(&store->failed))) {
+            struct timespec before, after;
+            (void)clock_gettime(CLOCK_MONOTONIC, &before);
+            (void)wait_locked(store, retry);
+            (void)clock_gettime(CLOCK_MONOTONIC, &after);
+            if (store->maintain_nudges != nudges || after.tv_sec - before.tv_sec >= RETRY_S)
+                retry = false;
+        }
+        bool stop = atomic_load(&store->stop_background);
+        pthread_mutex_unlock(&store->lock);
+        if (stop)
+            return NULL;
+        struct kith_diag diag = {0};
+        bool did = false;
+        retry = store_seal_run(store, &did, &diag) != KITH_OK;
+        if (retry)
+            report(store, "seal", &diag);
+    }
+}
+
+static void *merger_thread(void *arg)
+{
+    struct store *store = arg;
+    bool again = true;
+    for (;;) {
+        pthread_mutex_lock(&store->lock);
+        bool more = again || wait_locked(store, true);
+        bool stop = !more || atomic_load(&store->stop_background);
+        pthread_mutex_unlock(&store->lock);
+        if (stop)
+            return NULL;
+        struct kith_diag diag = {0};
+        store_checkpoint_reap(store);
+        if (store_merge_run(store, &again, &diag) != KITH_OK)
+            report(store, "merge", &diag);
+        bool due = atomic_load(&store->checkpoint_due) && !atomic_load(&store->failed);
+        if (due && store_checkpoint_run(store, &diag) != KITH_OK) {
+            report(store, "checkpoint", &diag);
+            if (diag.err == KITH_IO)
+                store_write_fail(store, &diag);
+        }
+    }
+}
+
+enum kith_err store_maintain_start(struct store *store, struct kith_diag *diag)
+{
+    if (!store->background)
+        return KITH_OK;
+    if (pthread_create(&store->sealer, NULL, sealer_thread, store) != 0)
+        return kith_fail(diag, KITH_NOMEM, "sealing thread");
+    store->sealer_runs = true;
+    if (pthread_create(&store->merger, NULL, merger_thread, store) != 0)
+        return kith_fail(diag, KITH_NOMEM, "merging thread");
+    store->merger_runs = true;
+    return KITH_OK;
+}
+
+void store_maintain_stop(struct store *store)
+{
+    pthread_mutex_lock(&store->lock);
+    atomic_store(&store->stop_background, true);
+    pthread_cond_broadcast(&store->changed);
+    pthread_mutex_unlock(&store->lock);
+    if (store->sealer_runs)
+        (void)pthread_join(store->sealer, NULL);
+    if (store->merger_runs)
+        (void)pthread_join(store->merger, NULL);
+    store->sealer_runs = store->merger_runs = false;
+}
+
+enum kith_err store_maintain(struct store *store, bool *did_work, struct kith_diag *diag)
+{
+    bool sealed = false, merged = false;
+    enum kith_err err = store_seal_run(store, &sealed, diag);
+    if (err == KITH_OK)
+        err = store_merge_run(store, &merged, diag);
+    store_checkpoint_reap(store);
+    if (err == KITH_OK && atomic_load(&store->checkpoint_due) && !atomic_load(&store->failed))
+        err = store_checkpoint_run(store, diag);
+    *did_work = sealed || merged;
+    return err;
+}

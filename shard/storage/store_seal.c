@@ -1,0 +1,198 @@
+#include <string.h>
+
+#include "common/kith_mem.h"
+#include "shard/storage/segment_writer.h"
+#include "shard/storage/store_state.h"
+
+/* Sealing: the oldest frozen head becomes a segment.
+ *
+ * A frozen head gets no more rows, but rows of it may still be deleted while the segment is being
+ * written. So: note the seq S; write the rows that are live at S; then, on the writer
+ * thread, put the segment in the head's place with a bitmap of those of its rows that are gone by
+ * now. Deletes between S and the swap are in the log above the head's last seq, so a crash before,
+ * between or after replays them. */
+
+struct sealing {
+    struct head *head; /* counted */
+    uint64_t seq;
+    uint32_t n_rows;
+    uint32_t *rows; /* the segment's row i is the head's row rows[i] */
+    struct segment *segment;
+};
+
+static enum kith_err begin(struct store *store, void *arg, struct kith_diag *diag)
+{
+    struct sealing *sealing = arg;
+    if (store->n_heads < 2)
+        return KITH_OK;
+    if (store->n_segments == KITH_SEGMENTS_MAX)
+        return kith_fail(diag, KITH_BUSY, "%u segments wait to be merged", KITH_SEGMENTS_MAX);
+    sealing->head = store->heads[0];
+    head_ref(sealing->head);
+    sealing->n_rows = head_rows(sealing->head); /* an upper bound for now */
+    sealing->seq = store->seq;                  /* between two groups: all of it is durable */
+    return KITH_OK;
+}
+
+static enum kith_err pick_rows(struct sealing *sealing, struct kith_diag *diag)
+{
+    uint32_t n_all = sealing->n_rows;
+    sealing->rows = kith_alloc((size_t)n_all * sizeof *sealing->rows);
+    if (sealing->rows == NULL)
+        return kith_fail(diag, KITH_NOMEM, "seal");
+    sealing->n_rows = 0;
+    for (uint32_t row = 0; row < n_all; row++)
+        if (head_row_live(sealing->head, row, sealing->seq))
+            sealing->rows[sealing->n_rows++] = row;
+    return KITH_OK;
+}
+
+static enum kith_err write_segment(struct store *store, const struct sealing *sealing,
+                                   uint64_t number, struct kith_diag *diag)
+{
+    struct segment_writer_options options = {
+        .io = store->io,
+        .dir = store->dir,
+        .config = &store->config,
+        .number = number,
+        .n_rows = sealing->n_rows,
+    };
+    struct segment_writer *writer = NULL;
+    struct head_row row;
+    enum kith_err err = segment_writer_new(&writer, &options, diag);
+    for (uint32_t i = 0; i < sealing->n_rows && err == KITH_OK; i++) {
+        head_row_get(sealing->head, sealing->rows[i], &row);
+        err = segment_writer_row(writer, row.row, diag);
+    }
+    for (uint32_t i = 0; i < sealing->n_rows && err == KITH_OK; i++) {
+        head_row_get(sealing->head, sealing->rows[i], &row);
+        err = segment_writer_point(writer, row.id, row.seq, row.payload, diag);
+    }
+    if (err == KITH_OK)
+        err = segment_writer_finish(writer, diag);
+    segment_writer_free(writer);
+    return err;
+}
+
+void store_seal_insert(struct store *store, const struct view_part *part)
+{
+    kith_assert(store->n_segments < KITH_SEGMENTS_MAX);
+    uint32_t at = store->n_segments++;
+    while (at > 0 && segment_rows(store->segments[at - 1].segment) < segment_rows(part->segment)) {
+        store->segments[at] = store->segments[at - 1];
+        at--;
+    }
+    store->segments[at] = *part;
+}
+
+static enum kith_err swap_in(struct store *store, void *arg, struct kith_diag *diag)
+{
+    struct sealing *sealing = arg;
+    kith_assert(store->n_heads >= 2 && store->heads[0] == sealing->head);
+    if (atomic_load(&store->failed))
+        return kith_fail(diag, KITH_IO, "the store has failed");
+    struct view_part part = {.segment = sealing->segment};
+    for (uint32_t i = 0; i < sealing->n_rows; i++) {
+        if (head_row_now(sealing->head, sealing->rows[i]))
+            continue;
+        if (part.deletes == NULL && (part.deletes = deletes_new()) == NULL)
+            return kith_fail(diag, KITH_NOMEM, "seal");
+        bitmap_add(part.deletes->set, i);
+        part.deletes->count++;
+    }
+    if (part.segment != NULL)
+        store_seal_insert(store, &part);
+    uint64_t last_seq = store->head_last_seq[0], next_wal = store->head_next_wal[0];
+    store->n_heads--;
+    memmove(store->heads, store->heads + 1, store->n_heads * sizeof store->heads[0]);
+    memmove(store->head_last_seq, store->head_last_seq + 1,
+            store->n_heads * sizeof store->head_last_seq[0]);
+    memmove(store->head_next_wal, store->head_next_wal + 1,
+            store->n_heads * sizeof store->head_next_wal[0]);
+    store->sealed_seq = last_seq;
+    store->first_wal = next_wal;
+    head_unref(sealing->head); /* the parts' reference */
+    sealing->segment = NULL;   /* now the parts' */
+    /* Without a new view readers go on with the head: as right, only later. */
+    struct view *view = NULL;
+    if (store_write_view(store, &view, NULL) == KITH_OK)
+        store_write_publish(store, view);
+    pthread_mutex_lock(&store->lock);
+    store->n_frozen--;
+    pthread_mutex_unlock(&store->lock);
+    return KITH_OK;
+}
+
+static enum kith_err seal(struct store *store, struct sealing *sealing, struct kith_diag *diag)
+{
+    uint64_t number = 0;
+    char path[STORE_PATH_BYTES];
+    enum kith_err err = pick_rows(sealing, diag);
+    if (err == KITH_OK && sealing->n_rows > 0) {
+        number = atomic_fetch_add(&store->next_file, 1);
+        err = write_segment(store, sealing, number, diag);
+        if (err == KITH_OK)
+            err = segment_open(&sealing->segment, store->io, store->dir, number, &store->config,
+                               diag);
+    }
+    if (err == KITH_OK)
+        err = store_write_on_writer(store, swap_in, sealing, diag);
+    if (err != KITH_OK && number != 0) {
+        segment_writer_path(path, sizeof path, store->dir, number);
+        (void)store->io->unlink(store->io->self, path, NULL);
+    }
+    return err;
+}
+
+static void finish(struct store *store, struct sealing *sealing, enum kith_err err)
+{
+    if (sealing->head != NULL)
+        head_unref(sealing->head);
+    segment_unref(sealing->segment);
+    kith_free(sealing->rows);
+    pthread_mutex_lock(&store->lock);
+    store->seal_busy = false;
+    /* Too many segments is no reason to refuse writes as long as merging gets on. */
+    if (err != KITH_BUSY || store->merge_fails)
+        store->seal_attempts++;
+    pthread_cond_broadcast(&store->writer_wake);
+    pthread_cond_broadcast(&store->changed);
+    pthread_mutex_unlock(&store->lock);
+}
+
+enum kith_err store_seal_run(struct store *store, bool *did, struct kith_diag *diag)
+{
+    struct sealing sealing = {0};
+    *did = false;
+    pthread_mutex_lock(&store->lock);
+    bool busy = store->seal_busy || store->n_frozen == 0 || atomic_load(&store->failed);
+    if (!busy)
+        store->seal_busy = true;
+    pthread_mutex_unlock(&store->lock);
+    if (busy)
+        return KITH_OK;
+    enum kith_err err = store_write_on_writer(store, begin, &sealing, diag);
+    if (err == KITH_OK && sealing.head != NULL) {
+        err = seal(store, &sealing, diag);
+        *did = err == KITH_OK;
+    }
+    if (err == KITH_IO)
+        store_write_fail(store, diag);
+    finish(store, &sealing, err);
+    if (!*did)
+        return err;
+    err = store_checkpoint_run(store, diag);
+    if (err == KITH_IO)
+        store_write_fail(store, diag);
+    /* The seal itself is done and stays; a checkpoint that found no room is tried again. */
+    return err == KITH_DISK_FULL || err == KITH_NOMEM ? KITH_OK : err;
+}
+
+enum kith_err store_seal_here(struct store *store, bool *did, struct kith_diag *diag)
+{
+    enum kith_err err = store_seal_run(store, did, diag);
+    if (err != KITH_BUSY)
+        return err;
+    err = store_merge_run(store, did, diag);
+    return err == KITH_OK ? store_seal_run(store, did, diag) : err;
+}

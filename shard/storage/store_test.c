@@ -1,0 +1,234 @@
+#include "shard/storage/store_testing.h"
+
+/* ---- a model: what the slice must hold --------------------------------------------------------
+ */
+
+#define IDS 300u
+
+struct model {
+    uint64_t version[IDS]; /* 0 = absent */
+    bool has_s[IDS];       /* field "s" set to the version; lost by a put */
+    bool cleared[IDS];
+};
+
+struct fixture {
+    struct io *io;
+    struct store *store;
+    struct store_options options;
+    struct slice_config config;
+};
+
+static void open_store(struct fixture *f)
+{
+    struct kith_diag diag = {0};
+    if (store_open(&f->store, &f->options, &diag) != KITH_OK)
+        fail_msg("open: %s", diag.text);
+}
+
+static void reopen(struct fixture *f)
+{
+    store_close(f->store);
+    open_store(f);
+}
+
+static int setup(void **state)
+{
+    struct fixture *f = kith_xalloc(sizeof *f);
+    assert_int_equal(io_fake_new(&f->io, NULL), KITH_OK);
+    f->options = test_options(f->io);
+    f->config = test_config;
+    struct kith_diag diag = {0};
+    if (store_create(&f->options, &f->config, &diag) != KITH_OK)
+        fail_msg("create: %s", diag.text);
+    open_store(f);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    store_close(f->store);
+    io_fake_free(f->io);
+    kith_free(f);
+    assert_int_equal(kith_mem_live(), 0);
+    return 0;
+}
+
+static void maintain_all(struct store *store)
+{
+    bool did = true;
+    struct kith_diag diag = {0};
+    while (did)
+        if (store_maintain(store, &did, &diag) != KITH_OK)
+            fail_msg("maintain: %s", diag.text);
+}
+
+static void test_store_keeps_points_over_reopen(void **state)
+{
+    struct fixture *f = *state;
+    struct kith_buf ops = {0};
+    struct kith_writer w = test_writer(&ops);
+    kith_write_array(&w, 3);
+    test_put(&w, 1, 10);
+    test_put(&w, 2, 11);
+    test_delete(&w, 1);
+    struct store_write_result result = test_write(f->store, &ops);
+    assert_int_equal(result.err, KITH_OK);
+    assert_int_equal(result.affected, 3);
+    assert_int_equal(result.seq, 3);
+    for (int i = 0; i < 2; i++) {
+        struct view *view = store_view(f->store);
+        assert_int_equal(test_version(view, 1), 0);
+        assert_int_equal(test_version(view, 2), 11);
+        assert_int_equal(test_count(view), 1);
+        assert_int_equal(view->seq, 3);
+        view_unref(view);
+        reopen(f);
+    }
+    kith_buf_fini(&ops);
+}
+
+static void test_store_exists_and_destroy(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(store_create(&f->options, &f->config, NULL), KITH_EXISTS);
+    store_close(f->store);
+    assert_int_equal(store_destroy(&f->options, NULL), KITH_OK);
+    assert_int_equal(store_open(&f->store, &f->options, NULL), KITH_NOT_FOUND);
+    assert_int_equal(store_create(&f->options, &f->config, NULL), KITH_OK);
+    open_store(f);
+}
+
+static void check_model(const struct view *view, const struct model *model)
+{
+    uint64_t live = 0;
+    for (uint64_t id = 0; id < IDS; id++) {
+        struct kith_id key = kith_id_number(id);
+        struct test_point point = test_get(view, &key);
+        if (point.live != (model->version[id] != 0))
+            fail_msg("id %u: live %d, expected version %u", (unsigned)id, point.live,
+                     (unsigned)model->version[id]);
+        if (point.live) {
+            live++;
+            float expected[DIM];
+            test_vector(id, model->version[id], expected);
+            assert_memory_equal(point.vector, expected, sizeof expected);
+            struct kith_cursor c = kith_cursor_of(point.payload.data, point.payload.len);
+            uint32_t n = 0;
+            if (point.payload.len > 0) /* none and {} are the same */
+                assert_true(kith_read_map(&c, &n));
+            assert_int_equal(n, (model->cleared[id] ? 0 : 2) + (model->has_s[id] ? 1 : 0));
+        }
+        kith_buf_fini(&point.payload);
+    }
+    assert_int_equal(test_count(view), live);
+}
+
+/* One random operation into the writer, and into the model. */
+static void random_op(struct kith_writer *w, struct model *model, uint64_t *random,
+                      uint64_t version)
+{
+    uint64_t id = test_random(random) % IDS;
+    uint64_t dice = test_random(random) % 100;
+    if (dice < 55) {
+        test_put(w, id, version);
+        model->version[id] = version;
+        model->has_s[id] = model->cleared[id] = false;
+    } else if (dice < 75) {
+        test_delete(w, id);
+        model->version[id] = 0;
+    } else if (dice < 82) { /* VECTOR: new vector, old payload; kept recognisable by a put before */
+        float vector[DIM];
+        struct kith_id key = kith_id_number(id);
+        test_vector(id, version, vector);
+        kith_op_write_vector(w, &key, vector, DIM);
+        if (model->version[id] != 0)
+            model->version[id] = version;
+    } else if (dice < 90) {
+        kith_op_write_head(w, KITH_OP_SET);
+        test_target_id(w, id);
+        kith_write_map(w, 1);
+        kith_write_cstr(w, "s");
+        kith_write_u64(w, version);
+        kith_write_str(w, "", 0);
+        if (model->version[id] != 0)
+            model->has_s[id] = true;
+    } else if (dice < 94) {
+        kith_op_write_head(w, KITH_OP_CLEAR);
+        test_target_id(w, id);
+        model->cleared[id] = true;
+        model->has_s[id] = false;
+    } else if (dice < 97) {
+        kith_op_write_head(w, KITH_OP_REMOVE);
+        test_target_id(w, id);
+        kith_write_array(w, 1);
+        kith_write_cstr(w, "s");
+        model->has_s[id] = false;
+    } else {
+        uint64_t modulus = 3 + test_random(random) % 20;
+        uint64_t rest = test_random(random) % modulus;
+        kith_op_write_head(w, KITH_OP_DELETE);
+        test_filter(w, modulus, rest);
+        for (uint64_t i = rest; i < IDS; i += modulus)
+            model->version[i] = 0;
+    }
+    if (model->version[id] == 0)
+        model->has_s[id] = model->cleared[id] = false;
+}
+
+static void run_model(struct fixture *f, uint64_t seed, uint64_t n_writes)
+{
+    print_message("model: seed %llu (KITH_SEED)\n", (unsigned long long)seed);
+    struct model model = {0};
+    uint64_t random = seed, version = 1;
+    struct kith_buf ops = {0};
+    for (uint64_t i = 0; i < n_writes; i++) {
+        kith_buf_reset(&ops);
+        struct kith_writer w = test_writer(&ops);
+        uint32_t n = 1 + (uint32_t)(test_random(&random) % 12);
+        if (test_random(&random) % 60 == 0)
+            n = 400; /* more than a head holds */
+        kith_write_array(&w, n);
+        for (uint32_t k = 0; k < n; k++)
+            random_op(&w, &model, &random, version++);
+        for (uint64_t id = 0; id < IDS; id++)
+            if (model.version[id] == 0)
+                model.has_s[id] = model.cleared[id] = false;
+        struct store_write_result result = test_write(f->store, &ops);
+        assert_int_equal(result.err, KITH_OK);
+        uint64_t dice = test_random(&random) % 40;
+        bool did;
+        if (dice < 4)
+            assert_int_equal(store_maintain(f->store, &did, NULL), KITH_OK);
+        if (dice == 5)
+            reopen(f);
+        if (dice < 8) {
+            struct view *view = store_view(f->store);
+            assert_int_equal(view->seq, result.seq);
+            check_model(view, &model);
+            view_unref(view);
+        }
+    }
+    maintain_all(f->store);
+    reopen(f);
+    struct view *view = store_view(f->store);
+    check_model(view, &model);
+    view_unref(view);
+    kith_buf_fini(&ops);
+}
+
+static void test_store_matches_the_model(void **state)
+{
+    run_model(*state, test_env("KITH_SEED", 1), test_env("KITH_MODEL_WRITES", 3000));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_store_keeps_points_over_reopen, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_store_exists_and_destroy, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_store_matches_the_model, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

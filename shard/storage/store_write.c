@@ -1,0 +1,415 @@
+#include <inttypes.h>
+#include <string.h>
+
+#include "common/kith_log.h"
+#include "common/kith_mem.h"
+#include "shard/storage/store_state.h"
+
+/* The writer thread and its group commit.
+ *
+ * While the disk syncs one group, writes queue up; the next group takes them all. So the number of
+ * syncs adapts to the disk by itself, and a lone writer waits for one sync only. A group is applied
+ * write by write, made durable by one write and one sync, published as one view, acknowledged.
+ * Between groups the thread runs jobs of the background threads (swapping in a sealed or merged
+ * segment), which is how `parts` has one owner and needs no lock.
+ *
+ * When a sync fails, nobody knows what the disk holds: the store fails for good, and the last
+ * published view goes on being served. When the disk is full, the group is undone and refused, and
+ * the next one tries again. */
+
+#define GROUP_BYTES_MAX (8u << 20) /* of log: bounds how long the first write of a group waits */
+#define HEAD_ROWS_LIMIT (1u << 24)
+
+enum kith_err store_write_view(struct store *store, struct view **out, struct kith_diag *diag)
+{
+    struct view_parts parts = {
+        .config = store->config,
+        .seq = store->seq,
+        .n_segments = store->n_segments,
+        .segments = store->segments,
+        .n_heads = store->n_heads,
+        .heads = store->heads,
+    };
+    return view_new(out, &parts, diag);
+}
+
+void store_write_publish(struct store *store, struct view *view)
+{
+    uint64_t deleted = 0, segment_bytes = 0, head_bytes_sum = 0;
+    for (uint32_t i = 0; i < store->n_segments; i++) {
+        deleted += deletes_count(store->segments[i].deletes);
+        segment_bytes += segment_file_bytes(store->segments[i].segment);
+    }
+    for (uint32_t i = 0; i < store->n_heads; i++) {
+        deleted += head_rows(store->heads[i]) - head_live(store->heads[i]);
+        head_bytes_sum += head_bytes(store->heads[i]);
+    }
+    pthread_mutex_lock(&store->lock);
+    struct view *old = store->view;
+    store->view = view;
+    struct store_stats *stats = &store->stats;
+    stats->live_points = view->live_points;
+    stats->deleted_points = deleted;
+    stats->seq = view->seq;
+    stats->segments = view->n_segments;
+    stats->head_rows = 0;
+    for (uint32_t i = 0; i < view->n_heads; i++)
+        stats->head_rows += view->heads[i].rows;
+    stats->segment_bytes = segment_bytes;
+    stats->head_bytes = head_bytes_sum;
+    stats->wal_bytes = store->wal != NULL ? wal_bytes(store->wal) : 0;
+    pthread_mutex_unlock(&store->lock);
+    view_unref(old);
+}
+
+void store_write_fail(struct store *store, const struct kith_diag *diag)
+{
+    if (atomic_exchange(&store->failed, true))
+        return;
+    kith_log(ERROR, "store.failed", "dir=%s error=\"%s\"", store->dir, diag->text);
+    pthread_mutex_lock(&store->lock);
+    store->stats.failed = true;
+    pthread_cond_broadcast(&store->writer_wake);
+    pthread_cond_broadcast(&store->changed);
+    pthread_mutex_unlock(&store->lock);
+}
+
+/* ---- jobs -------------------------------------------------------------------------------------
+ */
+
+enum kith_err store_write_on_writer(struct store *store,
+                                    enum kith_err (*run)(struct store *, void *,
+                                                         struct kith_diag *),
+                                    void *arg, struct kith_diag *diag)
+{
+    pthread_mutex_lock(&store->lock);
+    if (!store->writer_runs || pthread_equal(pthread_self(), store->writer)) {
+        pthread_mutex_unlock(&store->lock);
+        return run(store, arg, diag);
+    }
+    struct store_job job = {.run = run, .arg = arg, .diag = diag, .next = store->jobs};
+    store->jobs = &job;
+    pthread_cond_signal(&store->writer_wake);
+    while (!job.done)
+        pthread_cond_wait(&store->changed, &store->lock);
+    pthread_mutex_unlock(&store->lock);
+    return job.err;
+}
+
+static void run_jobs(struct store *store, struct store_job *jobs)
+{
+    while (jobs != NULL) {
+        struct store_job *job = jobs;
+        jobs = job->next; /* the job is gone as soon as done is seen */
+        enum kith_err err = job->run(store, job->arg, job->diag);
+        pthread_mutex_lock(&store->lock);
+        job->err = err;
+        job->done = true;
+        pthread_cond_broadcast(&store->changed);
+        pthread_mutex_unlock(&store->lock);
+    }
+}
+
+static struct store_job *take_jobs(struct store *store)
+{
+    struct store_job *jobs = store->jobs;
+    store->jobs = NULL;
+    return jobs;
+}
+
+/* ---- heads ------------------------------------------------------------------------------------
+ */
+
+uint32_t store_write_head_cap(const struct store *store)
+{
+    /* A write that begins just under the soft limit must still fit, as far as it is of usual size:
+     * twice the limit. A larger one gets a head of its own size. */
+    return store->head_rows_max < HEAD_ROWS_LIMIT / 2 ? store->head_rows_max * 2 : HEAD_ROWS_LIMIT;
+}
+
+/* Waits until one frozen head is sealed, serving jobs meanwhile: the sealer needs one to be run. */
+static enum kith_err wait_for_room(struct store *store, struct kith_diag *diag)
+{
+    pthread_mutex_lock(&store->lock);
+    uint64_t attempts = store->seal_attempts;
+    if (!store->background) {
+        pthread_mutex_unlock(&store->lock);
+        bool did = false;
+        enum kith_err err = store_seal_here(store, &did, diag);
+        if (err != KITH_OK || did)
+            return err;
+        pthread_mutex_lock(&store->lock); /* another thread is sealing: wait for it */
+    }
+    store->maintain_nudges++;
+    pthread_cond_broadcast(&store->changed);
+    while (store->n_frozen >= VIEW_HEADS_MAX - 1 && store->seal_attempts == attempts &&
+           !atomic_load(&store->failed)) {
+        struct store_job *jobs = take_jobs(store);
+        if (jobs == NULL) {
+            pthread_cond_wait(&store->writer_wake, &store->lock);
+            continue;
+        }
+        pthread_mutex_unlock(&store->lock);
+        run_jobs(store, jobs);
+        pthread_mutex_lock(&store->lock);
+    }
+    bool room = store->n_frozen < VIEW_HEADS_MAX - 1;
+    pthread_mutex_unlock(&store->lock);
+    return room ? KITH_OK
+                : kith_fail(diag, KITH_DISK_FULL, "the points in memory cannot be sealed to disk");
+}
+
+/* A head without a live row is replaced in place: there is nothing in it to seal. */
+static enum kith_err replace_head(struct store *store, uint32_t rows, struct kith_diag *diag)
+{
+    struct head *fresh = NULL;
+    enum kith_err err = head_new(&fresh, store->row_bytes, rows, diag);
+    if (err != KITH_OK)
+        return err;
+    head_unref(store->heads[store->n_heads - 1]);
+    store->heads[store->n_heads - 1] = fresh;
+    return KITH_OK;
+}
+
+enum kith_err store_write_turn(struct store *store, uint32_t rows, struct kith_diag *diag)
+{
+    enum kith_err err = KITH_OK;
+    if (store->n_heads == VIEW_HEADS_MAX)
+        err = wait_for_room(store, diag);
+    struct head *fresh = NULL;
+    struct wal *wal = NULL;
+    if (err == KITH_OK)
+        err = head_new(&fresh, store->row_bytes, rows, diag);
+    if (err != KITH_OK)
+        return err;
+    kith_assert(store->n_heads < VIEW_HEADS_MAX);
+    err = wal_create(&wal, &store->wal_options, wal_number(store->wal) + 1, store->wal, diag);
+    if (err != KITH_OK) {
+        head_unref(fresh);
+        if (err == KITH_IO)
+            store_write_fail(store, diag);
+        return err;
+    }
+    uint32_t frozen = store->n_heads - 1;
+    store->head_last_seq[frozen] = store->seq;
+    store->head_next_wal[frozen] = wal_number(wal);
+    store->heads[store->n_heads++] = fresh;
+    wal_close(store->wal);
+    store->wal = wal;
+    pthread_mutex_lock(&store->lock);
+    store->n_frozen++;
+    pthread_cond_broadcast(&store->changed);
+    pthread_mutex_unlock(&store->lock);
+    return KITH_OK;
+}
+
+static bool head_is_done(const struct store *store)
+{
+    const struct head *active = store->heads[store->n_heads - 1];
+    return head_rows(active) >= store->head_rows_max ||
+           (head_rows(active) > 0 && head_bytes(active) >= store->head_bytes_max) ||
+           wal_bytes(store->wal) >= KITH_WAL_FILE_MAX;
+}
+
+/* Between groups: a new head, because the old one is done or the next write needs a larger one. */
+static enum kith_err make_room(struct store *store, struct kith_diag *diag)
+{
+    const struct head *active = store->heads[store->n_heads - 1];
+    uint32_t want = store->head_full ? store->head_want : store_write_head_cap(store);
+    bool replace = store->head_full && head_live(active) == 0;
+    store->head_full = false;
+    if (want > HEAD_ROWS_LIMIT)
+        return kith_fail(diag, KITH_TOO_BIG, "the write changes more than %u points",
+                         HEAD_ROWS_LIMIT);
+    return replace ? replace_head(store, want, diag) : store_write_turn(store, want, diag);
+}
+
+/* ---- groups -----------------------------------------------------------------------------------
+ */
+
+static void finish(struct store_request *request, enum kith_err err, const struct kith_diag *diag)
+{
+    request->result.err = err;
+    if (err != KITH_OK)
+        request->result.seq = request->result.affected = 0;
+    request->done(request->ctx, &request->result, diag);
+    kith_free(request);
+}
+
+static void finish_all(struct store_request *first, enum kith_err err, const struct kith_diag *diag)
+{
+    while (first != NULL) {
+        struct store_request *next = first->next;
+        finish(first, err, diag);
+        first = next;
+    }
+}
+
+struct group {
+    struct store_request *first, **end;
+    struct store_savepoint before;
+    uint32_t n, n_op_ids;
+};
+
+static void undo_group(struct store *store, const struct group *group)
+{
+    wal_abandon(store->wal);
+    store_apply_undo(store, &group->before);
+    for (uint32_t i = 0; i < group->n_op_ids; i++)
+        op_window_drop_last(&store->ops);
+}
+
+static void commit_group(struct store *store, struct group *group)
+{
+    struct kith_diag diag = {0};
+    struct view *view = NULL;
+    enum kith_err err = KITH_OK;
+    bool logged = !wal_is_empty(store->wal);
+    if (logged) {
+        err = store_write_view(store, &view, &diag); /* now: after the sync it may not fail */
+        if (err == KITH_OK)
+            err = wal_commit(store->wal, &diag);
+        if (err == KITH_OK) {
+            store_write_publish(store, view);
+        } else {
+            view_unref(view);
+            if (err == KITH_NOMEM || err == KITH_DISK_FULL) {
+                undo_group(store, group);
+            } else {
+                err = KITH_IO;
+                store_write_fail(store, &diag);
+            }
+        }
+    }
+    store->n_undo = 0;
+    pthread_mutex_lock(&store->lock);
+    store->stats.writes += group->n;
+    store->stats.write_groups += logged;
+    store->stats.fsyncs += logged;
+    pthread_mutex_unlock(&store->lock);
+    finish_all(group->first, err, &diag);
+}
+
+static void begin_group(struct store *store, struct group *group)
+{
+    store->n_undo = 0;
+    *group = (struct group){.before = store_apply_savepoint(store)};
+    group->end = &group->first;
+}
+
+/* Applies writes until the group is large enough or needs a new head; returns the rest. */
+static struct store_request *fill_group(struct store *store, struct group *group,
+                                        struct store_request *list)
+{
+    while (list != NULL && group->n < KITH_WRITE_GROUP_MAX &&
+           wal_body(store->wal)->len < GROUP_BYTES_MAX) {
+        struct store_request *request = list;
+        struct kith_diag diag = {0};
+        uint64_t known = store->ops.added;
+        enum kith_err err = store_apply_check(store, request->ops, &diag);
+        if (err == KITH_OK && head_is_done(store)) {
+            store->head_full = false;
+            return list;
+        }
+        if (err == KITH_OK)
+            err = store_apply_write(store, request, &diag);
+        if (store->head_full)
+            return list;
+        list = request->next;
+        request->next = NULL;
+        if (err != KITH_OK) {
+            finish(request, err, &diag);
+            continue;
+        }
+        group->n_op_ids += (uint32_t)(store->ops.added - known);
+        *group->end = request;
+        group->end = &request->next;
+        group->n++;
+    }
+    return list;
+}
+
+static void process(struct store *store, struct store_request *list)
+{
+    while (list != NULL) {
+        struct kith_diag diag = {0};
+        if (atomic_load(&store->failed)) {
+            (void)kith_fail(&diag, KITH_IO, "an earlier sync failed; open the slice again");
+            finish_all(list, KITH_IO, &diag);
+            return;
+        }
+        struct group group;
+        begin_group(store, &group);
+        list = fill_group(store, &group, list);
+        commit_group(store, &group);
+        if (list == NULL || atomic_load(&store->failed) ||
+            (!store->head_full && !head_is_done(store)))
+            continue;
+        enum kith_err err = make_room(store, &diag);
+        if (err != KITH_OK) {
+            struct store_request *refused = list;
+            list = list->next;
+            finish(refused, err, &diag);
+        }
+    }
+}
+
+static void mark_clean_close(struct store *store)
+{
+    if (atomic_load(&store->failed))
+        return;
+    wal_begin(store->wal);
+    if (wal_end(store->wal, WAL_MARK, store->seq + 1, NULL) == KITH_OK)
+        (void)wal_commit(store->wal, NULL); /* only news for the next reader */
+}
+
+void *store_write_thread(void *arg)
+{
+    struct store *store = arg;
+    pthread_mutex_lock(&store->lock);
+    for (;;) {
+        while (store->queue_first == NULL && store->jobs == NULL && !store->stopping)
+            pthread_cond_wait(&store->writer_wake, &store->lock);
+        struct store_job *jobs = take_jobs(store);
+        struct store_request *list = store->queue_first;
+        if (jobs == NULL && list == NULL)
+            break;
+        store->queue_first = NULL;
+        store->queue_end = &store->queue_first;
+        store->n_queued = 0;
+        pthread_mutex_unlock(&store->lock);
+        run_jobs(store, jobs);
+        process(store, list);
+        pthread_mutex_lock(&store->lock);
+    }
+    pthread_mutex_unlock(&store->lock);
+    mark_clean_close(store);
+    return NULL;
+}
+
+enum kith_err store_write(struct store *store, uint64_t op_id, struct kith_bytes ops,
+                          store_done_fn done, void *ctx, struct kith_diag *diag)
+{
+    struct store_request *request = kith_alloc(sizeof *request);
+    if (request == NULL)
+        return kith_fail(diag, KITH_NOMEM, "write");
+    *request = (struct store_request){.op_id = op_id, .ops = ops, .done = done, .ctx = ctx};
+    enum kith_err err = KITH_OK;
+    pthread_mutex_lock(&store->lock);
+    if (atomic_load(&store->failed))
+        err = KITH_IO;
+    else if (store->n_queued >= KITH_WRITE_QUEUE_MAX)
+        err = KITH_BUSY;
+    if (err == KITH_OK) {
+        *store->queue_end = request;
+        store->queue_end = &request->next;
+        store->n_queued++;
+        pthread_cond_signal(&store->writer_wake);
+    }
+    pthread_mutex_unlock(&store->lock);
+    if (err == KITH_OK)
+        return KITH_OK;
+    kith_free(request);
+    return err == KITH_IO ? kith_fail(diag, err, "an earlier sync failed; open the slice again")
+                          : kith_fail(diag, err, "%u writes wait already", KITH_WRITE_QUEUE_MAX);
+}
