@@ -26,7 +26,7 @@ struct work {
     const struct segment *segment;
     const struct columns *columns;
     struct filter_lists *lists; /* made when the first payload is looked at */
-    struct kith_buf payload;
+    struct segment_cache cache; /* the payload block at hand: rows are visited in order */
     struct kith_diag *diag;
 };
 
@@ -68,9 +68,9 @@ static enum kith_err walk(struct work *work, uint32_t node, const struct bitmap 
     enum kith_err err = make_lists(work);
     while (err == KITH_OK && (n = bitmap_read(candidates, from, rows, 256)) > 0) {
         for (size_t i = 0; err == KITH_OK && i < n; i++) {
-            kith_buf_reset(&work->payload);
-            err = segment_payload(work->segment, rows[i], &work->payload, work->diag);
-            struct kith_bytes payload = {work->payload.data, work->payload.len};
+            struct kith_bytes payload = {0};
+            err =
+                segment_payload_cached(work->segment, rows[i], &work->cache, &payload, work->diag);
             if (err == KITH_OK &&
                 filter_doc_node(work->filter, work->lists, node, &ids[rows[i]], payload))
                 bitmap_add(into, rows[i]);
@@ -582,7 +582,7 @@ enum kith_err filter_segment(const struct kith_filter *filter, const struct view
     }
     bitmap_free(live);
     filter_lists_free(work.lists);
-    kith_buf_fini(&work.payload);
+    segment_cache_fini(&work.cache);
     if (err == KITH_OK)
         *out = set;
     return err;
