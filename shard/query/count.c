@@ -1,0 +1,34 @@
+#include "shard/query/count.h"
+
+#include "shard/query/parts.h"
+
+static enum kith_err count_view(const struct view *view, const struct kith_filter *filter,
+                                uint64_t *total, struct kith_diag *diag)
+{
+    if (filter->n_nodes == 0) {
+        *total += view->live_points;
+        return KITH_OK;
+    }
+    for (uint32_t part = 0; part < parts_count(view); part++) {
+        struct bitmap *set = NULL;
+        enum kith_err err = parts_match(filter, view, part, &set, diag);
+        if (err != KITH_OK)
+            return err;
+        *total += bitmap_count(set);
+        bitmap_free(set);
+    }
+    return KITH_OK;
+}
+
+enum kith_err count_run(struct view *const *views, uint32_t n_views,
+                        const struct kith_filter *filter, uint64_t *out, struct kith_diag *diag)
+{
+    uint64_t total = 0;
+    for (uint32_t v = 0; v < n_views; v++) {
+        enum kith_err err = count_view(views[v], filter, &total, diag);
+        if (err != KITH_OK)
+            return err;
+    }
+    *out = total;
+    return KITH_OK;
+}
