@@ -293,34 +293,36 @@ static bool read_cluster(struct kith_json root, void *out)
     return kith_keys_id(root, "id", out);
 }
 
-static bool read_with(const char *text, size_t len, bool (*read)(struct kith_json, void *),
-                      void *out)
+static enum kith_err read_with(const char *text, size_t len, bool (*read)(struct kith_json, void *),
+                               void *out)
 {
     struct kith_json_doc *doc = NULL;
     struct kith_buf copy = {0};
-    const bool ok =
-        kith_keys_open(&doc, &copy, text, len) == KITH_OK && read(kith_json_root(doc), out);
+    enum kith_err err = kith_keys_open(&doc, &copy, text, len);
+    if (!err && !read(kith_json_root(doc), out)) {
+        err = KITH_CORRUPT;
+    }
     kith_json_close(doc);
     kith_buf_fini(&copy);
-    return ok;
+    return err == KITH_OK || err == KITH_NOMEM ? err : KITH_CORRUPT;
 }
 
-bool kith_keys_read_node(const char *text, size_t len, struct kith_node_value *out)
+enum kith_err kith_keys_read_node(const char *text, size_t len, struct kith_node_value *out)
 {
     return read_with(text, len, read_node, out);
 }
 
-bool kith_keys_read_slice(const char *text, size_t len, struct kith_slice_value *out)
+enum kith_err kith_keys_read_slice(const char *text, size_t len, struct kith_slice_value *out)
 {
     return read_with(text, len, read_slice, out);
 }
 
-bool kith_keys_read_leader(const char *text, size_t len, struct kith_leader_value *out)
+enum kith_err kith_keys_read_leader(const char *text, size_t len, struct kith_leader_value *out)
 {
     return read_with(text, len, read_leader, out);
 }
 
-bool kith_keys_read_cluster(const char *text, size_t len, uint64_t *out)
+enum kith_err kith_keys_read_cluster(const char *text, size_t len, uint64_t *out)
 {
     return read_with(text, len, read_cluster, out);
 }
@@ -330,7 +332,7 @@ uint64_t kith_keys_cluster(struct kith_registry *registry)
     struct kith_registry_value value;
     uint64_t id = 0;
     if (kith_registry_get(registry, KITH_KEYS_CLUSTER, &value)) {
-        return kith_keys_read_cluster(value.text, value.len, &id) ? id : 0;
+        return kith_keys_read_cluster(value.text, value.len, &id) ? 0 : id;
     }
     if (kith_registry_synced(registry) && kith_registry_connected(registry)) {
         /* Several may try at once; the comparison lets one win. */

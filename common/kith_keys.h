@@ -8,7 +8,7 @@
  *   dropped/<collection>      {"name"}                     a tombstone: the data is to be removed
  *
  * <node>, <collection> and ids in values are 16 hex digits; <n> is 4 decimal digits.
- * Values come from outside: readers check everything and return false. Unknown members are
+ * Values come from outside: readers check everything; KITH_CORRUPT, KITH_NOMEM. Unknown members are
  * ignored. Threads: no state. */
 #ifndef KITH_KEYS_H
 #define KITH_KEYS_H
@@ -73,10 +73,10 @@ void kith_keys_write_leader(struct kith_buf *buf, const struct kith_leader_value
 void kith_keys_write_cluster(struct kith_buf *buf, uint64_t id);
 void kith_keys_write_dropped(struct kith_buf *buf, const char *name);
 
-bool kith_keys_read_node(const char *text, size_t len, struct kith_node_value *out);
-bool kith_keys_read_slice(const char *text, size_t len, struct kith_slice_value *out);
-bool kith_keys_read_leader(const char *text, size_t len, struct kith_leader_value *out);
-bool kith_keys_read_cluster(const char *text, size_t len, uint64_t *out);
+enum kith_err kith_keys_read_node(const char *text, size_t len, struct kith_node_value *out);
+enum kith_err kith_keys_read_slice(const char *text, size_t len, struct kith_slice_value *out);
+enum kith_err kith_keys_read_leader(const char *text, size_t len, struct kith_leader_value *out);
+enum kith_err kith_keys_read_cluster(const char *text, size_t len, uint64_t *out);
 
 /* Opens a value that lacks the parser's padding; `copy` holds it until both are freed. */
 enum kith_err kith_keys_open(struct kith_json_doc **doc, struct kith_buf *copy, const char *text,

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/kith_clock.h"
 #include "common/kith_inbox.h"
 #include "common/kith_keys.h"
 #include "common/kith_log.h"
@@ -32,6 +33,8 @@ struct opening {
     struct leader *of;
     struct kith_net_msg *reply;
     enum kith_err err;
+    bool answered;          /* and waits for its turn to be recorded */
+    uint64_t rest_until_ms; /* failed: not asked again before; 0 = not failed */
     uint64_t node;
     struct kith_msg_open msg;
     struct opening *next, **link;
@@ -155,7 +158,7 @@ static bool lead(struct leader *leader)
         return false;
     }
     const bool leading =
-        kith_keys_read_leader(text.text, text.len, &value) && value.id == leader->cfg.self;
+        !kith_keys_read_leader(text.text, text.len, &value) && value.id == leader->cfg.self;
     if (leading && !leader->leading) {
         kith_log(INFO, "leader.elected", "self=%016" PRIx64, leader->cfg.self);
     }
@@ -196,7 +199,7 @@ static uint64_t read_slice(const struct leader *leader, uint64_t collection, uin
     if (!kith_registry_get(leader->cfg.registry, key, &text)) {
         return 0;
     }
-    if (!kith_keys_read_slice(text.text, text.len, out)) {
+    if (kith_keys_read_slice(text.text, text.len, out)) {
         /* Not ours to overwrite: somebody must look. It counts as placed and opened. */
         *out = (struct kith_slice_value){.primary = UINT64_MAX, .opened = true};
     }
@@ -388,13 +391,14 @@ static enum kith_err read_opened(const struct opening *opening, struct kith_msg_
     return KITH_OK;
 }
 
-static void mark_opened(struct leader *leader, const struct opening *opening,
+/* False: not every slice was opened. */
+static bool mark_opened(struct leader *leader, const struct opening *opening,
                         const struct kith_msg_slices *slices)
 {
     struct batch *batch = batch_new(leader);
+    bool all = true;
     if (!batch) {
-        kith_timer_start(leader->retry, RETRY_MS, 0);
-        return;
+        return false;
     }
     for (uint32_t i = 0; i < slices->n_slices && !batch_full(batch); i++) {
         struct kith_slice_value value = {0};
@@ -402,6 +406,7 @@ static void mark_opened(struct leader *leader, const struct opening *opening,
         if (slice->err) {
             kith_log(WARN, "leader.open_failed", "slice=%" PRIu32 " node=%016" PRIx64 " error=%s",
                      slice->slice, opening->node, kith_err_name(slice->err));
+            all = false;
             continue;
         }
         const uint64_t revision =
@@ -412,28 +417,55 @@ static void mark_opened(struct leader *leader, const struct opening *opening,
         }
     }
     batch_commit(leader, batch);
+    return all;
+}
+
+static void record(struct leader *leader, struct opening *opening)
+{
+    struct kith_diag diag = {0};
+    struct kith_msg_slices *slices = kith_alloc(sizeof *slices);
+    const enum kith_err err = slices ? read_opened(opening, slices, &diag) : KITH_NOMEM;
+    opening->answered = false;
+    if (err) {
+        kith_log(WARN, "leader.open_failed", "node=%016" PRIx64 " error=\"%s\"", opening->node,
+                 diag.text);
+    }
+    if (!err && mark_opened(leader, opening, slices)) {
+        opening_free(opening);
+    } else {
+        /* It stays in the list so that nobody asks this node again at once. */
+        opening->rest_until_ms = kith_now_ms() + RETRY_MS;
+        kith_timer_start(leader->retry, RETRY_MS, 0);
+    }
+    kith_free(slices);
+}
+
+/* Answers that came while a transaction was under way, and failures that have rested. */
+static void record_all(struct leader *leader)
+{
+    struct opening *next = NULL;
+    for (struct opening *opening = leader->openings; opening; opening = next) {
+        next = opening->next;
+        if (opening->answered && !leader->busy) {
+            record(leader, opening);
+        } else if (opening->rest_until_ms && opening->rest_until_ms <= kith_now_ms()) {
+            opening_free(opening);
+        } else if (opening->rest_until_ms) {
+            kith_timer_start(leader->retry, RETRY_MS, 0);
+        }
+    }
 }
 
 static void on_opened(void *ctx, struct kith_inbox_item *item)
 {
     struct leader *leader = ctx;
     struct opening *opening = (struct opening *)item;
-    struct kith_diag diag = {0};
-    struct kith_msg_slices *slices = leader->closing ? NULL : kith_alloc(sizeof *slices);
-    if (slices) {
-        const enum kith_err err = read_opened(opening, slices, &diag);
-        if (err) {
-            kith_log(WARN, "leader.open_failed", "node=%016" PRIx64 " error=\"%s\"", opening->node,
-                     diag.text);
-            kith_timer_start(leader->retry, RETRY_MS, 0);
-        } else if (!leader->leading || leader->busy) {
-            kith_timer_start(leader->retry, RETRY_MS, 0); /* asked again: OPEN is idempotent */
-        } else {
-            mark_opened(leader, opening, slices);
-        }
+    opening->answered = true;
+    if (leader->closing) {
+        opening_free(opening);
+    } else if (!leader->busy) {
+        step(leader);
     }
-    kith_free(slices);
-    opening_free(opening);
 }
 
 static struct kith_net_msg *open_frame(const struct leader *leader, const struct opening *opening)
@@ -589,7 +621,10 @@ static void step(struct leader *leader)
         !lead(leader)) {
         return;
     }
-    place(leader);
+    record_all(leader);
+    if (!leader->busy) {
+        place(leader);
+    }
     if (!leader->busy) {
         topology_each_node(leader->cfg.topology, open_node, leader);
     }
@@ -635,8 +670,11 @@ void leader_close(struct leader *leader)
         return;
     }
     leader->closing = true;
-    kith_inbox_close(leader->inbox); /* frees the openings: all were answered by now */
-    kith_assert(!leader->openings);
+    kith_inbox_close(leader->inbox);
+    while (leader->openings) { /* all were answered by now */
+        kith_assert(leader->openings->answered || leader->openings->rest_until_ms);
+        opening_free(leader->openings);
+    }
     kith_timer_free(leader->retry);
     kith_free(leader->http_url);
     kith_free(leader);

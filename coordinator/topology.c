@@ -136,6 +136,15 @@ struct refresh {
     bool failed; /* out of memory */
 };
 
+static void unreadable(struct refresh *refresh, const char *key, enum kith_err err)
+{
+    if (err == KITH_NOMEM) {
+        refresh->failed = true;
+    } else {
+        kith_log(WARN, "topology.unreadable", "key=%s", key);
+    }
+}
+
 static struct topology_peer *add_node(struct refresh *refresh, uint64_t id,
                                       const struct kith_node_value *value)
 {
@@ -155,8 +164,11 @@ static void on_node(void *ctx, const char *key, const struct kith_registry_value
     struct refresh *refresh = ctx;
     struct kith_node_value value;
     uint64_t id = 0;
-    if (!kith_keys_parse_node(key, &id) || !kith_keys_read_node(text->text, text->len, &value)) {
-        kith_log(WARN, "topology.unreadable", "key=%s", key);
+    const enum kith_err err = kith_keys_parse_node(key, &id)
+                                  ? kith_keys_read_node(text->text, text->len, &value)
+                                  : KITH_CORRUPT;
+    if (err) {
+        unreadable(refresh, key, err);
         return;
     }
     struct topology_peer *peer = find_node(refresh->topology, id);
@@ -256,21 +268,22 @@ struct topology_collection *topology_find(const struct topology *topology, const
     return snapshot ? &snapshot->pub : NULL;
 }
 
-static struct topology_fact read_fact(const struct topology *topology, uint64_t collection,
-                                      uint32_t slice, const struct topology_fact *old)
+static struct topology_fact read_fact(struct refresh *refresh, uint64_t collection, uint32_t slice,
+                                      const struct topology_fact *old)
 {
     char key[KITH_KEY_BYTES];
     struct kith_registry_value text;
     struct kith_slice_value value;
     kith_keys_slice(key, collection, slice);
-    if (!kith_registry_get(topology->cfg.registry, key, &text)) {
+    if (!kith_registry_get(refresh->topology->cfg.registry, key, &text)) {
         return (struct topology_fact){0};
     }
     if (old && old->revision == text.revision) {
         return *old;
     }
-    if (!kith_keys_read_slice(text.text, text.len, &value)) {
-        kith_log(WARN, "topology.unreadable", "key=%s", key);
+    const enum kith_err err = kith_keys_read_slice(text.text, text.len, &value);
+    if (err) {
+        unreadable(refresh, key, err);
         return old ? *old : (struct topology_fact){0};
     }
     return (struct topology_fact){.revision = text.revision,
@@ -280,7 +293,7 @@ static struct topology_fact read_fact(const struct topology *topology, uint64_t 
 }
 
 /* Does the old snapshot still say what the mirror says? */
-static bool is_current(const struct topology *topology, const struct topology_snapshot *snapshot,
+static bool is_current(struct refresh *refresh, const struct topology_snapshot *snapshot,
                        uint64_t revision)
 {
     if (snapshot->pub.revision != revision) {
@@ -288,8 +301,9 @@ static bool is_current(const struct topology *topology, const struct topology_sn
     }
     for (uint32_t i = 0; i < snapshot->pub.n_slices; i++) {
         const struct topology_fact fact =
-            read_fact(topology, snapshot->pub.id, i, &snapshot->facts[i]);
-        const struct topology_peer *peer = fact.opened ? find_node(topology, fact.primary) : NULL;
+            read_fact(refresh, snapshot->pub.id, i, &snapshot->facts[i]);
+        const struct topology_peer *peer =
+            fact.opened ? find_node(refresh->topology, fact.primary) : NULL;
         if (fact.revision != snapshot->facts[i].revision ||
             snapshot->slices[i].node != (peer ? &peer->pub : NULL)) {
             return false;
@@ -306,7 +320,7 @@ static void fill_slices(struct refresh *refresh, struct topology_snapshot *snaps
     for (uint32_t i = 0; i < pub->n_slices; i++) {
         const bool same = old && old->pub.id == pub->id && i < old->pub.n_slices;
         const struct topology_fact fact =
-            read_fact(refresh->topology, pub->id, i, same ? &old->facts[i] : NULL);
+            read_fact(refresh, pub->id, i, same ? &old->facts[i] : NULL);
         snapshot->facts[i] = fact;
         snapshot->slices[i].term = fact.term;
         struct topology_peer *peer = NULL;
@@ -394,7 +408,7 @@ static void on_collection(void *ctx, const char *key, const struct kith_registry
     if (old) {
         old->seen = true;
     }
-    if (old && is_current(topology, old, text->revision)) {
+    if (old && is_current(refresh, old, text->revision)) {
         return;
     }
     struct topology_snapshot *fresh = snapshot_new(refresh, name, text, old);
@@ -499,7 +513,7 @@ void topology_status(const struct topology *topology, struct topology_status *ou
         .n_nodes = (uint32_t)topology->n_nodes,
     };
     if (kith_registry_get(registry, KITH_KEYS_LEADER, &text) &&
-        kith_keys_read_leader(text.text, text.len, &leader)) {
+        !kith_keys_read_leader(text.text, text.len, &leader)) {
         out->leader = leader.id;
         out->leading = leader.id == topology->cfg.self;
     }
