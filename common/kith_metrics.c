@@ -313,6 +313,17 @@ void kith_metrics_collect(struct kith_metrics *metrics, kith_collect_fn fn, void
     (void)pthread_mutex_unlock(&metrics->lock);
 }
 
+void kith_metrics_uncollect(struct kith_metrics *metrics, kith_collect_fn fn, void *ctx)
+{
+    (void)pthread_mutex_lock(&metrics->lock);
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < metrics->n_collectors; i++)
+        if (metrics->collectors[i].fn != fn || metrics->collectors[i].ctx != ctx)
+            metrics->collectors[kept++] = metrics->collectors[i];
+    metrics->n_collectors = kept;
+    (void)pthread_mutex_unlock(&metrics->lock);
+}
+
 void kith_metrics_render(struct kith_metrics *metrics, struct kith_buf *out)
 {
     (void)pthread_mutex_lock(&metrics->lock);

@@ -44,9 +44,11 @@ uint64_t kith_counter_get(const struct kith_counter *counter);
 int64_t kith_gauge_get(const struct kith_gauge *gauge);
 uint64_t kith_histogram_count(const struct kith_histogram *histogram);
 
-/* fn writes whole lines with the functions below. Not to be called while another thread renders. */
+/* fn writes whole lines with the functions below. Neither of these while another thread renders;
+ * uncollect of what was never collected is fine. */
 typedef void (*kith_collect_fn)(void *ctx, struct kith_buf *out);
 void kith_metrics_collect(struct kith_metrics *metrics, kith_collect_fn fn, void *ctx);
+void kith_metrics_uncollect(struct kith_metrics *metrics, kith_collect_fn fn, void *ctx);
 
 /* Everything, as text/plain; version=0.0.4. */
 void kith_metrics_render(struct kith_metrics *metrics, struct kith_buf *out);

@@ -54,6 +54,11 @@ static void test_metrics_render_as_prometheus_reads(void **state)
     assert_non_null(
         strstr(text, "kith_points{collection=\"a\\\"b\\\\c\\nd\",node=\"n1\"} 1000000\n"));
     assert_int_equal(kith_histogram_count(times), 3);
+    kith_metrics_uncollect(metrics, collect, node);
+    kith_buf_reset(&out);
+    kith_metrics_render(metrics, &out);
+    kith_buf_byte(&out, 0);
+    assert_null(strstr((char *)out.data, "kith_points"));
     kith_buf_fini(&out);
     kith_metrics_free(metrics);
 }
