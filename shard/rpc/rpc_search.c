@@ -1,0 +1,129 @@
+/* Searches: the parts of one message over the views of all slices asked for. */
+#include <stddef.h>
+#include <string.h>
+
+#include "common/kith_arena.h"
+#include "common/kith_mem.h"
+#include "shard/rpc/rpc.h"
+
+/* Of 1000 parts with filters of 256 nodes each; beyond that the message is refused. */
+#define ARENA_BYTES_MAX (64u << 20)
+
+struct searching {
+    struct kith_arena arena;
+    struct kith_msg_search msg;
+    struct search_part *parts;
+    struct search_result *results;
+    struct kith_filter filter; /* 40 KiB: parsed here, then kept at its real size */
+    struct rpc_views views;
+};
+
+static enum kith_err keep_filter(struct searching *s, struct kith_bytes msgpack,
+                                 const struct kith_filter **out, struct kith_diag *diag)
+{
+    *out = NULL;
+    if (msgpack.len == 0)
+        return KITH_OK;
+    enum kith_err err = kith_filter_parse(&s->filter, msgpack, "filter", diag);
+    if (err != KITH_OK || s->filter.n_nodes == 0)
+        return err;
+    size_t bytes =
+        offsetof(struct kith_filter, nodes) + s->filter.n_nodes * sizeof *s->filter.nodes;
+    *out = kith_arena_dup(&s->arena, &s->filter, bytes);
+    return *out != NULL ? KITH_OK : kith_fail(diag, KITH_TOO_BIG, "too many filters in one batch");
+}
+
+static enum kith_err read_parts(struct searching *s, struct kith_diag *diag)
+{
+    uint32_t n = s->msg.n_parts;
+    s->parts = kith_arena_array(&s->arena, n, sizeof *s->parts);
+    s->results = kith_arena_array(&s->arena, n, sizeof *s->results);
+    if (s->parts == NULL || s->results == NULL)
+        return kith_fail(diag, KITH_NOMEM, "no memory for %u searches", n);
+    struct kith_cursor cursor = {.at = s->msg.parts.data,
+                                 .end = s->msg.parts.data + s->msg.parts.len};
+    for (uint32_t i = 0; i < n; i++) {
+        struct kith_msg_search_part part;
+        if (!kith_msg_search_next(&cursor, s->msg.dim, &part))
+            return kith_fail(diag, KITH_PROTOCOL, "search %u is malformed", i);
+        s->parts[i] = (struct search_part){.n_queries = part.n_queries,
+                                           .k = part.k,
+                                           .vectors = part.vectors.data,
+                                           .has_threshold = part.has_threshold,
+                                           .threshold = part.threshold};
+        enum kith_err err = keep_filter(s, part.filter, &s->parts[i].filter, diag);
+        if (err != KITH_OK)
+            return err;
+    }
+    return KITH_OK;
+}
+
+static enum kith_err run(struct rpc_call *call, struct searching *s, struct kith_diag *diag)
+{
+    for (uint32_t i = 0; i < s->views.n_views; i++)
+        if (s->views.views[i]->config.dim != s->msg.dim)
+            return kith_fail(diag, KITH_BAD_REQUEST,
+                             "the vectors have %u dimensions, the collection has %u", s->msg.dim,
+                             s->views.views[i]->config.dim);
+    if (s->views.n_views == 0)
+        return KITH_OK; /* nobody can answer: results stay empty, the slices say why */
+    struct search_request request = {.views = s->views.views,
+                                     .n_views = s->views.n_views,
+                                     .parts = s->parts,
+                                     .n_parts = s->msg.n_parts,
+                                     .deadline_ms = call->deadline_ms};
+    return search_run(call->env->search, &request, s->results, diag);
+}
+
+static enum kith_err write_found(struct rpc_reply *reply, const struct searching *s)
+{
+    rpc_begin(reply);
+    if (reply->w.failed)
+        return KITH_NOMEM;
+    kith_msg_write_found(&reply->w, &s->views.slices, s->msg.n_parts);
+    for (uint32_t i = 0; i < s->msg.n_parts; i++) {
+        const struct search_result *result = &s->results[i];
+        uint32_t n_queries = s->parts[i].n_queries;
+        kith_msg_write_found_part(&reply->w, result->matched, n_queries);
+        for (uint32_t q = 0; q < n_queries; q++) {
+            bool found = q < result->n_queries;
+            enum kith_err err = kith_msg_write_found_hits(
+                &reply->w, found ? result->found[q].hits : NULL, found ? result->found[q].n : 0);
+            if (err != KITH_OK)
+                return err;
+        }
+    }
+    return KITH_OK;
+}
+
+void rpc_search_run(struct rpc_call *call)
+{
+    struct searching *s = kith_alloc(sizeof *s);
+    if (s == NULL) {
+        rpc_fail(call, KITH_NOMEM, "no memory for the search");
+        return;
+    }
+    s->arena.limit = ARENA_BYTES_MAX;
+    struct kith_diag diag = {0};
+    struct rpc_reply reply = {0};
+    enum kith_err err = KITH_OK;
+    if (!kith_msg_read_search(call->body, &s->msg))
+        err = kith_fail(&diag, KITH_PROTOCOL, "the request's body is malformed");
+    if (err == KITH_OK)
+        err = read_parts(s, &diag);
+    if (err == KITH_OK) {
+        rpc_take_views(call->env, &s->msg.scope, &s->views);
+        err = run(call, s, &diag);
+        rpc_give_views(call->env, &s->views);
+    }
+    if (err == KITH_OK)
+        err = write_found(&reply, s);
+    for (uint32_t i = 0; s->results != NULL && i < s->msg.n_parts; i++)
+        search_result_fini(&s->results[i]);
+    kith_arena_fini(&s->arena);
+    kith_free(s);
+    if (err == KITH_OK || reply.w.failed)
+        rpc_send(call, &reply);
+    else
+        rpc_fail_with(call, &reply, err, &diag);
+}
