@@ -1,0 +1,152 @@
+#include "shard/rpc/node.h"
+
+#include <stdatomic.h>
+
+#include "common/kith_log.h"
+#include "common/kith_mem.h"
+#include "shard/query/select.h"
+#include "shard/rpc/rpc.h"
+
+struct node {
+    /* Immutable after open. */
+    struct io *io;
+    struct rpc_env env;
+    struct kith_net_server *server;
+    void (*on_ready)(void *ctx);
+    void *on_ready_ctx;
+    /* Set by the admin worker; relaxed: it says "no more waiting", and publishes nothing. */
+    atomic_bool ready;
+};
+
+static void warm(void *ctx)
+{
+    struct node *node = ctx;
+    slice_table_warm(node->env.slices, node->env.workers);
+    struct slice_table_counts counts;
+    slice_table_counts(node->env.slices, &counts);
+    kith_log(INFO, "node.ready", "slices=%u open=%u failed=%u", counts.slices, counts.open,
+             counts.failed);
+    atomic_store_explicit(&node->ready, true, memory_order_relaxed);
+    if (node->on_ready != NULL)
+        node->on_ready(node->on_ready_ctx);
+}
+
+static bool add_stats(void *ctx, const struct slice_config *config, struct store *store)
+{
+    struct node_counts *counts = ctx;
+    struct store_stats stats;
+    (void)config;
+    store_stats(store, &stats);
+    counts->points += stats.live_points;
+    counts->segment_bytes += stats.segment_bytes;
+    counts->wal_bytes += stats.wal_bytes;
+    counts->head_bytes += stats.head_bytes;
+    counts->fsyncs += stats.fsyncs;
+    counts->writes += stats.writes;
+    return true;
+}
+
+void node_counts(struct node *node, struct node_counts *out)
+{
+    struct slice_table_counts slices;
+    slice_table_counts(node->env.slices, &slices);
+    *out = (struct node_counts){.slices = slices.slices,
+                                .slices_open = slices.open,
+                                .slices_warming = slices.warming,
+                                .slices_failed = slices.failed,
+                                .tasks_waiting = kith_pool_waiting(node->env.workers)};
+    slice_table_each(node->env.slices, add_stats, out);
+}
+
+static void one(struct kith_buf *out, const char *name, const char *kind, const char *help,
+                double value)
+{
+    kith_metrics_family(out, name, kind, help);
+    kith_metrics_sample(out, name, "", value);
+}
+
+static void collect(void *ctx, struct kith_buf *out)
+{
+    struct node_counts counts;
+    node_counts(ctx, &counts);
+    const char *slices = "kith_shard_slices";
+    kith_metrics_family(out, slices, "gauge", "Slices on this node, by state.");
+    kith_metrics_sample(out, slices, "state=\"open\"", counts.slices_open);
+    kith_metrics_sample(out, slices, "state=\"warming\"", counts.slices_warming);
+    kith_metrics_sample(out, slices, "state=\"failed\"", counts.slices_failed);
+    const char *bytes = "kith_shard_bytes";
+    kith_metrics_family(out, bytes, "gauge", "Bytes of this node's slices, by place.");
+    kith_metrics_sample(out, bytes, "place=\"segments\"", (double)counts.segment_bytes);
+    kith_metrics_sample(out, bytes, "place=\"wal\"", (double)counts.wal_bytes);
+    kith_metrics_sample(out, bytes, "place=\"head\"", (double)counts.head_bytes);
+    one(out, "kith_shard_points", "gauge", "Live points on this node.", (double)counts.points);
+    one(out, "kith_shard_tasks_waiting", "gauge", "Requests waiting for a worker.",
+        counts.tasks_waiting);
+    one(out, "kith_shard_fsyncs", "gauge", "fdatasync calls of the open slices' logs.",
+        (double)counts.fsyncs);
+    one(out, "kith_shard_writes", "gauge", "Writes applied by the open slices.",
+        (double)counts.writes);
+}
+
+enum kith_err node_open(struct node **out, const struct node_options *options,
+                        struct kith_diag *diag)
+{
+    struct node *node = kith_alloc(sizeof *node);
+    if (node == NULL)
+        return kith_fail(diag, KITH_NOMEM, "no memory for a shard node");
+    struct rpc_env *env = &node->env;
+    env->cluster = options->cluster;
+    env->metrics = options->metrics;
+    node->on_ready = options->on_ready;
+    node->on_ready_ctx = options->on_ready_ctx;
+    enum kith_err err = io_real_open(&node->io, options->data_dir, diag);
+    if (err == KITH_OK)
+        err = kith_pool_open(&env->workers, options->threads, diag);
+    if (err == KITH_OK)
+        err = kith_pool_open(&env->admin, 1, diag);
+    if (err == KITH_OK)
+        err = search_context_open(&env->search, env->workers, diag);
+    if (err == KITH_OK)
+        err = slice_table_open(&env->slices, node->io, select_ids, diag);
+    if (err == KITH_OK)
+        err = kith_net_listen(&node->server, options->listen_url, rpc_serve, env, diag);
+    if (err == KITH_OK)
+        err = kith_pool_submit(env->admin, warm, node);
+    if (err != KITH_OK) {
+        node_close(node);
+        return err;
+    }
+    if (env->metrics != NULL)
+        kith_metrics_collect(env->metrics, collect, node);
+    *out = node;
+    return KITH_OK;
+}
+
+void node_close(struct node *node)
+{
+    if (node == NULL)
+        return;
+    struct rpc_env *env = &node->env;
+    if (env->slices != NULL)
+        slice_table_hurry(env->slices);
+    kith_net_server_close(node->server); /* waits for the calls, so first */
+    kith_pool_close(env->admin);
+    if (env->metrics != NULL)
+        kith_metrics_uncollect(env->metrics, collect, node);
+    search_context_close(env->search);
+    kith_pool_close(env->workers);
+    slice_table_close(env->slices);
+    if (node->io != NULL)
+        io_real_close(node->io);
+    kith_free(node);
+}
+
+const char *node_url(const struct node *node)
+{
+    return kith_net_server_url(node->server);
+}
+
+bool node_ready(struct node *node)
+{
+    return atomic_load_explicit(&node->ready, memory_order_relaxed);
+}

@@ -1,0 +1,48 @@
+/* A shard node: a folder with slices, threads that search them, and an address where other nodes
+ * ask.
+ *
+ * node_open listens at once and opens what is on disk in the background: until that is done the
+ * node is warming, and a slice not yet open answers KITH_UNAVAILABLE.
+ *
+ * Owns: the io, the slices, a worker pool, an admin worker, the listener. Borrows: metrics.
+ * Threads: open and close from one thread; the rest from any. Errors: open fails with nothing left
+ * behind: KITH_UNAVAILABLE for an address that cannot be bound, KITH_BUSY or KITH_IO for the
+ * folder. A slice that cannot be opened does not fail the node: see node_counts. */
+#ifndef NODE_H
+#define NODE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/kith_metrics.h"
+#include "proto/kith_err.h"
+
+struct node;
+
+struct node_options {
+    const char *data_dir;         /* created if missing; one process at a time */
+    const char *listen_url;       /* tcp://host:port (0 = any free one) or inproc://name */
+    uint64_t cluster;             /* frames of another cluster are refused */
+    uint32_t threads;             /* of the worker pool; 0 = one per CPU */
+    struct kith_metrics *metrics; /* NULL: none; must outlive the node, and nobody may render it
+                                     while the node closes */
+    void (*on_ready)(void *ctx);  /* once, on a thread of the node; NULL allowed */
+    void *on_ready_ctx;
+};
+
+enum kith_err node_open(struct node **out, const struct node_options *options,
+                        struct kith_diag *diag);
+/* Answers what is in hand, then stops; everything acknowledged is on disk. NULL allowed. */
+void node_close(struct node *node);
+
+const char *node_url(const struct node *node); /* where it listens; a port 0 is replaced */
+bool node_ready(struct node *node);            /* every slice found at start was opened or failed */
+
+struct node_counts {
+    uint32_t slices, slices_open, slices_warming, slices_failed;
+    uint32_t tasks_waiting;
+    uint64_t points, segment_bytes, wal_bytes, head_bytes, fsyncs, writes;
+};
+void node_counts(struct node *node, struct node_counts *out);
+
+#endif
