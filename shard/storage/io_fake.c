@@ -245,6 +245,7 @@ static void take_image(struct fake *fake)
     void *ctx = fake->image_ctx;
     fake->on_image = NULL;
     pthread_mutex_unlock(&fake->lock);
+    on_image(ctx, NULL);
     struct io *image = NULL;
     kith_assert(io_fake_crash(&fake->io, seed, &image, NULL) == KITH_OK);
     on_image(ctx, image);

@@ -27,7 +27,8 @@ void io_fake_free(struct io *io); /* all files closed; NULL allowed */
 enum kith_err io_fake_crash(struct io *io, uint64_t seed, struct io **out, struct kith_diag *diag);
 
 /* Takes the image just before the n-th call from now that changes something (0: the next), with
- * `seed`; the workload goes on. on_image (on the thread of that call, no lock held) takes it. */
+ * `seed`; the workload goes on. on_image is called on the thread of that call, without a lock: with
+ * NULL before the image is taken, then with the image, which it owns from then on. */
 typedef void (*io_fake_image_fn)(void *ctx, struct io *image);
 void io_fake_crash_at(struct io *io, uint64_t n, uint64_t seed, io_fake_image_fn on_image,
                       void *ctx);

@@ -153,8 +153,8 @@ static void finish(struct store *store, struct sealing *sealing, enum kith_err e
     pthread_mutex_lock(&store->lock);
     store->seal_busy = false;
     /* Too many segments is no reason to refuse writes as long as merging gets on. */
-    if (err != KITH_BUSY || store->merge_fails)
-        store->seal_attempts++;
+    if (err != KITH_OK && (err != KITH_BUSY || store->merge_fails))
+        store->seal_failures++;
     pthread_cond_broadcast(&store->writer_wake);
     pthread_cond_broadcast(&store->changed);
     pthread_mutex_unlock(&store->lock);

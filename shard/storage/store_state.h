@@ -108,7 +108,7 @@ struct store {
     struct store_job *jobs;
     bool stopping, writer_runs, checkpoint_busy, seal_busy, merge_busy, merge_fails;
     uint32_t n_frozen;
-    uint64_t seal_attempts, maintain_nudges;
+    uint64_t seal_failures, maintain_nudges;
     struct store_stats stats;
     struct segment *graveyard[2 * KITH_SEGMENTS_MAX]; /* merged away, maybe still read */
     uint32_t n_graveyard;

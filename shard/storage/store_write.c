@@ -66,7 +66,8 @@ void store_write_fail(struct store *store, const struct kith_diag *diag)
 {
     if (atomic_exchange(&store->failed, true))
         return;
-    kith_log(ERROR, "store.failed", "dir=%s error=\"%s\"", store->dir, diag->text);
+    kith_log(ERROR, "store.failed", "dir=%s error=\"%s\"", store->dir,
+             diag != NULL ? diag->text : "");
     pthread_mutex_lock(&store->lock);
     store->stats.failed = true;
     pthread_cond_broadcast(&store->writer_wake);
@@ -131,7 +132,7 @@ uint32_t store_write_head_cap(const struct store *store)
 static enum kith_err wait_for_room(struct store *store, struct kith_diag *diag)
 {
     pthread_mutex_lock(&store->lock);
-    uint64_t attempts = store->seal_attempts;
+    uint64_t failures = store->seal_failures;
     if (!store->background) {
         pthread_mutex_unlock(&store->lock);
         bool did = false;
@@ -142,7 +143,7 @@ static enum kith_err wait_for_room(struct store *store, struct kith_diag *diag)
     }
     store->maintain_nudges++;
     pthread_cond_broadcast(&store->changed);
-    while (store->n_frozen >= VIEW_HEADS_MAX - 1 && store->seal_attempts == attempts &&
+    while (store->n_frozen >= VIEW_HEADS_MAX - 1 && store->seal_failures == failures &&
            !atomic_load(&store->failed)) {
         struct store_job *jobs = take_jobs(store);
         if (jobs == NULL) {
@@ -317,6 +318,8 @@ static struct store_request *fill_group(struct store *store, struct group *group
             return list;
         list = request->next;
         request->next = NULL;
+        if (err == KITH_IO) /* the disk fails: whatever the call was, it is not to be relied on */
+            store_write_fail(store, &diag);
         if (err != KITH_OK) {
             finish(request, err, &diag);
             continue;
