@@ -33,7 +33,7 @@
 static const uint32_t dims[] = {100, 384, 768, 1024};
 
 struct bench {
-    uint32_t rounds;
+    uint32_t rounds, only_dim; /* 0: all */
     size_t bytes;
     uint8_t *buffer; /* rows */
     float *queries;
@@ -243,12 +243,13 @@ static void bench_bandwidth(struct bench *b, uint32_t threads)
 }
 
 #ifdef SCAN_WITH_FAISS
-static void bench_faiss(struct bench *b, enum kernels_form form, uint32_t batch)
+static void bench_faiss(struct bench *b, const char *name, uint32_t batch)
 {
     static struct scan_job job;
     static float scores[BATCH_MAX * K];
     static int64_t rows[BATCH_MAX * K];
     double ours[ROUNDS_MAX], theirs[ROUNDS_MAX], ratio[ROUNDS_MAX];
+    enum kernels_form form = strcmp(name, "euclid") == 0 ? KERNELS_L2 : KERNELS_IP;
     b->form = form;
     void *index =
         scan_faiss_new(b->dim, form == KERNELS_L2, (const float *)(void *)b->buffer, b->n);
@@ -266,9 +267,8 @@ static void bench_faiss(struct bench *b, enum kernels_form form, uint32_t batch)
             same += job.tops[0][q].hits[i].id.lo == (uint64_t)rows[q * K + i];
     scan_faiss_free(index);
     double o = median(ours, rounds), t = median(theirs, rounds), x = median(ratio, rounds);
-    const char *name = form == KERNELS_L2 ? "L2" : "IP";
     fprintf(stderr,
-            "%-2s d=%-5u batch %-3u kith %9.1f q/s  faiss %9.1f q/s  ratio %.2f  same hits %u/%u  "
+            "%-6s d=%-5u batch %-3u kith %9.1f q/s  faiss %9.1f q/s  ratio %.2f  same hits %u/%u  "
             "%s\n",
             name, b->dim, batch, o, t, x, same, batch * K, x >= 1 ? "ok" : "SLOWER");
     printf("{\"bench\":\"scan\",\"case\":\"faiss\",\"metric\":\"%s\",\"dim\":%u,\"rows\":%u,"
@@ -285,11 +285,13 @@ static void bench_peers(struct bench *b)
     fprintf(stderr, "\nagainst Faiss IndexFlat, f32, 1 thread, k = %u, rows: %zu MiB\n", K,
             b->bytes >> 20);
     for (size_t d = 0; d < sizeof dims / sizeof dims[0]; d++) {
+        if (b->only_dim != 0 && b->only_dim != dims[d])
+            continue;
         make_rows(b, dims[d], KERNELS_F32);
-        bench_faiss(b, KERNELS_IP, 1);
-        bench_faiss(b, KERNELS_L2, 1);
-        bench_faiss(b, KERNELS_IP, BATCH_MAX);
-        bench_faiss(b, KERNELS_L2, BATCH_MAX);
+        bench_faiss(b, "dot", 1);
+        bench_faiss(b, "euclid", 1);
+        bench_faiss(b, "dot", BATCH_MAX);
+        bench_faiss(b, "euclid", BATCH_MAX);
     }
 #else
     (void)b;
@@ -305,6 +307,8 @@ static void bench_reads(struct bench *b)
             kernels_best()->name, b->bytes >> 20, b->rounds);
     for (int type = 0; type < KERNELS_TYPES; type++)
         for (size_t d = 0; d < sizeof dims / sizeof dims[0]; d++) {
+            if (b->only_dim != 0 && b->only_dim != dims[d])
+                continue;
             make_rows(b, dims[d], (enum kernels_type)type);
             bench_bandwidth(b, 1);
             bench_bandwidth(b, 2);
@@ -320,10 +324,12 @@ int main(int argc, char **argv)
             b.rounds = (uint32_t)atoi(argv[++i]);
         else if (strcmp(argv[i], "--mib") == 0 && i + 1 < argc)
             b.bytes = (size_t)atoi(argv[++i]) << 20;
+        else if (strcmp(argv[i], "--dim") == 0 && i + 1 < argc)
+            b.only_dim = (uint32_t)atoi(argv[++i]);
         else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc)
             only = argv[++i];
         else {
-            fprintf(stderr, "usage: scan [--rounds N] [--mib N] [--only read|faiss]\n");
+            fprintf(stderr, "usage: scan [--rounds N] [--mib N] [--dim N] [--only read|faiss]\n");
             return 2;
         }
     }

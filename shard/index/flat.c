@@ -39,12 +39,13 @@
 #include "shard/index/blas.h"
 #include "shard/index/kernels_sum.h"
 
-#define BLOCK_ROWS_MAX  1024u
-#define BLOCK_ROWS_MIN  64u
-#define BLOCK_BYTES     (256u * 1024) /* a quarter of a usual L2 cache */
-#define PRODUCT_BYTES   (2u << 20)    /* larger: packing the queries again costs per block */
-#define PRODUCT_QUERIES 8u            /* fewer: the kernels over a cached block are faster */
-#define SAFE_LENGTH     1e18          /* (Q + R)^2 stays far from FLT_MAX */
+#define BLOCK_ROWS_MAX 1024u
+#define BLOCK_ROWS_MIN 64u
+#define BLOCK_BYTES    (256u * 1024) /* a quarter of a usual L2 cache */
+#define PRODUCT_BYTES                                                                              \
+    (1u << 20)               /* less: packing the queries costs per block; more: leaves the L2 */
+#define PRODUCT_QUERIES 8u   /* fewer: the kernels over a cached block are faster */
+#define SAFE_LENGTH     1e18 /* (Q + R)^2 stays far from FLT_MAX */
 
 struct flat_scratch {
     uint32_t dim, n_queries; /* what it is large enough for */
