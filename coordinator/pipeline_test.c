@@ -204,6 +204,30 @@ static void test_pipeline_serves_a_collection(void **state)
            "/metrics", NULL);
 }
 
+/* A body too large to be read on the loop. */
+static void test_pipeline_plans_large_bodies_in_the_pool(void **state)
+{
+    (void)state;
+    struct kith_buf body = {.data = NULL};
+    kith_buf_text(&body, "{\"points\":[");
+    for (int i = 0; i < 2000; i++)
+        kith_buf_printf(&body, "%s{\"id\":%d,\"vector\":[%d.5,0.25,-1e-3,0]}", i ? "," : "",
+                        10 + i % 7, i);
+    kith_buf_text(&body, "]}");
+    kith_buf_byte(&body, 0);
+    expect(200, "completed", "PUT", "/collections/c/points?wait=true", (const char *)body.data);
+    expect(200, "\"result\":[{\"id\":10,", "POST", "/collections/c/points", "{\"ids\":[10]}");
+    body.len -= 3;
+    kith_buf_text(&body, ",3]}");
+    kith_buf_byte(&body, 0);
+    expect(400, "points[2000]: expected an object", "PUT", "/collections/c/points",
+           (const char *)body.data);
+    expect(200, "collection_points{id=\"c\"} 12", "GET", "/metrics", NULL);
+    expect(200, "acknowledged", "POST", "/collections/c/points/delete",
+           "{\"points\":[10,11,12,13,14,15,16]}");
+    kith_buf_fini(&body);
+}
+
 static void test_pipeline_refuses_before_sending(void **state)
 {
     (void)state;
@@ -286,6 +310,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pipeline_serves_a_collection),
+        cmocka_unit_test(test_pipeline_plans_large_bodies_in_the_pool),
         cmocka_unit_test(test_pipeline_refuses_before_sending),
         cmocka_unit_test(test_pipeline_encodes_texts),
         cmocka_unit_test(test_pipeline_never_answers_in_part_unasked),

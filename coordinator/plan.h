@@ -105,7 +105,7 @@ PLAN(plan_cluster_collection);
 PLAN(plan_system_root);
 PLAN(plan_system_health);
 PLAN(plan_system_ready);
-PLAN(plan_system_metrics);
+PLAN(plan_metrics_metrics);
 PLAN(plan_system_telemetry);
 PLAN(plan_system_issues);
 PLAN(plan_system_unsupported);

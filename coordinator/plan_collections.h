@@ -36,6 +36,7 @@ struct info_plan {
 extern const struct work run_create_work, run_change_work, run_drop_work;
 extern const struct work run_list_work, run_exists_work, run_index_work;
 extern const struct work run_info_work;
+extern const struct scatter_round run_info_round;
 
 /* A JSON value of the body as text, in the arena; NULL when memory is out. */
 const char *plan_collections_json(struct request *req, struct kith_json value);

@@ -21,6 +21,14 @@ static void count(struct request *req, int status)
     http_stats_add(server_stats(req->server), route, status, took_ns(req));
 }
 
+/* What lives in the arena goes with the reply; what it holds must go before. */
+static void release(struct request *req)
+{
+    if (req->work && req->work->fini)
+        req->work->fini(req);
+    scatter_fini(&req->scatter);
+}
+
 static void write_coverage(const struct coverage *coverage, struct kith_json_writer *w)
 {
     kith_jw_key(w, "coverage");
@@ -71,7 +79,7 @@ enum step reply_stage_run(struct request *req)
     }
     int status = req->status ? req->status : 200;
     count(req, req->out.failed ? 503 : status);
-    scatter_fini(&req->scatter); /* it lives in the arena, which goes with the reply */
+    release(req);
     gateway_reply(req->http, status, req->content_type, &req->out, &incomplete,
                   req->coverage.partial ? 1 : 0);
     req->http = NULL;
@@ -103,7 +111,7 @@ void reply_stage_fail(struct request *req)
     if (req->err == KITH_INTERNAL || req->err == KITH_CORRUPT || req->err == KITH_IO)
         kith_log(WARN, "request.failed", "request=%llu path=%s error=%s",
                  (unsigned long long)req->http->id, req->http->path, text);
-    scatter_fini(&req->scatter);
+    release(req);
     if (req->err == KITH_METHOD)
         reply_method(req);
     else

@@ -322,11 +322,11 @@ static void write_result(struct request *req, struct kith_json_writer *w)
     kith_json_close(doc);
 }
 
-static const struct scatter_round info_round = {
+const struct scatter_round run_info_round = {
     .message = KITH_MSG_INFO, .write_body = write_body, .take = take};
 const struct work run_info_work = {
     .name = "info",
-    .round = &info_round,
+    .round = &run_info_round,
     .merge = merge,
     .write_result = write_result,
 };

@@ -23,6 +23,7 @@ struct server {
     struct encode_cache *cache;
     struct text_models *models;
     struct http_stats *stats;
+    struct kith_metrics *metrics;
     struct census census;
     struct request *requests;
     uint64_t op_id;
@@ -60,6 +61,7 @@ enum kith_err server_open(struct server **out, struct kith_loop *loop, const str
     server->loop = loop;
     server->topology = cfg->topology;
     server->pool = cfg->pool;
+    server->metrics = cfg->metrics;
     server->clustered = cfg->clustered;
     time_t now = time(NULL);
     struct tm utc;
@@ -141,6 +143,11 @@ struct http_stats *server_stats(struct server *server)
 struct census *server_census(struct server *server)
 {
     return &server->census;
+}
+
+struct kith_metrics *server_metrics(const struct server *server)
+{
+    return server->metrics;
 }
 
 bool server_clustered(const struct server *server)

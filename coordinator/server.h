@@ -17,12 +17,15 @@
 struct server;
 struct request;
 
+struct kith_metrics;
+
 struct server_cfg {
     const char *listen; /* "127.0.0.1:6333" */
     struct topology *topology;
     struct kith_pool *pool;
-    const char *encoders_dir; /* folder of encoder files; NULL = none */
-    bool clustered;           /* false in kith up: GET /cluster says "disabled" */
+    const char *encoders_dir;     /* folder of encoder files; NULL = none */
+    struct kith_metrics *metrics; /* of the process, shown on /metrics too; NULL = none */
+    bool clustered;               /* false in kith up: GET /cluster says "disabled" */
 };
 
 enum kith_err server_open(struct server **out, struct kith_loop *loop, const struct server_cfg *cfg,
@@ -48,6 +51,7 @@ struct text_models *server_models(const struct server *server);
 struct gateway *server_gateway(const struct server *server);
 struct http_stats *server_stats(struct server *server);
 struct census *server_census(struct server *server);
+struct kith_metrics *server_metrics(const struct server *server); /* NULL = none */
 bool server_clustered(const struct server *server);
 uint64_t server_cluster(const struct server *server);    /* the id in every frame */
 uint64_t server_op_id(struct server *server);            /* unique over processes and restarts */
