@@ -1,0 +1,7 @@
+add_executable(bench_json json.c)
+target_link_libraries(bench_json PRIVATE common)
+pkg_check_modules(JANSSON IMPORTED_TARGET jansson)
+if(JANSSON_FOUND)
+  target_compile_definitions(bench_json PRIVATE HAVE_JANSSON)
+  target_link_libraries(bench_json PRIVATE PkgConfig::JANSSON)
+endif()
