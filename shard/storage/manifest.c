@@ -11,7 +11,7 @@
 /* Fixed head, then segments (16 bytes each), then operations (24 bytes each), then a CRC of all. */
 #define MAGIC         0x314e414d4854494bull /* "KITHMAN1" */
 #define VERSION       1u
-#define HEAD_BYTES    72u
+#define HEAD_BYTES    88u
 #define SEGMENT_BYTES 16u
 #define OP_BYTES      24u
 #define BYTES_MAX     (HEAD_BYTES + KITH_SEGMENTS_MAX * SEGMENT_BYTES + OP_WINDOW_MAX * OP_BYTES + 4u)
@@ -48,6 +48,8 @@ static void encode(const struct manifest *m, uint8_t *out)
     kith_store_u64(out + 56, m->next_file);
     kith_store_u32(out + 64, m->n_ops);
     kith_store_u32(out + 68, 0);
+    kith_store_u64(out + 72, m->wal);
+    kith_store_u64(out + 80, m->wal_end);
     uint8_t *at = out + HEAD_BYTES;
     for (uint32_t i = 0; i < m->n_segments; i++, at += SEGMENT_BYTES) {
         kith_store_u64(at, m->segments[i].number);
@@ -71,9 +73,11 @@ static enum kith_err decode_head(struct manifest *m, const uint8_t *data, struct
     m->sealed_seq = kith_load_u64(data + 40);
     m->first_wal = kith_load_u64(data + 48);
     m->next_file = kith_load_u64(data + 56);
+    m->wal = kith_load_u64(data + 72);
+    m->wal_end = kith_load_u64(data + 80);
     if (m->config.dim == 0 || m->config.dim > KITH_DIM_MAX || metric < KITH_COSINE ||
         metric > KITH_MANHATTAN || rows < KITH_ROWS_F32 || rows > KITH_ROWS_F16 ||
-        m->first_wal == 0 || m->next_file == 0)
+        m->first_wal == 0 || m->next_file == 0 || m->wal < m->first_wal)
         return kith_fail(diag, KITH_CORRUPT, "a value is out of range");
     m->config.metric = (enum kith_metric)metric;
     m->config.rows = (enum kith_row_type)rows;

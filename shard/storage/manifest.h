@@ -19,7 +19,8 @@ struct manifest {
     struct slice_config config;
     uint64_t sealed_seq; /* segments and deletes hold every write up to this one */
     uint64_t first_wal;  /* replay starts with this file, with the first record above sealed_seq */
-    uint64_t next_file;  /* above every number of a segment or a deletes file named here */
+    uint64_t wal, wal_end; /* file `wal` of the log was synced up to wal_end at least */
+    uint64_t next_file;    /* above every number of a segment or a deletes file named here */
     uint32_t n_segments;
     struct manifest_segment *segments; /* up to KITH_SEGMENTS_MAX */
     uint32_t n_ops;

@@ -151,7 +151,7 @@ enum kith_err store_create(const struct store_options *options, const struct sli
     if (err == KITH_OK)
         err = wal_create(&wal, &wal_options, 1, NULL, diag);
     wal_close(wal);
-    struct manifest manifest = {.config = *config, .first_wal = 1, .next_file = 1};
+    struct manifest manifest = {.config = *config, .first_wal = 1, .wal = 1, .next_file = 1};
     if (err == KITH_OK)
         err = manifest_store(&manifest, io, options->dir, diag);
     return err;
@@ -246,6 +246,8 @@ static enum kith_err init(struct store *store, const struct store_options *optio
     store->queue_end = &store->queue_first;
     store->seq = store->sealed_seq = manifest->sealed_seq;
     store->first_wal = store->oldest_wal = manifest->first_wal;
+    store->synced_wal = manifest->wal;
+    store->synced_end = manifest->wal_end;
     atomic_init(&store->next_file, manifest->next_file);
     op_window_init(&store->ops);
     for (uint32_t i = 0; i < manifest->n_ops; i++)
@@ -331,6 +333,7 @@ static void stop(struct store *store)
     pthread_mutex_unlock(&store->lock);
     if (runs)
         (void)pthread_join(store->writer, NULL);
+    store->writer_runs = false;
 }
 
 enum kith_err store_open(struct store **out, const struct store_options *options,
@@ -378,6 +381,8 @@ void store_close(struct store *store)
     if (store == NULL)
         return;
     stop(store);
+    if (!atomic_load(&store->failed))
+        (void)store_checkpoint_run(store, NULL); /* only news for the next open */
     store_checkpoint_reap(store);
     for (uint32_t i = 0; i < store->n_graveyard; i++) /* swept at the next open */
         segment_unref(store->graveyard[i]);

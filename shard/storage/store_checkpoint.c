@@ -14,6 +14,9 @@
  * The deletes may be newer than sealed_seq (replay starts there): replaying puts and deletes by id
  * over a state that knows some of them already ends in the same state.
  *
+ * It also says up to where the log is synced, so that damage to a part of the log that nothing
+ * behind it vouches for is noticed; closing makes a checkpoint for that alone.
+ *
  * Files go only after the manifest that does not name them any more is durable, and segments only
  * after their last reader is gone, so that freeing gigabytes never happens on a query's thread. */
 
@@ -25,7 +28,7 @@ void store_checkpoint_path(const struct store *store, const char *kind, uint64_t
 
 struct snapshot {
     struct view *view;
-    uint64_t sealed_seq, first_wal;
+    uint64_t sealed_seq, first_wal, wal, wal_end;
     struct op_entry *ops;
     uint32_t n_ops;
 };
@@ -44,6 +47,8 @@ static enum kith_err take(struct store *store, void *arg, struct kith_diag *diag
     }
     snapshot->sealed_seq = store->sealed_seq;
     snapshot->first_wal = store->first_wal;
+    snapshot->wal = store->wal != NULL ? wal_number(store->wal) : store->first_wal;
+    snapshot->wal_end = store->wal != NULL ? wal_bytes(store->wal) : 0; /* 0: being replayed */
     return store_write_view(store, &snapshot->view, diag);
 }
 
@@ -96,6 +101,8 @@ static enum kith_err store_manifest(struct store *store, const struct snapshot *
         .config = store->config,
         .sealed_seq = snapshot->sealed_seq,
         .first_wal = snapshot->first_wal,
+        .wal = snapshot->wal,
+        .wal_end = snapshot->wal_end,
         .next_file = atomic_load(&store->next_file),
         .n_segments = n,
         .segments = segments,

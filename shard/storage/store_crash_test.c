@@ -415,6 +415,212 @@ static void test_store_takes_a_moment_without_space(void **state)
     sweep_fault(&(struct fault){.call = IO_FAKE_SPACE, .err = KITH_DISK_FULL, .heal = true});
 }
 
+/* ---- damage at rest ---------------------------------------------------------------------------
+ */
+
+struct file_names {
+    char path[64][300];
+    uint32_t n;
+};
+
+static void on_file(void *ctx, const char *name)
+{
+    struct file_names *files = ctx;
+    assert_true(files->n < 64);
+    (void)snprintf(files->path[files->n++], sizeof files->path[0], "c/0/%s", name);
+}
+
+/* Opens the damaged disk: it must refuse, or show exactly the state it had. */
+static bool open_damaged(const struct history *h, struct io *io, const char *what)
+{
+    struct store_options options = h->options;
+    options.io = io;
+    struct store *store = NULL;
+    struct kith_diag diag = {0};
+    enum kith_err err = store_open(&store, &options, &diag);
+    if (err != KITH_OK) {
+        if (err != KITH_CORRUPT && err != KITH_NOT_FOUND)
+            fail_msg("%s: %s %s", what, kith_err_name(err), diag.text);
+        return false;
+    }
+    struct view *view = store_view(store);
+    if (!same_state(view, &h->states[WRITES]))
+        fail_msg("%s: a wrong answer", what);
+    view_unref(view);
+    store_close(store);
+    return true;
+}
+
+/* A slice with segments, deletes and a log of several records, closed; its files. */
+static struct history *closed_history(struct file_names *files)
+{
+    for (uint64_t seed = 3;; seed++) {
+        struct history *h = history_new(seed, false);
+        history_open(h);
+        history_run(h, WRITES);
+        store_close(h->store);
+        h->store = NULL;
+        files->n = 0;
+        assert_int_equal(h->io->list(h->io->self, "c/0", on_file, files, NULL), KITH_OK);
+        uint32_t n_deletes = 0, n_segments = 0;
+        for (uint32_t i = 0; i < files->n; i++) {
+            n_deletes += strstr(files->path[i], "/del-") != NULL;
+            n_segments += strstr(files->path[i], "/seg-") != NULL;
+        }
+        if (n_deletes > 0 && n_segments > 1)
+            return h;
+        history_free(h);
+    }
+}
+
+static void test_store_notices_flipped_bits(void **state)
+{
+    (void)state;
+    struct file_names files;
+    struct history *h = closed_history(&files);
+    uint64_t random = test_env("KITH_SEED", 1), n = test_env("KITH_FLIPS", 3000), harmless = 0;
+    uint32_t kinds = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        struct io *io = NULL;
+        char what[400];
+        uint8_t *bytes;
+        uint64_t len;
+        const char *path = files.path[i % files.n];
+        assert_int_equal(io_fake_crash(h->io, 0, &io, NULL), KITH_OK);
+        assert_true(io_fake_peek(io, path, &bytes, &len));
+        /* Half of them in the first 4 KiB, where the headers are. */
+        uint64_t room = test_random(&random) % 2 == 0 || len < 4096 ? len : 4096;
+        uint64_t bit = test_random(&random) % (room * 8);
+        bytes[bit / 8] ^= (uint8_t)(1u << (bit % 8));
+        (void)snprintf(what, sizeof what, "bit %llu of %s", (unsigned long long)bit, path);
+        harmless += open_damaged(h, io, what);
+        kinds |= 1u << (path[4] % 32);
+        io_fake_free(io);
+    }
+    print_message("flips: %llu, %llu of them harmless, %u files\n", (unsigned long long)n,
+                  (unsigned long long)harmless, files.n);
+    assert_true(harmless < n / 2);
+    assert_int_equal(kinds,
+                     1u << ('w' % 32) | 1u << ('s' % 32) | 1u << ('M' % 32) | 1u << ('d' % 32));
+    history_free(h);
+}
+
+static void test_store_notices_misplaced_pages(void **state)
+{
+    (void)state;
+    struct file_names files;
+    struct history *h = closed_history(&files);
+    uint64_t random = test_env("KITH_SEED", 1), n = test_env("KITH_FLIPS", 3000) / 4;
+    for (uint64_t i = 0; i < n; i++) {
+        struct io *io = NULL;
+        char what[700];
+        uint8_t *from, *to;
+        uint64_t from_len, to_len;
+        const char *a = files.path[test_random(&random) % files.n];
+        const char *b = files.path[test_random(&random) % files.n];
+        assert_int_equal(io_fake_crash(h->io, 0, &io, NULL), KITH_OK);
+        assert_true(io_fake_peek(io, a, &from, &from_len) && io_fake_peek(io, b, &to, &to_len));
+        uint64_t page = test_random(&random) % 2 == 0 ? 512 : 4096;
+        if (from_len >= page && to_len >= page) {
+            uint64_t x = test_random(&random) % (from_len / page) * page;
+            uint64_t y = test_random(&random) % (to_len / page) * page;
+            memmove(to + y, from + x, (size_t)page);
+            (void)snprintf(what, sizeof what, "page at %llu of %s over %llu of %s",
+                           (unsigned long long)x, a, (unsigned long long)y, b);
+            (void)open_damaged(h, io, what);
+        }
+        io_fake_free(io);
+    }
+    history_free(h);
+}
+
+static void test_store_notices_missing_and_cut_files(void **state)
+{
+    (void)state;
+    struct file_names files;
+    struct history *h = closed_history(&files);
+    for (uint32_t i = 0; i < files.n * 2; i++) {
+        struct io *io = NULL;
+        uint8_t *bytes;
+        uint64_t len;
+        const char *path = files.path[i / 2];
+        assert_int_equal(io_fake_crash(h->io, 0, &io, NULL), KITH_OK);
+        assert_true(io_fake_peek(io, path, &bytes, &len));
+        if (i % 2 == 0) {
+            assert_int_equal(io->unlink(io->self, path, NULL), KITH_OK);
+            assert_false(open_damaged(h, io, path));
+        } else if (strstr(path, "wal-") == NULL) { /* a cut log is a torn one: see the wal's test */
+            uint8_t *half = kith_memdup(bytes, (size_t)len / 2);
+            assert_int_equal(io_fake_put(io, path, half, len / 2), KITH_OK);
+            kith_free(half);
+            assert_false(open_damaged(h, io, path));
+        }
+        io_fake_free(io);
+    }
+    history_free(h);
+}
+
+/* ---- memory -----------------------------------------------------------------------------------
+ */
+
+/* Every allocation of open, write, maintain, close fails once. */
+static void test_store_survives_each_failed_allocation(void **state)
+{
+    (void)state;
+    long step = (long)test_env("KITH_ALLOC_STEP", 7);
+    for (long n = 0;; n += 1 + n % step) {
+        struct history *h = history_new(5, false);
+        struct kith_diag diag = {0};
+        assert_int_equal(store_create(&h->options, &test_config, &diag), KITH_OK);
+        while (h->n < 40)
+            make_write(h);
+        kith_mem_fail_after(n);
+        enum kith_err err = store_open(&h->store, &h->options, &diag);
+        kith_mem_fail_after(-1);
+        bool passed = err == KITH_OK;
+        if (!passed) {
+            assert_int_equal(err, KITH_NOMEM);
+            assert_int_equal(store_open(&h->store, &h->options, &diag), KITH_OK);
+        }
+        history_free(h);
+        assert_int_equal(kith_mem_live(), 0);
+        if (passed)
+            return;
+    }
+}
+
+static void test_store_undoes_writes_without_memory(void **state)
+{
+    (void)state;
+    struct history *h = history_new(6, false);
+    history_open(h);
+    uint64_t refused = 0, random = 1;
+    bool did;
+    while (h->n < WRITES) {
+        make_write(h);
+        kith_mem_fail_after((long)(test_random(&random) % 12));
+        send(h, 1);
+        kith_mem_fail_after(-1);
+        refused += h->results[h->n].err != KITH_OK;
+        if (h->n % 10 == 0) {
+            kith_mem_fail_after((long)(test_random(&random) % 60));
+            (void)store_maintain(h->store, &did, NULL);
+            kith_mem_fail_after(-1);
+        }
+    }
+    assert_in_range(refused, 1, WRITES - 1);
+    drop_refused(h);
+    replay_states(h);
+    struct view *view = store_view(h->store);
+    assert_true(same_state(view, &h->states[WRITES]));
+    view_unref(view);
+    store_close(h->store);
+    h->store = NULL;
+    assert_true(open_damaged(h, h->io, "reopened"));
+    history_free(h);
+    assert_int_equal(kith_mem_live(), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -423,6 +629,11 @@ int main(void)
         cmocka_unit_test(test_store_survives_any_io_error),
         cmocka_unit_test(test_store_recovers_from_a_full_disk),
         cmocka_unit_test(test_store_takes_a_moment_without_space),
+        cmocka_unit_test(test_store_notices_flipped_bits),
+        cmocka_unit_test(test_store_notices_misplaced_pages),
+        cmocka_unit_test(test_store_notices_missing_and_cut_files),
+        cmocka_unit_test(test_store_survives_each_failed_allocation),
+        cmocka_unit_test(test_store_undoes_writes_without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

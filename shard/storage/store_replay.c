@@ -11,10 +11,10 @@
 /* Reading the log back at open, before there are any threads.
  *
  * Files are read from the manifest's first_wal on, without a gap. A file's end is where its
- * successor says it is; the last file's is its last good record, if nothing behind it proves
- * damage. The one special case is a turn to a new file that failed: the old file went on, and the
- * new one is empty and older than the old one's last records. It is ignored, and replaced at the
- * next turn. */
+ * successor says it is; the last file's is its last good record, if nothing proves that there was
+ * more (a record behind it, or the manifest). The one special case is a turn to a new file that
+ * failed: the old file went on, and the new one is empty and older than the old one's last records.
+ * It is ignored, and replaced at the next turn. */
 
 struct replay {
     struct store *store;
@@ -26,7 +26,6 @@ struct replay {
     uint64_t end;
     uint32_t last_crc;
     bool opened;
-    uint32_t n_records; /* in it */
 };
 
 static void on_name(void *ctx, const char *name)
@@ -136,20 +135,17 @@ static enum kith_err apply(struct replay *replay, const struct wal_record *recor
     return err;
 }
 
-/* Applies the records of one file up to `stop_at` (the end its successor names; 0: to its end). */
+/* Applies the records of one file, to the last good one. */
 static enum kith_err read_file(struct replay *replay, struct wal_reader *reader)
 {
     struct wal_record record;
     bool got = true;
     enum kith_err err = KITH_OK;
-    replay->n_records = 0;
     while (err == KITH_OK) {
         err = wal_reader_next(reader, &record, &got, replay->diag);
         if (err != KITH_OK || !got)
             break;
-        replay->n_records++;
-        if (record.kind == WAL_WRITE)
-            err = apply(replay, &record);
+        err = apply(replay, &record);
     }
     replay->end = wal_reader_end(reader);
     replay->last_crc = wal_reader_last_crc(reader);
@@ -203,6 +199,11 @@ static enum kith_err next_file(struct replay *replay, uint64_t number, bool last
         err = read_file(replay, reader);
         if (err == KITH_OK)
             err = wal_reader_check_tail(reader, replay->diag);
+        if (err == KITH_OK && number == store->synced_wal && replay->end < store->synced_end)
+            err = kith_fail(replay->diag, KITH_CORRUPT,
+                            "log file %" PRIu64 " is damaged at offset %" PRIu64
+                            ": the manifest knows it up to %" PRIu64,
+                            number, replay->end, store->synced_end);
     }
     wal_reader_close(reader);
     return err;
@@ -219,6 +220,8 @@ enum kith_err store_replay_run(struct store *store, struct kith_diag *diag)
                          store->first_wal);
     for (uint64_t n = replay.files[0]; n <= replay.files[1] && err == KITH_OK; n++)
         err = next_file(&replay, n, n == replay.files[1]);
+    if (err == KITH_OK && replay.header.number < store->synced_wal)
+        err = kith_fail(diag, KITH_CORRUPT, "log file %" PRIu64 " is missing", store->synced_wal);
     if (err == KITH_OK)
         err = wal_resume(&store->wal, &store->wal_options, &replay.header, replay.end,
                          replay.last_crc, diag);

@@ -78,6 +78,7 @@ struct store {
     struct head *heads[VIEW_HEADS_MAX]; /* oldest first; the last one is active */
     uint64_t head_last_seq[VIEW_HEADS_MAX], head_next_wal[VIEW_HEADS_MAX]; /* frozen ones */
     uint64_t sealed_seq, first_wal;
+    uint64_t synced_wal, synced_end; /* what the manifest vouched for at open */
     struct wal *wal;
     struct op_window ops;
     struct store_undo *undo;

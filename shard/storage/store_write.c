@@ -357,15 +357,6 @@ static void process(struct store *store, struct store_request *list)
     }
 }
 
-static void mark_clean_close(struct store *store)
-{
-    if (atomic_load(&store->failed))
-        return;
-    wal_begin(store->wal);
-    if (wal_end(store->wal, WAL_MARK, store->seq + 1, NULL) == KITH_OK)
-        (void)wal_commit(store->wal, NULL); /* only news for the next reader */
-}
-
 void *store_write_thread(void *arg)
 {
     struct store *store = arg;
@@ -386,7 +377,6 @@ void *store_write_thread(void *arg)
         pthread_mutex_lock(&store->lock);
     }
     pthread_mutex_unlock(&store->lock);
-    mark_clean_close(store);
     return NULL;
 }
 

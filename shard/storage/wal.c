@@ -25,8 +25,9 @@
  * a good record may stand behind a torn one of the same group, and neither was acknowledged. Each
  * record says up to where the file was synced when it was written (synced_to: the begin of its
  * group). If a good record says so of bytes that are bad, they were good once: that is damage, and
- * the log is refused. If none does, it is a torn tail, and cut. The last group before a crash has
- * nobody to vouch for it; a clean close adds a MARK, which vouches for everything.
+ * the log is refused. If none does, it is a torn tail, and cut. The last group has no record to
+ * vouch for it; each checkpoint, and so each clean close, has the manifest do it. What remains: the
+ * last group written before a crash, if damaged at rest, is taken for torn.
  *
  * What lost: cutting at the first bad byte (a flipped bit in the middle would silently drop
  * acknowledged writes); refusing on any good record behind bad bytes (would refuse honest power

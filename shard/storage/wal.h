@@ -20,7 +20,6 @@
 /* Disk values: never renumber. */
 enum wal_kind {
     WAL_WRITE = 1, /* one write: shard/storage/write_record.h */
-    WAL_MARK = 2,  /* nothing but the news that all before it was synced; at a clean close */
 };
 
 struct wal_header {

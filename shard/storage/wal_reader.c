@@ -204,7 +204,7 @@ enum kith_err wal_reader_next(struct wal_reader *reader, struct wal_record *out,
         return err;
     /* The checksum holds, so these can only differ if the file was put together by somebody. */
     if (raw.prev_crc != reader->last_crc || raw.seq < reader->last_seq ||
-        raw.synced_to > reader->end || (raw.kind != WAL_WRITE && raw.kind != WAL_MARK))
+        raw.synced_to > reader->end || raw.kind != WAL_WRITE)
         return kith_fail(diag, KITH_CORRUPT,
                          "log file %" PRIu64 ": the record at offset %" PRIu64
                          " does not follow the one before it",
