@@ -169,7 +169,8 @@ static inline void node_open(struct node *node)
                                             .slice = s,
                                             .dim = NODE_DIM,
                                             .metric = KITH_DOT,
-                                            .rows = s == 0 ? KITH_ROWS_F32 : KITH_ROWS_F32};
+
+                                            .rows = KITH_ROWS_F32};
         const struct store_options options = {
             .io = node->io, .dir = dirs[s], .select = select_ids, .head_rows_max = 40};
         assert_int_equal(store_create(&options, &config, NULL), KITH_OK);

@@ -1,5 +1,5 @@
-/* The bytes of a columns section, shared by column_builder.c and column.c; docs/STORAGE.md draws
- * it. Little endian; offsets count from the section's start, which is a multiple of 32 in memory.
+/* The bytes of a columns section, shared by column_builder.c and column.c.
+ * Little endian; offsets count from the section's start, which is a multiple of 32 in memory.
  *
  *   header, paths[n_paths] ascending by path, then in any order what they point to:
  *   sets       frozen bitmaps at multiples of 32 (count 0: no bytes)
