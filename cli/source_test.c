@@ -163,7 +163,8 @@ static size_t npy_make(uint8_t *out, const char *header, const float *numbers, s
     out[8] = (uint8_t)(len & 255);
     out[9] = (uint8_t)(len >> 8);
     memcpy(out + 10, header, len);
-    memcpy(out + 10 + len, numbers, n * sizeof *numbers);
+    if (n > 0)
+        memcpy(out + 10 + len, numbers, n * sizeof *numbers);
     return 10 + len + n * sizeof *numbers;
 }
 
