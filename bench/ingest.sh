@@ -1,0 +1,86 @@
+#!/bin/bash
+# ./bench/run ingest [--long]
+#
+# Durable points a second (128 numbers and a small payload each; every answer counts only after its fdatasync), over HTTP JSON
+# and by `kith import`, beside what the disk under the same folder does by itself in the same run. Folder: $KITH_BENCH_DIR, or
+# $TMPDIR, or /tmp; give it a real disk. The load generator and the server share the machine.
+#   --long   ten times the points
+set -euo pipefail
+. "$(dirname "$0")/common.bash"
+
+dim=128
+points=50000
+[ "${1:-}" != --long ] || points=500000
+row_bytes=$((dim * 4))
+
+# The server's bytes to disk so far, once they have stopped growing: seal and merge go on behind the last answer.
+written() {
+    local before=-1 now i
+    now=$(awk '/^write_bytes/ { print $2 }' "/proc/$pid/io")
+    for ((i = 0; i < 40 && before != now; i++)); do
+        before=$now
+        sleep 0.5
+        now=$(awk '/^write_bytes/ { print $2 }' "/proc/$pid/io")
+    done
+    echo "$now"
+}
+
+row() { printf '%-26s %10s %9s %9s %8s %8s %8s %9s\n' "$@" >&2; }
+
+# result NAME SECONDS CPU_US SYNC_RATIO: of `points` points; $pid is the server.
+result() {
+    local per_s bytes
+    per_s=$(calc 0 "$points / $2")
+    bytes=$(calc 2 "$(written) / ($points * $row_bytes)")
+    printf '{"bench":"ingest","case":"%s","points":%s,"dim":%s,"per_s":%s,"data_mb_per_s":%s,"of_sequential_write":%s,"of_syncs":%s,"cpu_us_per_point":%s,"written_per_byte":%s}\n' \
+        "$1" "$points" "$dim" "$per_s" "$(calc 1 "$per_s * $row_bytes / 1e6")" \
+        "$(calc 3 "$per_s * $row_bytes / 1e6 / $(figure_of sequential mb_per_s)")" "$4" "$(calc 2 "$3 / $points")" "$bytes" | tell
+    row "$1" "$per_s" "$(calc 1 "$per_s * $row_bytes / 1e6")" "$(calc 2 "$3 / $points")" \
+        "$(calc 2 "$per_s * $row_bytes / 1e6 / $(figure_of sequential mb_per_s)")" "$4" "$bytes" "$(calc 1 "$2")"
+}
+
+figure_of() { figure "disk/$1" "$2"; }
+
+# http BATCH CONNECTIONS [DIGITS]: answers a second against fdatasyncs a second of as many bytes, one writer.
+http() {
+    local batch=$1 connections=$2 name="json $1 x $2${3:+, $3 digits}" cpu
+    start_up "http-$batch-$connections${3:-}"
+    collection ingest "$dim"
+    "$bench/bench_data" upsert --dim "$dim" --points "$points" --batch "$batch" ${3:+--digits "$3"} >"$work/bodies"
+    "$bench/load" --method PUT --url "$url/collections/ingest/points?wait=true" --bodies "$work/bodies" --requests $((points / batch)) \
+        --connections "$connections" --seconds 100 --name "$name" | tell
+    cpu=$(cpu_us "$pid")
+    points_are ingest "$points"
+    result "$name" "$(figure "$name" seconds)" "$cpu" "$(calc 3 "$(figure "$name" per_s) / $(figure_of "sync$((batch * row_bytes))" syncs_per_s)")"
+    stop "$pid"
+    rm -r "$work/bodies" "$work/http-$batch-$connections${3:-}"
+}
+
+# import FORM
+import() {
+    local from seconds cpu file=$work/points.$1
+    start_up "import-$1"
+    collection ingest "$dim"
+    "$bench/bench_data" "$1" --dim "$dim" --points "$points" >"$file"
+    from=$(date +%s%N)
+    "$kith" import ingest "$file" --url "$url" >"$work/import.log" 2>&1 || { tail -n 5 "$work/import.log" >&2; exit 1; }
+    seconds=$(calc 3 "($(date +%s%N) - $from) / 1e9")
+    cpu=$(cpu_us "$pid")
+    points_are ingest "$points"
+    result "import $1" "$seconds" "$cpu" 0
+    stop "$pid"
+    rm -r "$file" "$work/import-$1"
+}
+
+say "the disk under $work:"
+"$bench/bench_disk" "$work" 4096 $((100 * row_bytes)) $((1000 * row_bytes)) | tell
+for step in 4096 $((100 * row_bytes)) $((1000 * row_bytes)); do
+    say "  write + fdatasync of $step bytes: $(figure_of "sync$step" syncs_per_s) a second, $(figure_of "sync$step" mb_per_s) MB/s"
+done
+say "  sequential write: $(figure_of sequential mb_per_s) MB/s"
+row case points/s MB/s cpu_us/pt of_seq of_sync written/B seconds
+for batch in 100 1000; do
+    for connections in 1 4; do http $batch $connections; done
+done
+http 1000 4 17
+for form in jsonl npy fvecs; do import $form; done

@@ -1,0 +1,8 @@
+# Programs of serve.sh and ingest.sh: made-up points, and the engine without wire and merge.
+add_executable(bench_data data.c points.c)
+target_link_libraries(bench_data PRIVATE common)
+target_compile_options(bench_data PRIVATE ${KITH_WARNINGS})
+
+add_executable(bench_engine engine.c points.c)
+target_link_libraries(bench_engine PRIVATE shard_query)
+target_compile_options(bench_engine PRIVATE ${KITH_WARNINGS})
