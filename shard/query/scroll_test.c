@@ -34,7 +34,7 @@ static void test_scroll_pages_by_id(void **state)
     for (int round = 0; round < 60; round++) {
         node_filter(&filter, &buf);
         uint32_t next = 0; /* in the model */
-        struct kith_msg_scroll msg = {.limit = 1 + testing_draw(50)};
+        struct kith_msg_scroll msg = {.limit = 2 + testing_draw(50)};
         msg.with_payload = testing_draw(2);
         msg.with_vector = testing_draw(2);
         for (;;) {
@@ -50,10 +50,10 @@ static void test_scroll_pages_by_id(void **state)
                 assert_int_equal(page.items[i].order.len, 0);
             }
             bool last = page.n < msg.limit;
-            if (!last) { /* from: inclusive; the next number, or the next UUID */
+            if (!last) { /* as a coordinator does: the last of a page begins the next */
                 msg.has_from = true;
                 msg.from = page.items[page.n - 1].id;
-                msg.from.lo++;
+                next = (uint32_t)(point_of(&msg.from) - node.points);
             }
             records_fini(&page);
             if (last)
