@@ -1,6 +1,7 @@
 /* The AVX2 variant: eight registers of 8 partial sums; see kernels_avx512.c for the shape. */
 #ifdef __x86_64__
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -20,17 +21,35 @@ INLINE __m256 load(const uint8_t *row, enum kernels_type type)
     return _mm256_loadu_ps((const void *)row);
 }
 
-/* The first n (1 .. 8) elements, the others +0. */
-INLINE __m256 load_tail(const uint8_t *row, enum kernels_type type, uint32_t n)
+INLINE __m256 load_tail_f32(const void *at, uint32_t n)
 {
-    if (type == KERNELS_F16) {
-        uint8_t halves[16] = {0};
-        memcpy(halves, row, 2 * (size_t)n);
-        return _mm256_cvtph_ps(_mm_loadu_si128((const void *)halves));
-    }
     __m256i mask =
         _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-    return _mm256_maskload_ps((const void *)row, mask);
+    return _mm256_maskload_ps(at, mask);
+}
+
+/* There is no masked load of halves: the eight that end where the row ends are shifted down. A row
+ * shorter than eight is copied. */
+INLINE __m256 load_tail_f16(const uint8_t *at, uint32_t n, bool eight_before)
+{
+    static const uint8_t shift[32] = {0,    1,    2,    3,    4,    5,    6,    7,
+                                      8,    9,    10,   11,   12,   13,   14,   15,
+                                      0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80,
+                                      0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80};
+    uint8_t halves[16] = {0};
+    if (!eight_before) {
+        memcpy(halves, at, 2 * (size_t)n);
+        return _mm256_cvtph_ps(_mm_loadu_si128((const void *)halves));
+    }
+    __m128i last = _mm_loadu_si128((const void *)(at + 2 * n - 16));
+    __m128i order = _mm_loadu_si128((const void *)(shift + 16 - 2 * n));
+    return _mm256_cvtph_ps(_mm_shuffle_epi8(last, order));
+}
+
+/* The first n (1 .. 7) elements, the others +0. */
+INLINE __m256 load_tail(const uint8_t *at, enum kernels_type type, uint32_t n, bool eight_before)
+{
+    return type == KERNELS_F16 ? load_tail_f16(at, n, eight_before) : load_tail_f32(at, n);
 }
 
 INLINE __m256 step(__m256 sum, __m256 q, __m256 r, enum kernels_form form)
@@ -61,9 +80,10 @@ INLINE void prefetch(const uint8_t *at, size_t bytes)
     }
 }
 
-/* query NULL (a constant where this is inlined): the row with itself. */
-INLINE float one_row(const float *query, const uint8_t *row, uint32_t dim, enum kernels_form form,
-                     enum kernels_type type)
+/* query NULL (a constant where this is inlined): the row with itself. eights: how many whole
+ * groups of 8 follow the whole groups of 64; where it is a constant, the sums stay in registers. */
+INLINE float one_row(const float *query, const uint8_t *row, uint32_t dim, uint32_t eights,
+                     enum kernels_form form, enum kernels_type type)
 {
     const size_t width = type == KERNELS_F16 ? 2 : 4;
     __m256 sum[8];
@@ -80,25 +100,56 @@ INLINE float one_row(const float *query, const uint8_t *row, uint32_t dim, enum 
         }
     }
     prefetch(row + i * width, (dim - i) * width);
-    for (uint32_t j = 0; j < 8 && i < dim; j++, i += 8) {
-        uint32_t left = dim - i >= 8 ? 8 : dim - i;
-        __m256 r = left == 8 ? load(row + i * width, type) : load_tail(row + i * width, type, left);
-        __m256 q = r;
-        if (query != NULL)
-            q = left == 8 ? _mm256_loadu_ps(query + i)
-                          : load_tail((const uint8_t *)(query + i), KERNELS_F32, left);
+    for (uint32_t j = 0; j < eights; j++, i += 8) {
+        __m256 r = load(row + i * width, type);
+        __m256 q = query == NULL ? r : _mm256_loadu_ps(query + i);
         sum[j] = step(sum[j], q, r, form);
     }
+    if (i < dim) {
+        __m256 r = load_tail(row + i * width, type, dim - i, i >= 8);
+        __m256 q = query == NULL ? r : load_tail_f32(query + i, dim - i);
+        sum[eights] = step(sum[eights], q, r, form);
+    }
     return fold(sum);
+}
+
+INLINE void scan_eights(const float *query, struct kernels_rows rows, uint32_t n, float *ranks,
+                        uint32_t eights, enum kernels_form form, enum kernels_type type)
+{
+    const uint8_t *row = rows.data;
+    size_t row_bytes = (size_t)rows.dim * (type == KERNELS_F16 ? 2 : 4);
+    for (uint32_t i = 0; i < n; i++, row += row_bytes)
+        ranks[i] = kernels_rank(form, one_row(query, row, rows.dim, eights, form, type));
 }
 
 INLINE void scan(const float *query, struct kernels_rows rows, uint32_t n, float *ranks,
                  enum kernels_form form, enum kernels_type type)
 {
-    const uint8_t *row = rows.data;
-    size_t row_bytes = (size_t)rows.dim * (type == KERNELS_F16 ? 2 : 4);
-    for (uint32_t i = 0; i < n; i++, row += row_bytes)
-        ranks[i] = kernels_rank(form, one_row(query, row, rows.dim, form, type));
+    switch (rows.dim % KERNELS_LANES / 8) {
+    case 0:
+        scan_eights(query, rows, n, ranks, 0, form, type);
+        break;
+    case 1:
+        scan_eights(query, rows, n, ranks, 1, form, type);
+        break;
+    case 2:
+        scan_eights(query, rows, n, ranks, 2, form, type);
+        break;
+    case 3:
+        scan_eights(query, rows, n, ranks, 3, form, type);
+        break;
+    case 4:
+        scan_eights(query, rows, n, ranks, 4, form, type);
+        break;
+    case 5:
+        scan_eights(query, rows, n, ranks, 5, form, type);
+        break;
+    case 6:
+        scan_eights(query, rows, n, ranks, 6, form, type);
+        break;
+    default:
+        scan_eights(query, rows, n, ranks, 7, form, type);
+    }
 }
 
 INLINE void pick(const float *query, struct kernels_rows rows, const uint32_t *list, uint32_t n,
@@ -110,8 +161,8 @@ INLINE void pick(const float *query, struct kernels_rows rows, const uint32_t *l
         if (i + 2 < n)
             for (size_t line = 0; line < row_bytes && line < PICK_BYTES; line += 64)
                 _mm_prefetch((const char *)data + list[i + 2] * row_bytes + line, _MM_HINT_T0);
-        ranks[i] =
-            kernels_rank(form, one_row(query, data + list[i] * row_bytes, rows.dim, form, type));
+        ranks[i] = kernels_rank(form, one_row(query, data + list[i] * row_bytes, rows.dim,
+                                              rows.dim % KERNELS_LANES / 8, form, type));
     }
 }
 
@@ -138,7 +189,8 @@ AVX2 static void norms(struct kernels_rows rows, uint32_t n, float *out)
 {
     const uint8_t *row = rows.data;
     for (uint32_t i = 0; i < n; i++, row += (size_t)rows.dim * 4)
-        out[i] = one_row(NULL, row, rows.dim, KERNELS_IP, KERNELS_F32);
+        out[i] =
+            one_row(NULL, row, rows.dim, rows.dim % KERNELS_LANES / 8, KERNELS_IP, KERNELS_F32);
 }
 
 AVX2 static uint32_t select_ranks(const float *ranks, uint32_t n, float bound, uint32_t *out)
