@@ -5,7 +5,7 @@
 #include "cli/commands.h"
 #include "proto/kith_limits.h"
 
-static const char *dim_text, *distance, *encoder, *encoder_file, *slices_text;
+static const char *dim_text, *distance, *encoder, *encoder_file, *dictionary, *slices_text;
 static bool if_not_exists, yes;
 
 static const char *distance_word(const char *text)
@@ -35,6 +35,10 @@ static void write_create(struct kith_json_writer *w, uint64_t dim, uint64_t slic
             kith_jw_key(w, "file");
             kith_jw_cstr(w, encoder_file);
         }
+        if (dictionary != NULL) {
+            kith_jw_key(w, "dictionary");
+            kith_jw_cstr(w, dictionary);
+        }
         kith_jw_end_object(w);
     } else {
         kith_jw_key(w, "vectors");
@@ -58,6 +62,8 @@ static int create(int argc, char **argv)
         {"encoder", "KIND", "how text becomes a vector: ngram or wordvec", &encoder, NULL},
         {"encoder-file", "NAME", "a file in the coordinator's encoders folder (wordvec)",
          &encoder_file, NULL},
+        {"encoder-dictionary", "NAME", "words to cut Chinese text by, in the same folder (wordvec)",
+         &dictionary, NULL},
         {"dim", "N", "numbers per vector; needed without an encoder", &dim_text, NULL},
         {"distance", "NAME", "cosine (default), dot, euclid or manhattan", &distance, NULL},
         {"slices", "N", "into how many pieces to cut it (default: the server's)", &slices_text,

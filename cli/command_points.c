@@ -7,7 +7,7 @@
 #include "proto/kith_limits.h"
 
 static const char *limit_text, *offset_text, *fields, *threshold, *coverage, *using_name;
-static bool by_id, exact, with_vector, explain, yes;
+static bool by_id, exact, with_vector, show_coverage, yes;
 static struct flags_many filters;
 
 /* "a,b" as ["a","b"]; absent = all. */
@@ -208,15 +208,15 @@ static bool search_body(struct kith_json_writer *w, const char *query)
         kith_jw_key(w, "using");
         kith_jw_cstr(w, using_name);
     }
-    if (explain) {
-        kith_jw_key(w, "explain");
-        kith_jw_bool(w, true);
-    }
-    if (exact || coverage != NULL) {
+    if (exact || show_coverage || coverage != NULL) {
         kith_jw_key(w, "params");
         kith_jw_begin_object(w);
         if (exact) {
             kith_jw_key(w, "exact");
+            kith_jw_bool(w, true);
+        }
+        if (show_coverage) {
+            kith_jw_key(w, "coverage");
             kith_jw_bool(w, true);
         }
         if (coverage != NULL) {
@@ -243,9 +243,7 @@ static void search_print(const struct cli_answer *answer)
         print_points(points, true);
     if (cli_width() > 0 && kith_json_get(root, "time", &value) && kith_json_f64(value, &seconds))
         fprintf(stderr, "%zu hits in %.1f ms\n", kith_json_count(points), seconds * 1000);
-    if (explain && kith_json_get(root, "explain", &value))
-        cli_print_json(value);
-    if ((coverage != NULL || explain) && kith_json_get(root, "coverage", &value))
+    if (kith_json_get(root, "coverage", &value))
         cli_print_json(value);
 }
 
@@ -264,7 +262,7 @@ int command_search(int argc, char **argv)
         {"min-coverage", "X", "accept an answer from this part of the points (0 to 1)", &coverage,
          NULL},
         {"with-vector", NULL, "show vectors, too", NULL, &with_vector},
-        {"explain", NULL, "say how the answer was found", NULL, &explain},
+        {"coverage", NULL, "say how much of the collection was searched", NULL, &show_coverage},
         {NULL, NULL, NULL, NULL, NULL},
     };
     static const struct flags_spec spec = {

@@ -19,31 +19,35 @@ static void row(struct table *table, const char *name, struct kith_json object, 
     kith_buf_fini(&text);
 }
 
+static void peer_cell(struct table *table, struct kith_json peer, const char *key)
+{
+    struct kith_buf text = {0};
+    struct kith_json value;
+
+    if (kith_json_opt(peer, key, &value))
+        cli_text_of(&text, value);
+    table_cell(table, text.len == 0 ? "-" : (const char *)text.data);
+    kith_buf_fini(&text);
+}
+
 /* The peers of GET /cluster: {id: {"uri": ..., ...}}. */
 static void print_nodes(struct kith_json peers)
 {
-    struct table table = {.columns = 3};
+    struct table table = {.columns = 4};
     struct kith_json_iter it = kith_json_iterate(peers);
-    struct kith_json peer, value;
+    struct kith_json peer;
     const char *id;
     size_t n;
 
     table_cell(&table, "NODE");
+    table_cell(&table, "NAME");
     table_cell(&table, "ADDRESS");
     table_cell(&table, "STATE");
     while (kith_json_next_member(&it, &id, &n, &peer)) {
-        struct kith_buf text = {0};
-
         table_cellf(&table, "%.*s", (int)n, id);
-        if (kith_json_opt(peer, "uri", &value))
-            cli_text_of(&text, value);
-        table_cell(&table, text.len == 0 ? "-" : (const char *)text.data);
-        if (kith_json_opt(peer, "state", &value))
-            cli_text_of(&text, value);
-        else
-            kith_buf_reset(&text);
-        table_cell(&table, text.len == 0 ? "-" : (const char *)text.data);
-        kith_buf_fini(&text);
+        peer_cell(&table, peer, "name");
+        peer_cell(&table, peer, "uri");
+        peer_cell(&table, peer, "state");
     }
     cli_print_table(&table);
     table_fini(&table);
