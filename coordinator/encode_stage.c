@@ -49,7 +49,7 @@ static void on_encoded(void *ctx)
         if (job->errs[i] && !req->err)
             req->err =
                 kith_fail(&req->diag, job->errs[i], "%s: %s", text->where, job->diags[i].text);
-        if (!job->errs[i])
+        if (!job->errs[i] && req->work->cache_texts)
             encode_cache_put(cache, fingerprint, text->text, text->len, text->out, req->target.dim);
     }
     pipeline_resume(req);
@@ -64,7 +64,8 @@ static enum kith_err look_up(struct encode_job *job)
         return kith_fail(&req->diag, KITH_NOMEM, "request: out of memory");
     for (uint32_t i = 0; i < req->n_texts; i++) {
         const struct request_text *text = &req->texts[i];
-        if (!encode_cache_get(server_cache(req->server), fingerprint, text->text, text->len,
+        if (!req->work->cache_texts ||
+            !encode_cache_get(server_cache(req->server), fingerprint, text->text, text->len,
                               text->out, req->target.dim))
             job->todo[job->n_todo++] = i;
     }

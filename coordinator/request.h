@@ -52,6 +52,7 @@ struct request_lookup {
 
 struct work {
     const char *name;
+    bool cache_texts; /* queries come again; documents do not, and would push queries out */
     /* Asked of the nodes; NULL = nothing to ask. */
     const struct scatter_round *round;
     /* Which slices: NULL = all. */

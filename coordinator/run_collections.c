@@ -47,8 +47,9 @@ static enum kith_err agree(struct create_plan *plan, const struct encoder *encod
 static void on_encoder(void *ctx, const struct encoder *encoder, const struct kith_diag *diag)
 {
     struct request *req = ctx;
-    if (!encoder)
-        req->err = kith_fail(&req->diag, diag->err, "%s", diag->text);
+    if (!encoder) /* a file that is not there is a wrong request, not a missing collection */
+        req->err = kith_fail(&req->diag, diag->err == KITH_NOT_FOUND ? KITH_BAD_REQUEST : diag->err,
+                             "%s", diag->text);
     else
         req->err = agree(req->plan, encoder, &req->diag);
     if (req->err)

@@ -251,6 +251,7 @@ static const struct scatter_round fetch_round = {
 
 const struct work run_query_work = {
     .name = "search",
+    .cache_texts = true,
     .round = &search_round,
     .wants = wants,
     .merge = merge,

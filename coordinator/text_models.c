@@ -127,6 +127,9 @@ static void open_in_pool(void *ctx)
     enum kith_err err = kith_json_open(&doc, model->json, strlen(model->json), &model->diag);
     if (!err)
         err = read_config(kith_json_root(doc), "encoder", &cfg, &model->diag);
+    if (!err && cfg.file && !*cfg.dir)
+        err = kith_fail(&model->diag, KITH_BAD_REQUEST,
+                        "encoder.file: this server has no folder of encoder files");
     if (!err)
         err = encoder_open(&model->opened, &cfg, &model->diag);
     model->diag.err = err;
