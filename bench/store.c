@@ -1,0 +1,307 @@
+/* Durable points per second through store_write, against what the same disk does in the same run.
+ *
+ *   bench_store [--dir D] [--points N] [--dim D] [--batch B] [--writers W]
+ *
+ * W writers each keep one batch of upserts in flight. Printed: points/s, the store's CPU per batch
+ * (writer, sealing and merging threads together, without making the batches), bytes written per
+ * byte of vectors, time to reopen; the disk's fdatasync time for one 4 KiB append and its rate of
+ * large synced writes. */
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "common/kith_buf.h"
+#include "common/kith_clock.h"
+#include "common/kith_mem.h"
+#include "proto/kith_ops.h"
+#include "shard/storage/store.h"
+
+struct options {
+    const char *dir;
+    uint32_t points, dim, batch, writers;
+};
+
+struct lane { /* one writer: a batch in flight */
+    struct bench *bench;
+    struct kith_buf ops;
+    uint32_t first;
+    pthread_t thread;
+};
+
+struct bench {
+    struct options options;
+    struct store *store;
+    atomic_uint next; /* first id of the next batch */
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    _Atomic uint64_t making_ns; /* CPU spent on making batches */
+};
+
+static void die(const char *what, const struct kith_diag *diag)
+{
+    (void)fprintf(stderr, "bench_store: %s: %s\n", what, diag->text);
+    exit(1);
+}
+
+static uint64_t thread_cpu_ns(void)
+{
+    struct timespec ts;
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static uint64_t process_cpu_ns(void)
+{
+    struct timespec ts;
+    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static void make_batch(struct lane *lane, uint32_t first, uint32_t n)
+{
+    static const char *const topics[] = {"billing", "shipping", "returns", "login", "privacy"};
+    uint32_t dim = lane->bench->options.dim;
+    float *vector = kith_xalloc(dim * sizeof *vector);
+    struct kith_buf payload = {0};
+    struct kith_writer p = {.write = kith_buf_sink, .sink = &payload};
+    struct kith_writer w = {.write = kith_buf_sink, .sink = &lane->ops};
+    kith_buf_reset(&lane->ops);
+    kith_write_array(&w, n);
+    uint32_t state = first * 2654435761u + 1;
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t d = 0; d < dim; d++) {
+            state = state * 1664525u + 1013904223u;
+            vector[d] = (float)(state >> 8) * 0x1p-24f - 0.5f;
+        }
+        kith_buf_reset(&payload);
+        kith_write_map(&p, 3);
+        kith_write_cstr(&p, "topic");
+        kith_write_cstr(&p, topics[state % 5]);
+        kith_write_cstr(&p, "rank");
+        kith_write_u64(&p, state % 1000);
+        kith_write_cstr(&p, "available");
+        kith_write_bool(&p, state % 3 != 0);
+        struct kith_id id = kith_id_number(first + i);
+        kith_op_write_put(&w, KITH_PUT_UPSERT, &id, vector, dim,
+                          (struct kith_bytes){payload.data, payload.len});
+    }
+    kith_buf_fini(&payload);
+    kith_free(vector);
+}
+
+struct waiting {
+    struct bench *bench;
+    bool done;
+    enum kith_err err;
+};
+
+static void on_done(void *ctx, const struct store_write_result *result,
+                    const struct kith_diag *diag)
+{
+    struct waiting *waiting = ctx;
+    if (result->err != KITH_OK)
+        die("write", diag);
+    pthread_mutex_lock(&waiting->bench->lock);
+    waiting->done = true;
+    pthread_cond_broadcast(&waiting->bench->wake);
+    pthread_mutex_unlock(&waiting->bench->lock);
+}
+
+static void *write_lane(void *arg)
+{
+    struct lane *lane = arg;
+    struct bench *bench = lane->bench;
+    const struct options *o = &bench->options;
+    for (;;) {
+        uint32_t first = atomic_fetch_add(&bench->next, o->batch);
+        if (first >= o->points)
+            return NULL;
+        uint64_t cpu = thread_cpu_ns();
+        make_batch(lane, first, o->points - first < o->batch ? o->points - first : o->batch);
+        atomic_fetch_add(&bench->making_ns, thread_cpu_ns() - cpu);
+        struct waiting waiting = {.bench = bench};
+        struct kith_diag diag = {0};
+        if (store_write(bench->store, 0, (struct kith_bytes){lane->ops.data, lane->ops.len},
+                        on_done, &waiting, &diag) != KITH_OK)
+            die("write", &diag);
+        pthread_mutex_lock(&bench->lock);
+        while (!waiting.done)
+            pthread_cond_wait(&bench->wake, &bench->lock);
+        pthread_mutex_unlock(&bench->lock);
+    }
+}
+
+/* ---- the disk itself --------------------------------------------------------------------------
+ */
+
+struct disk {
+    double sync_us, rate_mb;
+};
+
+static struct disk measure_disk(const char *dir)
+{
+    struct disk disk = {0};
+    char path[512];
+    (void)snprintf(path, sizeof path, "%s/disk-rate", dir);
+    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    size_t large = 8u << 20;
+    uint8_t *block = kith_xalloc(large);
+    memset(block, 0x5a, large);
+    if (fd < 0 || fallocate(fd, 0, 0, 128 << 20) != 0) {
+        perror("bench_store: disk");
+        exit(1);
+    }
+    uint64_t begin = kith_now_ns();
+    for (int i = 0; i < 200; i++)
+        if (pwrite(fd, block, 4096, i * 4096) != 4096 || fdatasync(fd) != 0)
+            exit(1);
+    disk.sync_us = (double)(kith_now_ns() - begin) / 200e3;
+    begin = kith_now_ns();
+    for (int i = 0; i < 16; i++)
+        if (pwrite(fd, block, large, (off_t)(large * (size_t)i)) != (ssize_t)large)
+            exit(1);
+    if (fdatasync(fd) != 0)
+        exit(1);
+    disk.rate_mb = 128.0 * 1048576.0 * 1e3 / (double)(kith_now_ns() - begin);
+    (void)close(fd);
+    (void)unlink(path);
+    kith_free(block);
+    return disk;
+}
+
+static uint64_t bytes_written(void)
+{
+    FILE *file = fopen("/proc/self/io", "r");
+    char line[128];
+    uint64_t bytes = 0;
+    while (file != NULL && fgets(line, sizeof line, file) != NULL)
+        if (strncmp(line, "write_bytes: ", 13) == 0)
+            bytes = strtoull(line + 13, NULL, 10);
+    if (file != NULL)
+        (void)fclose(file);
+    return bytes;
+}
+
+struct figures {
+    double seconds, cpu_ms_per_batch, write_bytes_ratio, open_ms, close_ms;
+    struct store_stats stats;
+    struct disk disk;
+};
+
+static void line(const char *name, double value, const char *unit, double ratio)
+{
+    (void)fprintf(stderr, "  %-28s %12.1f %s\n", name, value, unit);
+    (void)printf("{\"bench\":\"store\",\"case\":\"%s\",\"value\":%.3f,\"unit\":\"%s\"", name, value,
+                 unit);
+    if (ratio > 0)
+        (void)printf(",\"ratio\":%.3f", ratio);
+    (void)printf("}\n");
+}
+
+static void print_figures(const struct options *o, const struct figures *f)
+{
+    double points = (double)o->points / f->seconds;
+    double mb = points * o->dim * 4.0 / 1e6;
+    (void)fprintf(stderr, "%u points x %u, batches of %u, %u writers\n", o->points, o->dim,
+                  o->batch, o->writers);
+    line("durable points", points, "1/s", 0);
+    line("durable vectors", mb, "MB/s", mb / f->disk.rate_mb);
+    line("store's CPU per batch", f->cpu_ms_per_batch, "ms", 0);
+    line("syncs", (double)f->stats.fsyncs, "", (double)f->stats.fsyncs / (double)f->stats.writes);
+    line("segments", f->stats.segments, "", 0);
+    line("written per byte of vectors", f->write_bytes_ratio, "", 0);
+    line("close", f->close_ms, "ms", 0);
+    line("open again", f->open_ms, "ms", 0);
+    line("the disk: fdatasync of 4 KiB", f->disk.sync_us, "us", 0);
+    line("the disk: writes of 8 MiB", f->disk.rate_mb, "MB/s", 0);
+}
+
+static struct options parse(int argc, char **argv)
+{
+    struct options o = {
+        .dir = "/tmp/kith-bench-store", .points = 200000, .dim = 128, .batch = 1000, .writers = 4};
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : "";
+        if (strcmp(argv[i], "--dir") == 0 && ++i)
+            o.dir = value;
+        else if (strcmp(argv[i], "--points") == 0 && ++i)
+            o.points = (uint32_t)strtoul(value, NULL, 10);
+        else if (strcmp(argv[i], "--dim") == 0 && ++i)
+            o.dim = (uint32_t)strtoul(value, NULL, 10);
+        else if (strcmp(argv[i], "--batch") == 0 && ++i)
+            o.batch = (uint32_t)strtoul(value, NULL, 10);
+        else if (strcmp(argv[i], "--writers") == 0 && ++i)
+            o.writers = (uint32_t)strtoul(value, NULL, 10);
+    }
+    if (o.writers == 0 || o.writers > 64 || o.batch == 0) {
+        (void)fprintf(stderr, "bench_store: 1 to 64 writers, a batch of at least 1\n");
+        exit(2);
+    }
+    return o;
+}
+
+static void run(struct bench *bench, struct figures *f)
+{
+    struct lane lanes[64] = {0};
+    uint64_t cpu = process_cpu_ns(), written = bytes_written(), begin = kith_now_ns();
+    for (uint32_t i = 0; i < bench->options.writers; i++) {
+        lanes[i].bench = bench;
+        if (pthread_create(&lanes[i].thread, NULL, write_lane, &lanes[i]) != 0)
+            exit(1);
+    }
+    for (uint32_t i = 0; i < bench->options.writers; i++) {
+        (void)pthread_join(lanes[i].thread, NULL);
+        kith_buf_fini(&lanes[i].ops);
+    }
+    f->seconds = (double)(kith_now_ns() - begin) / 1e9;
+    uint32_t batches = (bench->options.points + bench->options.batch - 1) / bench->options.batch;
+    f->cpu_ms_per_batch =
+        (double)(process_cpu_ns() - cpu - atomic_load(&bench->making_ns)) / 1e6 / batches;
+    store_stats(bench->store, &f->stats);
+    begin = kith_now_ns();
+    store_close(bench->store);
+    f->close_ms = (double)(kith_now_ns() - begin) / 1e6;
+    f->write_bytes_ratio = (double)(bytes_written() - written) /
+                           ((double)bench->options.points * bench->options.dim * 4.0);
+}
+
+int main(int argc, char **argv)
+{
+    struct bench bench = {
+        .options = parse(argc, argv),
+        .lock = PTHREAD_MUTEX_INITIALIZER,
+        .wake = PTHREAD_COND_INITIALIZER,
+    };
+    struct figures f = {0};
+    struct kith_diag diag = {0};
+    struct io *io = NULL;
+    if (io_real_open(&io, bench.options.dir, &diag) != KITH_OK)
+        die("open", &diag);
+    struct slice_config config = {
+        .collection = 1, .dim = bench.options.dim, .metric = KITH_COSINE, .rows = KITH_ROWS_F32};
+    struct store_options options = {.io = io, .dir = "bench", .background = true};
+    (void)store_destroy(&options, NULL);
+    if (store_create(&options, &config, &diag) != KITH_OK ||
+        store_open(&bench.store, &options, &diag) != KITH_OK)
+        die("create", &diag);
+    f.disk = measure_disk(bench.options.dir);
+    run(&bench, &f);
+    uint64_t begin = kith_now_ns();
+    if (store_open(&bench.store, &options, &diag) != KITH_OK)
+        die("open again", &diag);
+    f.open_ms = (double)(kith_now_ns() - begin) / 1e6;
+    struct store_stats stats;
+    store_stats(bench.store, &stats);
+    if (stats.live_points != bench.options.points)
+        die("points are missing after the reopen", &diag);
+    print_figures(&bench.options, &f);
+    store_close(bench.store);
+    (void)store_destroy(&options, NULL);
+    io_real_close(io);
+    return 0;
+}
