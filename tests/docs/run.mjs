@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 const root = process.argv[2];
+const env = { ...process.env, NO_COLOR: '1', XDG_STATE_HOME: mkdtempSync(join(tmpdir(), 'kith-state-')), PATH: `${join(root, 'build/release')}:${process.env.PATH}` };
 const files = ['README.md', ...readdirSync(join(root, 'docs')).filter((f) => f.endsWith('.md')).sort().map((f) => `docs/${f}`), 'demo/CREDITS.md', 'bench/README.md'];
 
 function blocks(text) {
@@ -21,7 +22,7 @@ function blocks(text) {
 
 // Waits until the process says that it listens, or ends.
 function background(code, cwd) {
-  const child = spawn('bash', ['-c', `exec ${code}`], { cwd, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn('bash', ['-c', `exec ${code}`], { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] });
   let said = '';
   return new Promise((resolve, reject) => {
     const hear = (chunk) => { said += chunk; if (/http:\/\/|ready/i.test(said)) resolve(child); };
@@ -57,7 +58,7 @@ for (const file of files) {
         for (const dep of readdirSync(join(cwd, 'real_modules'))) if (!dep.startsWith('.') && dep !== '@qdrant') { try { symlinkSync(join(root, 'tests/client/node_modules', dep), join(cwd, 'node_modules', dep)); } catch { /* there already */ } }
         try { symlinkSync(join(root, 'tests/client/node_modules/@qdrant/openapi-typescript-fetch'), join(cwd, 'node_modules/@qdrant/openapi-typescript-fetch')); } catch { /* there already */ }
       }
-      const result = spawnSync(command[0], command.slice(1), { cwd, encoding: 'utf8', timeout: 300000, env: { ...process.env, NO_COLOR: '1' } });
+      const result = spawnSync(command[0], command.slice(1), { cwd, encoding: 'utf8', timeout: 300000, env });
       ran++;
       const refused = /"status":\s*\{"error"/.exec(result.stdout ?? '');
       if (result.status !== 0 || refused) failures.push(`${place}: ${refused ? 'the answer is an error' : `exit ${result.status}`}\n${block.code}\n${result.stdout}\n${result.stderr}`);
