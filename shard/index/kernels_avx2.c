@@ -105,9 +105,10 @@ INLINE float one_row(const float *query, const uint8_t *row, uint32_t dim, uint3
         __m256 q = query == NULL ? r : _mm256_loadu_ps(query + i);
         sum[j] = step(sum[j], q, r, form);
     }
-    if (i < dim) {
-        __m256 r = load_tail(row + i * width, type, dim - i, i >= 8);
-        __m256 q = query == NULL ? r : load_tail_f32(query + i, dim - i);
+    uint32_t left = dim % 8;
+    if (left > 0) {
+        __m256 r = load_tail(row + i * width, type, left, i >= 8);
+        __m256 q = query == NULL ? r : load_tail_f32(query + i, left);
         sum[eights] = step(sum[eights], q, r, form);
     }
     return fold(sum);
