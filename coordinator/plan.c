@@ -95,7 +95,8 @@ enum kith_err plan_u32(struct kith_json object, const char *name, const char *wh
         return kith_fail(diag, KITH_BAD_REQUEST, "%s%s%s: must be at least %u", where, dot, name,
                          min);
     if (number > max)
-        return kith_fail(diag, KITH_TOO_BIG, "%s%s%s: at most %u allowed", where, dot, name, max);
+        return kith_fail(diag, KITH_BAD_REQUEST, "%s%s%s: at most %u allowed", where, dot, name,
+                         max);
     *out = (uint32_t)number;
     return KITH_OK;
 }
@@ -156,7 +157,7 @@ enum kith_err plan_ids(struct request *req, struct kith_json array, const char *
                        struct kith_id **out, uint32_t *n, struct kith_diag *diag)
 {
     if (kith_json_type(array) != KITH_JSON_ARRAY)
-        return plan_wrong_type(diag, where, "a list of point ids", array);
+        return plan_wrong_type(diag, where, "an array of point ids", array);
     size_t count = kith_json_count(array);
     if (count > KITH_POINTS_PER_BATCH_MAX)
         return kith_fail(diag, KITH_TOO_BIG, "%s: %zu ids, at most %u allowed", where, count,
@@ -348,7 +349,7 @@ enum kith_err plan_vector(struct request *req, struct kith_json value, const cha
         return kith_json_get(value, "text", &member) ? plan_text(req, value, where, out, diag)
                                                      : refuse_object(value, where, diag);
     if (kith_json_type(value) != KITH_JSON_ARRAY)
-        return plan_wrong_type(diag, where, "a list of numbers", value);
+        return plan_wrong_type(diag, where, "an array of numbers", value);
     struct kith_json_iter iter = kith_json_iterate(value);
     if (kith_json_next(&iter, &member) && kith_json_type(member) == KITH_JSON_ARRAY)
         return kith_fail(diag, KITH_UNSUPPORTED, "%s: multivectors are not supported", where);

@@ -86,8 +86,14 @@ static enum kith_err distance_of(struct kith_json vector, const char *where, boo
             return KITH_OK;
         }
     }
+    const char *text;
+    size_t len;
+    if (!kith_json_str(value, &text, &len))
+        return kith_fail(diag, KITH_BAD_REQUEST, "%s.distance: expected a text, got %s", where,
+                         kith_json_type_name(kith_json_type(value)));
     return kith_fail(diag, KITH_BAD_REQUEST,
-                     "%s.distance: expected Cosine, Dot, Euclid or Manhattan", where);
+                     "%s.distance: expected Cosine, Dot, Euclid or Manhattan, got `%.32s`", where,
+                     text);
 }
 
 static enum kith_err datatype_of(struct kith_json vector, const char *where,

@@ -124,7 +124,7 @@ static enum kith_err point_list(struct request *req, struct kith_json points, co
                                 struct kith_diag *diag)
 {
     if (kith_json_type(points) != KITH_JSON_ARRAY)
-        return plan_wrong_type(diag, where, "a list of points", points);
+        return plan_wrong_type(diag, where, "an array of points", points);
     enum kith_err err = count_points(req, kith_json_count(points), where, diag);
     struct kith_json_iter iter = kith_json_iterate(points);
     struct kith_json point;
@@ -150,7 +150,8 @@ static enum kith_err read_columns(struct request *req, struct kith_json batch, s
     if (err)
         return err;
     if (!kith_json_get(batch, "ids", &c->ids) || kith_json_type(c->ids) != KITH_JSON_ARRAY)
-        return kith_fail(diag, KITH_BAD_REQUEST, "%s.ids: expected a list of point ids", c->where);
+        return kith_fail(diag, KITH_BAD_REQUEST, "%s.ids: expected an array of point ids",
+                         c->where);
     if (!kith_json_get(batch, "vectors", &c->vectors))
         return kith_fail(diag, KITH_BAD_REQUEST, "%s.vectors: required", c->where);
     c->vectors_where = plan_where(req, c->where, "vectors");
@@ -158,20 +159,20 @@ static enum kith_err read_columns(struct request *req, struct kith_json batch, s
     struct kith_json inner;
     if (*name && kith_json_type(c->vectors) == KITH_JSON_OBJECT) {
         if (!kith_json_get(c->vectors, name, &inner) || kith_json_count(c->vectors) != 1)
-            return kith_fail(diag, KITH_BAD_REQUEST, "%s: expected one list, named `%s`",
+            return kith_fail(diag, KITH_BAD_REQUEST, "%s: expected one array, named `%s`",
                              c->vectors_where, name);
         c->vectors = inner;
         c->vectors_where = plan_where(req, c->vectors_where, name);
     }
     size_t n = kith_json_count(c->ids);
     if (kith_json_type(c->vectors) != KITH_JSON_ARRAY || kith_json_count(c->vectors) != n)
-        return kith_fail(diag, KITH_BAD_REQUEST, "%s: expected a list of %zu vectors, one per id",
+        return kith_fail(diag, KITH_BAD_REQUEST, "%s: expected an array of %zu vectors, one per id",
                          c->vectors_where, n);
     c->has_payloads = kith_json_opt(batch, "payloads", &c->payloads);
     if (c->has_payloads &&
         (kith_json_type(c->payloads) != KITH_JSON_ARRAY || kith_json_count(c->payloads) != n))
-        return kith_fail(diag, KITH_BAD_REQUEST, "%s.payloads: expected a list of %zu, one per id",
-                         c->where, n);
+        return kith_fail(diag, KITH_BAD_REQUEST,
+                         "%s.payloads: expected an array of %zu, one per id", c->where, n);
     return count_points(req, n, c->where, diag);
 }
 
@@ -345,7 +346,7 @@ static enum kith_err delete_payload(struct request *req, struct kith_json object
     if (err)
         return err;
     if (!kith_json_get(object, "keys", &keys) || kith_json_type(keys) != KITH_JSON_ARRAY)
-        return kith_fail(diag, KITH_BAD_REQUEST, "%s: expected a list of field names", at);
+        return kith_fail(diag, KITH_BAD_REQUEST, "%s: expected an array of field names", at);
     size_t n = kith_json_count(keys);
     if (n > KITH_FIELDS_INDEXED_MAX)
         return kith_fail(diag, KITH_TOO_BIG, "%s: %zu keys, at most %u allowed", at, n,
@@ -430,7 +431,7 @@ enum kith_err plan_points_batch(struct request *req, struct kith_diag *diag)
     if (err)
         return err;
     if (!kith_json_get(req->body, "operations", &list) || kith_json_type(list) != KITH_JSON_ARRAY)
-        return kith_fail(diag, KITH_BAD_REQUEST, "operations: expected a list");
+        return kith_fail(diag, KITH_BAD_REQUEST, "operations: expected an array");
     size_t n = kith_json_count(list);
     if (n > KITH_OPS_PER_BATCH_MAX)
         return kith_fail(diag, KITH_TOO_BIG, "operations: %zu, at most %u allowed", n,

@@ -156,8 +156,9 @@ static enum kith_err page_of(struct kith_json object, const char *where, bool ol
         return err;
     query->k = query->limit + query->offset + (query->by_id ? 1 : 0);
     if (query->k > KITH_K_MAX)
-        return kith_fail(diag, KITH_TOO_BIG, "%s%slimit: offset + limit is %u, at most %u allowed",
-                         where, dot, query->k, KITH_K_MAX);
+        return kith_fail(diag, KITH_BAD_REQUEST,
+                         "%s%slimit: offset + limit is %u, at most %u allowed", where, dot,
+                         query->k, KITH_K_MAX);
     return KITH_OK;
 }
 
@@ -227,7 +228,7 @@ static enum kith_err batch(struct request *req, bool old_search, struct kith_dia
     if (!kith_json_get(req->body, "searches", &searches))
         return kith_fail(diag, KITH_BAD_REQUEST, "searches: required");
     if (kith_json_type(searches) != KITH_JSON_ARRAY)
-        return plan_wrong_type(diag, "searches", "a list", searches);
+        return plan_wrong_type(diag, "searches", "an array", searches);
     size_t n = kith_json_count(searches);
     if (n > KITH_SEARCH_BATCH_MAX)
         return kith_fail(diag, KITH_TOO_BIG, "searches: %zu queries, at most %u allowed", n,

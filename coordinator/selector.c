@@ -27,7 +27,7 @@ static enum kith_err read_paths(struct request *req, struct kith_json list, cons
                                 struct kith_diag *diag)
 {
     if (kith_json_type(list) != KITH_JSON_ARRAY)
-        return plan_wrong_type(diag, where, "a list of field names", list);
+        return plan_wrong_type(diag, where, "an array of field names", list);
     size_t n = kith_json_count(list);
     if (n > KITH_FIELDS_INDEXED_MAX)
         return kith_fail(diag, KITH_TOO_BIG, "%s: %zu fields, at most %u allowed", where, n,
@@ -71,7 +71,7 @@ enum kith_err selector_payload(struct request *req, struct kith_json object, con
     if (kith_json_type(value) == KITH_JSON_ARRAY)
         return read_paths(req, value, at, SELECTOR_INCLUDE, out, diag);
     if (kith_json_type(value) != KITH_JSON_OBJECT)
-        return plan_wrong_type(diag, at, "true, false, a list of fields, or include/exclude",
+        return plan_wrong_type(diag, at, "true, false, an array of fields, or include/exclude",
                                value);
     enum kith_err err = PLAN_FIELDS(value, at, selector_fields, diag);
     if (err)
@@ -101,7 +101,7 @@ enum kith_err selector_vector(struct request *req, struct kith_json object, cons
         return KITH_OK;
     const char *at = plan_where(req, where, name);
     if (kith_json_type(value) != KITH_JSON_ARRAY)
-        return plan_wrong_type(diag, at, "true, false, or a list of vector names", value);
+        return plan_wrong_type(diag, at, "true, false, or an array of vector names", value);
     struct kith_json_iter iter = kith_json_iterate(value);
     bool any = false;
     while (kith_json_next(&iter, &item)) {
