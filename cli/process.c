@@ -30,7 +30,8 @@ struct process {
     bool stopping;
     bool announced;
     bool member_ready;
-    char *advertise_url; /* NULL = as bound */
+    char listen_url[320]; /* the member opens its node later: it must outlive open_member */
+    char *advertise_url;  /* NULL = as bound */
 
     struct kith_loop *loop;
     struct kith_metrics *metrics;
@@ -147,13 +148,13 @@ static enum kith_err open_registry(struct process *process, struct kith_diag *di
 
 static enum kith_err open_member(struct process *process, struct kith_diag *diag)
 {
-    char listen[320];
     char advertise[320];
     const struct kith_config *config = &process->config;
     if (process->role == KITH_CONFIG_UP) {
-        snprintf(listen, sizeof listen, "inproc://kith-%016" PRIx64, process->self);
+        snprintf(process->listen_url, sizeof process->listen_url, "inproc://kith-%016" PRIx64,
+                 process->self);
     } else {
-        snprintf(listen, sizeof listen, "tcp://%.300s", config->listen);
+        snprintf(process->listen_url, sizeof process->listen_url, "tcp://%.300s", config->listen);
         snprintf(advertise, sizeof advertise, "tcp://%.300s", config->advertise);
         if (config->advertise[0]) {
             process->advertise_url = kith_strdup(advertise);
@@ -167,7 +168,7 @@ static enum kith_err open_member(struct process *process, struct kith_diag *diag
         .registry = process->registry,
         .metrics = process->metrics,
         .data_dir = config->data,
-        .listen_url = listen,
+        .listen_url = process->listen_url,
         .advertise_url = process->advertise_url,
         .name = config->node_name,
         .threads = (uint32_t)config->threads,
