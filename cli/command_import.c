@@ -101,11 +101,14 @@ static int import_file(const char *collection, const char *path,
     }
     exit_status = CLI_FAILED;
     /* One clear error now, instead of one per batch. */
-    if (!cli_ask(&answer, "GET", cli_collection_path(collection, ""), NULL, 0)) {
+    if (!cli_ask(&answer, "GET", cli_collection_path(collection, ""), NULL, 404))
+        goto out;
+    if (answer.response.status == 404) {
         fprintf(stderr,
-                "`kith collection create %s --encoder ngram` makes one that takes text, "
-                "--dim N one that takes vectors.\n",
-                collection);
+                "kith: there is no collection %s yet. `kith collection create %s --encoder ngram`\n"
+                "makes one that takes text, `--dim N` instead one that takes vectors.\n",
+                collection, collection);
+        cli_answer_fini(&answer);
         goto out;
     }
     cli_answer_fini(&answer);
