@@ -1,8 +1,10 @@
-/* Messages between nodes: NNG's REQ/REP behind a small face, the one home of NNG.
+/* Messages between nodes, the home of NNG: its REQ/REP for inproc, its streams for tcp
+ * (docs/decisions/tcp-over-streams.md).
  *
  * A message is one frame (proto/kith_frame.h). URLs: tcp://host:port, inproc://name.
- * NNG_OPT_RECVMAXSZ is set before any listener or dialer exists (the library's default is
- * unlimited) and read back. Threads: callbacks run on NNG's threads: they may hand the message on,
+ * No message above KITH_FRAME_BODY_MAX and a frame's header is received: its length is looked at
+ * before memory is taken for it.
+ * Threads: callbacks run on NNG's threads: they may hand the message on,
  * and nothing else (no blocking, no closing). Messages: struct kith_net_msg is owned by one party
  * at a time; send takes it on success only. */
 #ifndef KITH_NET_H

@@ -44,6 +44,8 @@ static void on_ready(void *ctx)
     pthread_mutex_unlock(&f->lock);
 }
 
+static void wait_until_up(struct fixture *f);
+
 static void start(struct fixture *f)
 {
     struct node_options options = {.data_dir = f->dir,
@@ -64,6 +66,7 @@ static void start(struct fixture *f)
         pthread_cond_wait(&f->changed, &f->lock);
     pthread_mutex_unlock(&f->lock);
     assert_true(node_ready(f->node));
+    wait_until_up(f);
 }
 
 static void stop(struct fixture *f)
@@ -131,6 +134,26 @@ static void answer_fini(struct answer *answer)
 {
     kith_net_msg_free(answer->msg);
     answer->msg = NULL;
+}
+
+/* On a busy machine a connection takes longer than a request waits for one. */
+static void wait_until_up(struct fixture *f)
+{
+    enum kith_err err = KITH_UNAVAILABLE;
+    while (err == KITH_UNAVAILABLE) {
+        struct answer answer = {.lock = PTHREAD_MUTEX_INITIALIZER,
+                                .changed = PTHREAD_COND_INITIALIZER};
+        struct kith_net_msg *msg = kith_net_msg_new(1); /* no frame: answered with an error */
+        assert_non_null(msg);
+        assert_int_equal(kith_net_ask(f->peer, msg, 30000, on_answer, &answer), KITH_OK);
+        pthread_mutex_lock(&answer.lock);
+        while (!answer.done)
+            pthread_cond_wait(&answer.changed, &answer.lock);
+        err = answer.err;
+        pthread_mutex_unlock(&answer.lock);
+        answer_fini(&answer);
+    }
+    assert_int_equal(err, KITH_OK);
 }
 
 /* Sends header + body, waits, and opens the reply's frame. */
