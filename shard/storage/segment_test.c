@@ -1,0 +1,194 @@
+#include "shard/storage/segment.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "common/kith_mem.h"
+#include "shard/storage/io_fake.h"
+#include "shard/storage/segment_writer.h"
+
+#define DIM 3u
+
+static const struct slice_config config = {
+    .collection = 9, .slice = 2, .dim = DIM, .metric = KITH_EUCLID, .rows = KITH_ROWS_F32};
+
+/* Ids out of order, numbers and UUIDs; payloads of all sizes, some none. */
+static struct kith_id id_of(uint32_t row)
+{
+    struct kith_id id = kith_id_number((uint64_t)row * 7919 % 100003);
+    if (row % 5 == 0) {
+        id.is_uuid = 1;
+        id.hi = ~(uint64_t)row;
+    }
+    return id;
+}
+
+static void payload_of(uint32_t row, struct kith_buf *out)
+{
+    struct kith_writer w = {.write = kith_buf_sink, .sink = out};
+    kith_buf_reset(out);
+    if (row % 3 == 1)
+        return;
+    size_t len = row % 100 == 0 ? 40000 : row % 50;
+    char *text = kith_xalloc(len + 1);
+    for (size_t i = 0; i < len; i++)
+        text[i] = (char)('a' + (row + i * i) % 26);
+    kith_write_map(&w, 1);
+    kith_write_cstr(&w, "t");
+    kith_write_str(&w, text, len);
+    kith_free(text);
+}
+
+static enum kith_err write_one(struct io *io, uint32_t n, struct kith_diag *diag)
+{
+    struct segment_writer_options options = {
+        .io = io, .dir = "s", .config = &config, .number = 4, .n_rows = n};
+    struct segment_writer *writer = NULL;
+    struct kith_buf payload = {0};
+    enum kith_err err = segment_writer_new(&writer, &options, diag);
+    for (uint32_t row = 0; row < n && err == KITH_OK; row++) {
+        float values[DIM] = {(float)row, 1, -(float)row};
+        err = segment_writer_row(writer, values, diag);
+    }
+    for (uint32_t row = 0; row < n && err == KITH_OK; row++) {
+        struct kith_id id = id_of(row);
+        payload_of(row, &payload);
+        if (payload.failed)
+            err = KITH_NOMEM;
+        else
+            err = segment_writer_point(writer, &id, row + 100,
+                                       (struct kith_bytes){payload.data, payload.len}, diag);
+    }
+    if (err == KITH_OK)
+        err = segment_writer_finish(writer, diag);
+    segment_writer_free(writer);
+    kith_buf_fini(&payload);
+    return err;
+}
+
+static void check(const struct segment *segment, uint32_t n)
+{
+    struct kith_buf expected = {0}, got = {0};
+    struct segment_cache cache = {0};
+    const float *rows = segment_row_data(segment);
+    assert_int_equal(segment_rows(segment), n);
+    assert_int_equal(segment_row_bytes(segment), DIM * 4);
+    for (uint32_t row = 0; row < n; row++) {
+        struct kith_id id = id_of(row);
+        struct kith_bytes cached;
+        uint32_t found;
+        assert_true(segment_find(segment, &id, &found));
+        assert_int_equal(found, row);
+        assert_true(rows[row * DIM] == (float)row && rows[row * DIM + 1] == 1);
+        assert_int_equal(segment_seqs(segment)[row], row + 100);
+        payload_of(row, &expected);
+        kith_buf_reset(&got);
+        assert_int_equal(segment_payload(segment, row, &got, NULL), KITH_OK);
+        assert_int_equal(segment_payload_cached(segment, row, &cache, &cached, NULL), KITH_OK);
+        assert_int_equal(got.len, expected.len);
+        assert_int_equal(cached.len, expected.len);
+        if (got.len > 0) {
+            assert_memory_equal(got.data, expected.data, got.len);
+            assert_memory_equal(cached.data, expected.data, got.len);
+        }
+    }
+    const uint32_t *order = segment_id_order(segment);
+    const struct kith_id *ids = segment_ids(segment);
+    for (uint32_t i = 1; i < n; i++)
+        assert_true(kith_id_compare(&ids[order[i - 1]], &ids[order[i]]) < 0);
+    struct kith_id absent = kith_id_number(UINT64_MAX);
+    uint32_t found;
+    assert_false(segment_find(segment, &absent, &found));
+    kith_buf_fini(&expected);
+    kith_buf_fini(&got);
+    segment_cache_fini(&cache);
+}
+
+static struct io *new_disk(void)
+{
+    struct io *io = NULL;
+    assert_int_equal(io_fake_new(&io, NULL), KITH_OK);
+    assert_int_equal(io->make_dir(io->self, "s", NULL), KITH_OK);
+    return io;
+}
+
+static void test_segment_gives_back_what_was_written(void **state)
+{
+    (void)state;
+    static const uint32_t sizes[] = {1, 2, 11, 1000, 20000};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        struct io *io = new_disk();
+        struct segment *segment = NULL;
+        struct kith_diag diag = {0};
+        if (write_one(io, sizes[i], &diag) != KITH_OK ||
+            segment_open(&segment, io, "s", 4, &config, &diag) != KITH_OK)
+            fail_msg("%s", diag.text);
+        check(segment, sizes[i]);
+        segment_unref(segment);
+        io_fake_free(io);
+    }
+    assert_int_equal(kith_mem_live(), 0);
+}
+
+/* Blocks of several per file: flips anywhere, and one block over another. */
+static void test_segment_notices_every_damage(void **state)
+{
+    (void)state;
+    struct io *io = new_disk();
+    struct segment *segment = NULL;
+    uint8_t *bytes;
+    uint64_t len;
+    assert_int_equal(write_one(io, 5000, NULL), KITH_OK);
+    assert_true(io_fake_peek(io, "s/seg-0000000000000004", &bytes, &len));
+    assert_true(len > 3 * KITH_SEGMENT_BLOCK);
+    for (uint64_t at = 0; at < len; at += at < 4096 ? 1 : 997) {
+        bytes[at] ^= 0x80;
+        if (segment_open(&segment, io, "s", 4, &config, NULL) != KITH_CORRUPT)
+            fail_msg("a flip at %llu", (unsigned long long)at);
+        bytes[at] ^= 0x80;
+    }
+    uint8_t *good = kith_memdup(bytes, (size_t)len);
+    memcpy(bytes + KITH_SEGMENT_BLOCK, bytes + 2 * KITH_SEGMENT_BLOCK, KITH_SEGMENT_BLOCK);
+    assert_int_equal(segment_open(&segment, io, "s", 4, &config, NULL), KITH_CORRUPT);
+    memcpy(bytes, good, (size_t)len);
+    struct slice_config other = config;
+    other.slice++;
+    assert_int_equal(segment_open(&segment, io, "s", 4, &other, NULL), KITH_CORRUPT);
+    assert_int_equal(segment_open(&segment, io, "s", 4, &config, NULL), KITH_OK);
+    segment_unref(segment);
+    kith_free(good);
+    io_fake_free(io);
+}
+
+static void test_segment_survives_each_failed_allocation(void **state)
+{
+    (void)state;
+    bool done = false;
+    for (long n = 0; !done; n += 1 + n / 16) {
+        struct io *io = new_disk();
+        struct segment *segment = NULL;
+        kith_mem_fail_after(n);
+        enum kith_err err = write_one(io, 40, NULL);
+        if (err == KITH_OK)
+            err = segment_open(&segment, io, "s", 4, &config, NULL);
+        kith_mem_fail_after(-1);
+        assert_true(err == KITH_OK || err == KITH_NOMEM);
+        done = err == KITH_OK;
+        segment_unref(segment);
+        io_fake_free(io);
+        assert_int_equal(kith_mem_live(), 0);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_segment_gives_back_what_was_written),
+        cmocka_unit_test(test_segment_notices_every_damage),
+        cmocka_unit_test(test_segment_survives_each_failed_allocation),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
