@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 #include "common/kith_clock.h"
-#include "coordinator/encode_cache.h"
-#include "coordinator/encoder.h"
+#include "coordinator/encode/encode_cache.h"
+#include "coordinator/encode/encoder.h"
 #include "proto/kith_limits.h"
 
 #define QUERIES_MAX 2000

@@ -12,7 +12,7 @@
 #include "common/kith_log.h"
 #include "common/kith_mem.h"
 #include "common/kith_metrics.h"
-#include "coordinator/leader.h"
+#include "coordinator/cluster/leader.h"
 #include "coordinator/server.h"
 
 /* Order matters twice. Opening: what serves comes last, so that nothing is asked before it can

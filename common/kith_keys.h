@@ -3,7 +3,7 @@
  *   cluster                   {"id"}                       made once; the id in every frame
  *   leader                    {"id", "url"}                leased
  *   nodes/<node>              {"url", "name", "state", "version"}   leased
- *   collections/<name>        {"id", "dim", "metric", ...} coordinator/topology.c
+ *   collections/<name>        {"id", "dim", "metric", ...} coordinator/cluster/topology.c
  *   slices/<collection>/<n>   {"term", "primary", "in_sync", "replicas", "opened"}
  *   dropped/<collection>      {"name"}                     a tombstone: the data is to be removed
  *

@@ -4,7 +4,7 @@
 
 #include "common/kith_arena.h"
 #include "common/kith_pool.h"
-#include "coordinator/encode_cache.h"
+#include "coordinator/encode/encode_cache.h"
 #include "coordinator/pipeline.h"
 #include "coordinator/server.h"
 #include "coordinator/text_models.h"

@@ -11,7 +11,7 @@
 #include "common/kith_http_client.h"
 #include "common/kith_keys.h"
 #include "coordinator/fake_shard.h"
-#include "coordinator/leader.h"
+#include "coordinator/cluster/leader.h"
 #include "coordinator/server.h"
 
 #define N_SHARDS 2

@@ -15,9 +15,9 @@
 
 #include "common/kith_json.h"
 #include "common/kith_loop.h"
-#include "coordinator/gateway.h"
+#include "coordinator/gateway/gateway.h"
 #include "coordinator/scatter.h"
-#include "coordinator/topology.h"
+#include "coordinator/cluster/topology.h"
 #include "proto/kith_wire.h"
 
 struct server;

@@ -12,7 +12,7 @@
 
 #include "common/kith_loop.h"
 #include "common/kith_pool.h"
-#include "coordinator/topology.h"
+#include "coordinator/cluster/topology.h"
 
 struct server;
 struct request;

@@ -12,7 +12,7 @@
 #include "common/kith_json.h"
 #include "common/kith_loop.h"
 #include "common/kith_pool.h"
-#include "coordinator/encoder.h"
+#include "coordinator/encode/encoder.h"
 
 struct text_models;
 

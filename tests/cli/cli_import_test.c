@@ -18,7 +18,7 @@
 
 #include "cli/commands.h"
 #include "common/kith_json.h"
-#include "coordinator/gateway.h"
+#include "coordinator/gateway/gateway.h"
 
 #define POINTS 1000u
 

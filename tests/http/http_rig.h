@@ -9,7 +9,7 @@
 #include <semaphore.h>
 
 #include "common/kith_loop.h"
-#include "coordinator/gateway.h"
+#include "coordinator/gateway/gateway.h"
 
 struct http_rig {
     struct kith_loop *loop;

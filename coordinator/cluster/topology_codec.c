@@ -1,0 +1,128 @@
+#include <string.h>
+
+#include "coordinator/cluster/topology_impl.h"
+
+/* collections/<name>: {"id", "dim", "metric", "rows", "slices", "vector", "encoder", "options",
+ * "metadata"}; the last three are JSON inside a string: kept as given, never looked into here. */
+
+static const struct {
+    enum kith_metric metric;
+    const char *name;
+} metrics[] = {{KITH_COSINE, "cosine"},
+               {KITH_DOT, "dot"},
+               {KITH_EUCLID, "euclid"},
+               {KITH_MANHATTAN, "manhattan"}};
+
+bool topology_codec_name_ok(const char *name)
+{
+    const size_t len = strnlen(name, KITH_NAME_MAX + 1);
+    return len > 0 && len <= KITH_NAME_MAX &&
+           strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == len;
+}
+
+static void put_text(struct kith_json_writer *w, const char *name, const char *text)
+{
+    if (text) {
+        kith_jw_key(w, name);
+        kith_jw_cstr(w, text);
+    }
+}
+
+void topology_codec_write(struct kith_buf *buf, const struct topology_collection *collection)
+{
+    struct kith_json_writer w = {.buf = buf};
+    struct kith_buf id = {0};
+    kith_buf_printf(&id, "%016llx", (unsigned long long)collection->id);
+    kith_jw_begin_object(&w);
+    kith_jw_key(&w, "id");
+    kith_jw_str(&w, (const char *)id.data, id.len);
+    kith_jw_key(&w, "dim");
+    kith_jw_u64(&w, collection->dim);
+    for (size_t i = 0; i < sizeof metrics / sizeof *metrics; i++) {
+        if (metrics[i].metric == collection->metric) {
+            put_text(&w, "metric", metrics[i].name);
+        }
+    }
+    put_text(&w, "rows", collection->rows == KITH_ROWS_F16 ? "f16" : "f32");
+    kith_jw_key(&w, "slices");
+    kith_jw_u64(&w, collection->n_slices);
+    put_text(&w, "vector", collection->vector_name);
+    put_text(&w, "encoder", collection->encoder);
+    put_text(&w, "options", collection->options);
+    put_text(&w, "metadata", collection->metadata);
+    kith_jw_end_object(&w);
+    kith_buf_byte(buf, 0);
+    buf->failed |= id.failed;
+    kith_buf_fini(&id);
+}
+
+static bool get_u32(struct kith_json root, const char *name, uint32_t min, uint32_t max,
+                    uint32_t *out)
+{
+    struct kith_json field;
+    uint64_t value = 0;
+    if (!kith_json_opt(root, name, &field) || !kith_json_u64(field, &value) || value < min ||
+        value > max) {
+        return false;
+    }
+    *out = (uint32_t)value;
+    return true;
+}
+
+/* Absent: *out is NULL. */
+static enum kith_err get_text(struct kith_json root, const char *name, struct kith_arena *arena,
+                              const char **out)
+{
+    struct kith_json field;
+    const char *text = NULL;
+    size_t len = 0;
+    *out = NULL;
+    if (!kith_json_opt(root, name, &field)) {
+        return KITH_OK;
+    }
+    if (!kith_json_str(field, &text, &len)) {
+        return KITH_CORRUPT;
+    }
+    *out = kith_arena_text(arena, text, len);
+    return *out ? KITH_OK : KITH_NOMEM;
+}
+
+static enum kith_err read_root(struct topology_collection *out, struct kith_arena *arena,
+                               struct kith_json root)
+{
+    struct kith_json field;
+    if (!kith_keys_id(root, "id", &out->id) || !get_u32(root, "dim", 1, KITH_DIM_MAX, &out->dim) ||
+        !get_u32(root, "slices", 1, KITH_SLICES_PER_COLLECTION_MAX, &out->n_slices) ||
+        !kith_json_opt(root, "metric", &field)) {
+        return KITH_CORRUPT;
+    }
+    for (size_t i = 0; i < sizeof metrics / sizeof *metrics; i++) {
+        if (kith_json_is(field, metrics[i].name)) {
+            out->metric = metrics[i].metric;
+        }
+    }
+    if (!out->metric || !kith_json_opt(root, "rows", &field)) {
+        return KITH_CORRUPT;
+    }
+    out->rows = kith_json_is(field, "f16") ? KITH_ROWS_F16 : KITH_ROWS_F32;
+    enum kith_err err = get_text(root, "vector", arena, &out->vector_name);
+    err = err ? err : get_text(root, "encoder", arena, &out->encoder);
+    err = err ? err : get_text(root, "options", arena, &out->options);
+    err = err ? err : get_text(root, "metadata", arena, &out->metadata);
+    out->vector_name = out->vector_name ? out->vector_name : "";
+    return err;
+}
+
+enum kith_err topology_codec_read(struct topology_collection *out, struct kith_arena *arena,
+                                  const char *text, size_t len)
+{
+    struct kith_json_doc *doc = NULL;
+    struct kith_buf copy = {0};
+    enum kith_err err = kith_keys_open(&doc, &copy, text, len);
+    if (!err) {
+        err = read_root(out, arena, kith_json_root(doc));
+    }
+    kith_json_close(doc);
+    kith_buf_fini(&copy);
+    return err == KITH_OK || err == KITH_NOMEM ? err : KITH_CORRUPT;
+}

@@ -1,0 +1,581 @@
+/* One connection: HEAD -> (BODY ->) HANDLER -> WRITE -> HEAD ..., or -> LINGER -> closed.
+ *
+ * One request at a time per connection: what a client pipelines waits, in `in` up to one read and
+ * in the kernel beyond that, so answers cannot change places. A framing error is answered once and
+ * nothing behind it is ever interpreted: the rest of the connection is thrown away unread.
+ *
+ * The watcher stays armed for reading while the handler works: a client that waits for its answer
+ * sends nothing, so this costs no system call, and a client that goes away is noticed.
+ *
+ * A slow peer is cut by minimum progress per window (so many bytes in so many milliseconds), not by
+ * a timer that each byte resets: one byte a second is what a slow-body attack sends.
+ *
+ * The handler may answer from inside its call, which brings us back here with our own frames still
+ * on the stack: `depth` keeps the connection's memory until the outermost one returns. */
+#include "coordinator/gateway/gateway_conn.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "common/kith_clock.h"
+#include "common/kith_json.h"
+#include "common/kith_mem.h"
+
+static void conn_process(struct gateway_conn *conn);
+
+static const char *status_text(int status)
+{
+    static const struct {
+        int status;
+        const char *text;
+    } known[] = {
+        {200, "OK"},
+        {201, "Created"},
+        {400, "Bad Request"},
+        {401, "Unauthorized"},
+        {403, "Forbidden"},
+        {404, "Not Found"},
+        {405, "Method Not Allowed"},
+        {408, "Request Timeout"},
+        {409, "Conflict"},
+        {413, "Content Too Large"},
+        {414, "URI Too Long"},
+        {415, "Unsupported Media Type"},
+        {417, "Expectation Failed"},
+        {422, "Unprocessable Content"},
+        {429, "Too Many Requests"},
+        {431, "Request Header Fields Too Large"},
+        {500, "Internal Server Error"},
+        {501, "Not Implemented"},
+        {502, "Bad Gateway"},
+        {503, "Service Unavailable"},
+        {504, "Gateway Timeout"},
+        {505, "HTTP Version Not Supported"},
+        {507, "Insufficient Storage"},
+    };
+
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (known[i].status == status)
+            return known[i].text;
+    return "Status";
+}
+
+static void conn_free(struct gateway_conn *conn)
+{
+    struct gateway *gateway = conn->gateway;
+
+    kith_buf_fini(&conn->in);
+    kith_buf_fini(&conn->out_body);
+    kith_free(conn->out_head);
+    kith_free(conn);
+    gateway_conn_gone(gateway);
+}
+
+static void conn_enter(struct gateway_conn *conn)
+{
+    conn->depth++;
+}
+
+/* While an answer is being made, what a client pipelines is read ahead only so far. (In a head
+ * there is no need to ask: http_check refuses one that is too large.) */
+static bool may_read(const struct gateway_conn *conn)
+{
+    bool ahead = conn->state == GATEWAY_CONN_HANDLER || conn->state == GATEWAY_CONN_WRITE;
+
+    return !conn->eof && (!ahead || conn->in.len - conn->in_at < GATEWAY_READ_BYTES);
+}
+
+static void conn_arm(struct gateway_conn *conn)
+{
+    int events = may_read(conn) ? KITH_READABLE : 0;
+
+    if (conn->state == GATEWAY_CONN_WRITE)
+        events |= KITH_WRITABLE;
+    if (events == conn->armed)
+        return;
+    conn->armed = events;
+    if (events == 0)
+        kith_watch_stop(conn->watch);
+    else
+        kith_watch_start(conn->watch, events);
+}
+
+static void conn_leave(struct gateway_conn *conn)
+{
+    kith_assert(conn->depth > 0);
+    conn->depth--;
+    if (conn->depth > 0)
+        return;
+    if (conn->dead)
+        conn_free(conn);
+    else
+        conn_arm(conn);
+}
+
+void gateway_conn_close(struct gateway_conn *conn)
+{
+    struct gateway_inflight *inflight = conn->request;
+
+    if (conn->dead)
+        return;
+    conn->dead = true;
+    conn->request = NULL;
+    if (inflight != NULL && inflight->admitted) {
+        inflight->conn = NULL; /* the handler still has it */
+        inflight->request.gone = true;
+    } else {
+        gateway_request_free(inflight);
+    }
+    kith_watch_free(conn->watch);
+    conn->watch = NULL;
+    close(conn->fd);
+    conn->fd = -1;
+    gateway_list_remove(conn->served ? &conn->gateway->served : &conn->gateway->fresh, conn);
+    if (conn->depth == 0)
+        conn_free(conn);
+}
+
+static void conn_state(struct gateway_conn *conn, enum gateway_conn_state state)
+{
+    conn->state = state;
+    conn->since_ms = kith_now_ms();
+    conn->window_ms = conn->since_ms;
+    conn->window_bytes = 0;
+}
+
+/* The answer is out. */
+static void conn_sent(struct gateway_conn *conn)
+{
+    kith_buf_fini(&conn->out_body);
+    if (!conn->last && !conn->eof) {
+        http_check_init(&conn->head);
+        conn_state(conn, GATEWAY_CONN_HEAD);
+        return;
+    }
+    if (conn->last && !conn->eof) {
+        /* Closing with unread bytes in the kernel would send a reset, which can overtake the
+         * answer: say that we are done, and let the client hang up. */
+        shutdown(conn->fd, SHUT_WR);
+        conn->in_at = conn->in.len;
+        conn_state(conn, GATEWAY_CONN_LINGER);
+        return;
+    }
+    /* The client half-closed: answer what it had sent before, then go. */
+    if (!conn->last && conn->in_at < conn->in.len) {
+        http_check_init(&conn->head);
+        conn_state(conn, GATEWAY_CONN_HEAD);
+        return;
+    }
+    gateway_conn_close(conn);
+}
+
+static void conn_flush(struct gateway_conn *conn)
+{
+    size_t total = conn->out_head_bytes + conn->out_body.len;
+
+    while (conn->out_at < total) {
+        struct iovec parts[2];
+        struct msghdr message = {.msg_iov = parts};
+        size_t at = conn->out_at;
+        ssize_t sent;
+
+        if (at < conn->out_head_bytes) {
+            parts[message.msg_iovlen++] =
+                (struct iovec){conn->out_head + at, conn->out_head_bytes - at};
+            at = conn->out_head_bytes;
+        }
+        at -= conn->out_head_bytes;
+        if (at < conn->out_body.len)
+            parts[message.msg_iovlen++] =
+                (struct iovec){conn->out_body.data + at, conn->out_body.len - at};
+        sent = sendmsg(conn->fd, &message, MSG_NOSIGNAL);
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+            return; /* conn_arm waits for room */
+        if (sent < 0) {
+            gateway_conn_close(conn);
+            return;
+        }
+        conn->out_at += (size_t)sent;
+        conn->window_bytes += (size_t)sent;
+        conn->gateway->stats.bytes_out += (uint64_t)sent;
+    }
+    conn_sent(conn);
+}
+
+/* Writes the answer's head into out_head. False when memory is out. */
+static bool head_write(struct gateway_conn *conn, int status, const char *content_type,
+                       size_t body_bytes, const struct gateway_pair *extra, uint32_t extra_n)
+{
+    struct kith_buf head = {0};
+
+    kith_buf_printf(&head, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n", status,
+                    status_text(status), content_type, body_bytes);
+    kith_buf_printf(&head, "Date: %s\r\n", gateway_date(conn->gateway));
+    if (conn->request != NULL)
+        kith_buf_printf(&head, "X-Request-Id: %016llx\r\n",
+                        (unsigned long long)conn->request->request.id);
+    for (uint32_t i = 0; i < extra_n; i++) {
+        kith_assert(strpbrk(extra[i].value, "\r\n") == NULL);
+        kith_buf_printf(&head, "%s: %s\r\n", extra[i].name, extra[i].value);
+    }
+    if (conn->last)
+        kith_buf_text(&head, "Connection: close\r\n");
+    kith_buf_text(&head, "\r\n");
+    if (head.failed) {
+        kith_buf_fini(&head);
+        return false;
+    }
+    kith_free(conn->out_head);
+    conn->out_head = (char *)head.data;
+    conn->out_head_bytes = head.len;
+    return true;
+}
+
+void gateway_conn_answer(struct gateway_conn *conn, int status, const char *content_type,
+                         struct kith_buf *body, const struct gateway_pair *extra, uint32_t extra_n)
+{
+    bool head_only = conn->request != NULL && conn->request->request.head;
+
+    conn_enter(conn);
+    if (conn->gateway->draining)
+        conn->last = true;
+    kith_buf_fini(&conn->out_body);
+    if (body != NULL) {
+        conn->out_body = *body;
+        *body = (struct kith_buf){0};
+    }
+    if (!head_write(conn, status, content_type, conn->out_body.len, extra, extra_n)) {
+        gateway_conn_close(conn); /* no memory even to say so */
+        conn_leave(conn);
+        return;
+    }
+    if (head_only)
+        kith_buf_reset(&conn->out_body);
+    conn->out_at = 0;
+    gateway_request_free(conn->request); /* after the head: its texts may live in the arena */
+    conn->request = NULL;
+    conn_state(conn, GATEWAY_CONN_WRITE);
+    conn_flush(conn);
+    /* From inside the handler's call the loop below us in the stack goes on; else we do. */
+    if (conn->depth == 1)
+        conn_process(conn);
+    conn_leave(conn);
+}
+
+/* Refuses what cannot be understood or afforded, and closes. */
+static void conn_refuse(struct gateway_conn *conn, int status, const char *reason)
+{
+    static const struct gateway_pair retry = {"Retry-After", "1"};
+    struct kith_buf body = {0};
+    bool later = status == 429 || status == 503;
+
+    conn->gateway->stats.refused++;
+    if (status == 408)
+        conn->gateway->stats.timeouts++;
+    conn->last = true;
+    conn->in_at = conn->in.len;
+    gateway_error_body(&body, reason, 0.0);
+    if (body.failed)
+        kith_buf_fini(&body);
+    gateway_conn_answer(conn, status, "application/json", &body, &retry, later ? 1 : 0);
+}
+
+static void conn_dispatch(struct gateway_conn *conn)
+{
+    struct gateway *gateway = conn->gateway;
+    struct gateway_inflight *inflight = conn->request;
+
+    memset(inflight->body + inflight->request.body_bytes, 0, KITH_JSON_PADDING);
+    conn_state(conn, GATEWAY_CONN_HANDLER);
+    inflight->conn = conn;
+    inflight->admitted = true;
+    gateway->stats.inflight_n++;
+    if (!conn->served) {
+        gateway_list_remove(&gateway->fresh, conn);
+        conn->served = true;
+        gateway_list_add(&gateway->served, conn);
+    }
+    if (gateway->stats.inflight_n > gateway->options.inflight_max) {
+        gateway->stats.refused++;
+        gateway_reply_error(&inflight->request, KITH_BUSY,
+                            "too many requests in hand: try again later");
+        return;
+    }
+    gateway->stats.requests++;
+    gateway->options.handle(gateway->options.ctx, &inflight->request);
+}
+
+static void conn_continue(struct gateway_conn *conn)
+{
+    static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
+
+    /* 25 bytes into an empty send buffer; a client that leaves no room for them is broken. */
+    if (send(conn->fd, text, sizeof text - 1, MSG_NOSIGNAL) != (ssize_t)sizeof text - 1)
+        gateway_conn_close(conn);
+}
+
+/* The head is complete: make the request, take what is here of its body. */
+static void conn_begin(struct gateway_conn *conn, const char *bytes, size_t n)
+{
+    const struct http_check_head *head = &conn->head;
+    size_t take = n - head->head_bytes;
+    const char *reason;
+    int status;
+
+    conn->last = conn->last || head->close;
+    if (head->content_length > conn->gateway->options.body_bytes_max) {
+        conn_refuse(conn, 413, "the request body is larger than the limit");
+        return;
+    }
+    conn->request = gateway_request_new(conn->gateway, head, bytes, &status, &reason);
+    if (conn->request == NULL) {
+        conn_refuse(conn, status, reason);
+        return;
+    }
+    if (take > head->content_length)
+        take = (size_t)head->content_length;
+    if (!gateway_request_grow(conn->request, take, &status, &reason)) {
+        conn_refuse(conn, status, reason);
+        return;
+    }
+    memcpy(conn->request->body, bytes + head->head_bytes, take);
+    conn->request->request.body_bytes = take;
+    conn->in_at += head->head_bytes + take;
+    if (take == head->content_length) {
+        conn_dispatch(conn);
+        return;
+    }
+    conn_state(conn, GATEWAY_CONN_BODY);
+    if (head->expect_continue && take == 0)
+        conn_continue(conn);
+}
+
+/* Works through the bytes in hand as far as they go. */
+static void conn_process(struct gateway_conn *conn)
+{
+    conn_enter(conn);
+    while (!conn->dead && conn->state == GATEWAY_CONN_HEAD && conn->in_at < conn->in.len) {
+        const char *bytes = (const char *)conn->in.data + conn->in_at;
+        size_t n = conn->in.len - conn->in_at;
+        enum http_check_verdict verdict;
+
+        if (conn->head.at == 0)
+            conn->since_ms = kith_now_ms();
+        verdict = http_check_feed(&conn->head, bytes, n);
+        if (verdict == HTTP_CHECK_MORE)
+            break;
+        if (verdict == HTTP_CHECK_BAD)
+            conn_refuse(conn, conn->head.status, conn->head.reason);
+        else
+            conn_begin(conn, bytes, n);
+    }
+    if (!conn->dead && conn->eof && conn->state == GATEWAY_CONN_HEAD)
+        gateway_conn_close(conn);
+    if (conn->in_at > 0) {
+        memmove(conn->in.data, conn->in.data + conn->in_at, conn->in.len - conn->in_at);
+        conn->in.len -= conn->in_at;
+        conn->in_at = 0;
+    }
+    conn_leave(conn);
+}
+
+/* One recv into room for `room` bytes. False: nothing came (would block, end, or error; the last
+ * closes). */
+static bool conn_recv(struct gateway_conn *conn, void *into, size_t room, size_t *got)
+{
+    ssize_t n;
+
+    do
+        n = recv(conn->fd, into, room, 0);
+    while (n < 0 && errno == EINTR);
+    if (n > 0) {
+        *got = (size_t)n;
+        conn->window_bytes += *got;
+        conn->gateway->stats.bytes_in += *got;
+        return true;
+    }
+    if (n == 0)
+        conn->eof = true;
+    else if (errno != EAGAIN && errno != EWOULDBLOCK)
+        gateway_conn_close(conn);
+    return false;
+}
+
+/* True: the read filled its room, there may be more. */
+static bool read_ahead(struct gateway_conn *conn)
+{
+    uint8_t *into = kith_buf_reserve(&conn->in, GATEWAY_READ_BYTES);
+    size_t got;
+
+    if (into == NULL) {
+        gateway_conn_close(conn);
+        return false;
+    }
+    if (conn_recv(conn, into, GATEWAY_READ_BYTES, &got)) {
+        conn->in.len += got;
+        conn_process(conn);
+        return !conn->dead && got == GATEWAY_READ_BYTES;
+    }
+    if (!conn->dead && conn->state == GATEWAY_CONN_HEAD)
+        conn_process(conn); /* sees the end of the stream */
+    return false;
+}
+
+static bool read_body(struct gateway_conn *conn)
+{
+    struct gateway_inflight *inflight = conn->request;
+    size_t have = inflight->request.body_bytes;
+    size_t next = have + GATEWAY_READ_BYTES;
+    const char *reason;
+    size_t got, room;
+    int status;
+
+    if (next > inflight->body_want)
+        next = inflight->body_want;
+    if (!gateway_request_grow(inflight, next, &status, &reason)) {
+        gateway_request_free(inflight);
+        conn->request = NULL;
+        conn_refuse(conn, status, reason);
+        return false;
+    }
+    room = inflight->body_cap - KITH_JSON_PADDING - have;
+    if (!conn_recv(conn, inflight->body + have, room, &got)) {
+        if (!conn->dead && conn->eof)
+            gateway_conn_close(conn); /* half a request is no request */
+        return false;
+    }
+    inflight->request.body_bytes += got;
+    if (inflight->request.body_bytes == inflight->body_want) {
+        conn_dispatch(conn);
+        if (!conn->dead)
+            conn_process(conn);
+    }
+    return !conn->dead && got == room;
+}
+
+static bool read_away(struct gateway_conn *conn)
+{
+    char scratch[GATEWAY_READ_BYTES];
+    size_t got;
+
+    if (!conn_recv(conn, scratch, sizeof scratch, &got)) {
+        if (!conn->dead && conn->eof)
+            gateway_conn_close(conn);
+        return false;
+    }
+    conn->discard_bytes += got;
+    if (conn->discard_bytes > conn->gateway->options.body_bytes_max)
+        gateway_conn_close(conn);
+    return !conn->dead && got == sizeof scratch;
+}
+
+static void on_event(void *ctx, int events, bool error)
+{
+    struct gateway_conn *conn = ctx;
+
+    conn_enter(conn);
+    if ((events & KITH_WRITABLE) != 0 && conn->state == GATEWAY_CONN_WRITE) {
+        conn_flush(conn);
+        if (!conn->dead)
+            conn_process(conn);
+    }
+    if (!conn->dead && (events & KITH_READABLE) != 0) {
+        bool more = true;
+        /* A few rounds, then the others have their turn. */
+        for (int round = 0; more && round < 16; round++) {
+            if (conn->state == GATEWAY_CONN_BODY)
+                more = read_body(conn);
+            else if (conn->state == GATEWAY_CONN_LINGER)
+                more = read_away(conn);
+            else
+                more = may_read(conn) && read_ahead(conn);
+        }
+    }
+    if (error && !conn->dead)
+        gateway_conn_close(conn);
+    conn_leave(conn);
+}
+
+enum kith_err gateway_conn_new(struct gateway *gateway, int fd, const struct sockaddr_storage *peer)
+{
+    struct gateway_conn *conn = kith_alloc(sizeof *conn);
+    enum kith_err err;
+
+    if (conn == NULL)
+        return KITH_NOMEM;
+    conn->gateway = gateway;
+    conn->peer = *peer;
+    err = kith_watch_new(&conn->watch, gateway->loop, fd, on_event, conn);
+    if (err != KITH_OK) {
+        kith_free(conn);
+        return err;
+    }
+    conn->fd = fd;
+    http_check_init(&conn->head);
+    conn_state(conn, GATEWAY_CONN_HEAD);
+    gateway_list_add(&gateway->fresh, conn);
+    gateway->stats.connections_n++;
+    gateway->stats.connections++;
+    conn_arm(conn);
+    return KITH_OK;
+}
+
+/* True when less than the minimum rate moved in a whole window; opens the next window. */
+static bool too_slow(struct gateway_conn *conn, uint64_t now_ms, uint32_t window_ms)
+{
+    uint64_t passed = now_ms - conn->window_ms;
+    bool slow;
+
+    if (passed < window_ms)
+        return false;
+    slow = (uint64_t)conn->window_bytes * 1000 <
+           (uint64_t)conn->gateway->options.body_bytes_per_s_min * passed;
+    conn->window_ms = now_ms;
+    conn->window_bytes = 0;
+    return slow;
+}
+
+void gateway_conn_tick(struct gateway_conn *conn, uint64_t now_ms)
+{
+    const struct gateway_options *options = &conn->gateway->options;
+    uint64_t passed = now_ms - conn->since_ms;
+
+    conn_enter(conn);
+    switch (conn->state) {
+    case GATEWAY_CONN_HEAD:
+        if (conn->head.at > 0) {
+            if (passed >= options->header_timeout_ms)
+                conn_refuse(conn, 408, "the request head took too long");
+        } else if (passed >= options->idle_timeout_ms) {
+            gateway_conn_close(conn);
+        } else if (conn->in.cap > 0 && passed > 1000) {
+            kith_buf_fini(&conn->in); /* an idle connection holds no buffer */
+        }
+        break;
+    case GATEWAY_CONN_BODY:
+        if (too_slow(conn, now_ms, options->body_grace_ms)) {
+            gateway_request_free(conn->request);
+            conn->request = NULL;
+            conn_refuse(conn, 408, "the request body came too slowly");
+        }
+        break;
+    case GATEWAY_CONN_WRITE:
+        if (too_slow(conn, now_ms, options->write_timeout_ms)) {
+            conn->gateway->stats.timeouts++;
+            gateway_conn_close(conn);
+        }
+        break;
+    case GATEWAY_CONN_LINGER:
+        if (passed >= GATEWAY_LINGER_MS)
+            gateway_conn_close(conn);
+        break;
+    case GATEWAY_CONN_HANDLER:
+        break; /* its deadline is the handler's business */
+    }
+    conn_leave(conn);
+}
