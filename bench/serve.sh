@@ -19,13 +19,12 @@ fi
 
 # load NAME PATH OPTIONS...: one run of the load generator, with the server's CPU time per answer.
 load() {
-    local name=$1 path=$2 before line
+    local name=$1 path=$2 before line requests
     shift 2
     before=$(cpu_us "$pid")
     line=$("$bench/load" --name "$name" --url "$url$path" --warmup 0 --seconds "$seconds" "$@")
-    printf '%s,"cpu_us":%s}\n' "${line%\}}" \
-        "$(awk -v us="$(($(cpu_us "$pid") - before))" -v n="$(sed 's/.*"requests":\([0-9]*\).*/\1/' <<<"$line")" \
-            'BEGIN { printf "%.1f", n > 0 ? us / n : 0 }')" | tell
+    requests=$(sed 's/.*"requests":\([0-9]*\).*/\1/' <<<"$line")
+    printf '%s,"cpu_us":%s}\n' "${line%\}}" "$(calc 1 "($(cpu_us "$pid") - $before) / ($requests + 0.001)")" | tell
 }
 
 # fill COLLECTION DIM POINTS
