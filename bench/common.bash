@@ -70,8 +70,8 @@ points_are() {
     [ "$n" = "$2" ] || { say "collection $1 has $n points, not $2"; exit 1; }
 }
 
-# CPU time of a process and all its threads so far, in microseconds.
-cpu_us() { cat /proc/"$1"/task/*/schedstat | awk '{ ns += $1 } END { printf "%.0f", ns / 1000 }'; }
+# CPU time of these processes with all their threads so far, in microseconds.
+cpu_us() { local id; for id in "$@"; do cat "/proc/$id/task"/*/schedstat; done | awk '{ ns += $1 } END { printf "%.0f", ns / 1000 }'; }
 
 # figure NAME FIELD: the median over the lines of that name.
 figure() {
