@@ -18,9 +18,18 @@ void kith_buf_reset(struct kith_buf *buf)
     buf->failed = false;
 }
 
+/* There is room already: what nearly every call of a writer of numbers finds. */
+static bool has_room(const struct kith_buf *buf, size_t n)
+{
+    size_t end = buf->limit != 0 && buf->limit < buf->cap ? buf->limit : buf->cap;
+    return !buf->failed && buf->data != NULL && buf->len <= end && n <= end - buf->len;
+}
+
 uint8_t *kith_buf_reserve(struct kith_buf *buf, size_t n)
 {
     size_t need;
+    if (has_room(buf, n))
+        return buf->data + buf->len;
     if (buf->failed)
         return NULL;
     if (!kith_add(buf->len, n, &need) || (buf->limit != 0 && need > buf->limit)) {
@@ -49,7 +58,10 @@ void kith_buf_append(struct kith_buf *buf, const void *data, size_t n)
 
 void kith_buf_byte(struct kith_buf *buf, uint8_t byte)
 {
-    kith_buf_append(buf, &byte, 1);
+    if (has_room(buf, 1))
+        buf->data[buf->len++] = byte;
+    else
+        kith_buf_append(buf, &byte, 1);
 }
 
 void kith_buf_text(struct kith_buf *buf, const char *text)
