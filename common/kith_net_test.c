@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -78,6 +79,17 @@ static void ask(struct kith_net_peer *peer, struct question *q, struct answers *
     assert_non_null(msg);
     memcpy(kith_net_msg_data(msg), &number, sizeof number);
     assert_int_equal(kith_net_ask(peer, msg, timeout_ms, on_answer, q), KITH_OK);
+}
+
+/* Dials and waits until the connection is up: a busy machine may need longer than a request waits.
+ */
+static struct kith_net_peer *dial(const char *url)
+{
+    struct kith_net_peer *peer = NULL;
+    assert_int_equal(kith_net_dial(&peer, url, NULL), KITH_OK);
+    while (!kith_net_peer_up(peer))
+        sched_yield();
+    return peer;
 }
 
 /* Answers at once, with the number inverted. */
@@ -184,7 +196,7 @@ static void test_net_answers_many_at_once(void **state)
         struct kith_net_peer *peer = NULL;
         struct answers answers = ANSWERS_INIT;
         assert_int_equal(kith_net_listen(&server, urls[u], serve_invert, NULL, NULL), KITH_OK);
-        assert_int_equal(kith_net_dial(&peer, kith_net_server_url(server), NULL), KITH_OK);
+        peer = dial(kith_net_server_url(server));
         for (unsigned i = 0; i < MANY; i++)
             ask(peer, &questions[i], &answers, i, 8 + i % 3000, 30000);
         wait_for(&answers, MANY);
@@ -205,7 +217,7 @@ static void test_net_carries_big_messages(void **state)
         struct answers answers = ANSWERS_INIT;
         struct question q;
         assert_int_equal(kith_net_listen(&server, urls[u], serve_invert, NULL, NULL), KITH_OK);
-        assert_int_equal(kith_net_dial(&peer, kith_net_server_url(server), NULL), KITH_OK);
+        peer = dial(kith_net_server_url(server));
         ask(peer, &q, &answers, 7, KITH_FRAME_BODY_MAX, 60000);
         wait_for(&answers, 1);
         assert_int_equal(answers.by_err[KITH_OK], 1);
@@ -321,7 +333,7 @@ static void test_net_times_out_and_forgets_late_replies(void **state)
         struct answers answers = ANSWERS_INIT;
         struct question q[3];
         assert_int_equal(kith_net_listen(&server, urls[u], serve_keep, &keeper, NULL), KITH_OK);
-        assert_int_equal(kith_net_dial(&peer, kith_net_server_url(server), NULL), KITH_OK);
+        peer = dial(kith_net_server_url(server));
         ask(peer, &q[0], &answers, 0, 8, 400);
         keeper_wait(&keeper, 1);
         wait_for(&answers, 1);
@@ -369,7 +381,7 @@ static void test_net_closes_while_busy(void **state)
         struct answers answers = ANSWERS_INIT;
         assert_int_equal(kith_net_listen(&server, urls[round % 2], serve_keep, &keeper, NULL),
                          KITH_OK);
-        assert_int_equal(kith_net_dial(&peer, kith_net_server_url(server), NULL), KITH_OK);
+        peer = dial(kith_net_server_url(server));
         for (unsigned i = 0; i < IN_HAND; i++)
             ask(peer, &q[i], &answers, i, 8, 30000);
         keeper_wait(&keeper, IN_HAND);
@@ -385,6 +397,44 @@ static void test_net_closes_while_busy(void **state)
             assert_int_equal(pthread_create(&thread, NULL, answer_all, &late), 0);
         kith_net_server_close(server); /* waits for the replies */
         pthread_join(thread, NULL);
+    }
+}
+
+/* More requests than a server takes in hand: the rest waits on its side of the wire, and comes. */
+static void test_net_bounds_what_is_in_hand(void **state)
+{
+    (void)state;
+    enum { ASKED = KITH_NET_CONTEXTS + 144 };
+    static struct question q[ASKED];
+    for (size_t u = 0; u < 2; u++) {
+        struct keeper keeper = {.lock = PTHREAD_MUTEX_INITIALIZER,
+                                .changed = PTHREAD_COND_INITIALIZER};
+        struct kith_net_server *server = NULL;
+        struct kith_net_peer *peer = NULL;
+        struct answers answers = ANSWERS_INIT;
+        assert_int_equal(kith_net_listen(&server, urls[u], serve_keep, &keeper, NULL), KITH_OK);
+        peer = dial(kith_net_server_url(server));
+        for (unsigned i = 0; i < ASKED; i++)
+            ask(peer, &q[i], &answers, i, 8, 30000);
+        unsigned answered = 0;
+        while (answered < ASKED) {
+            unsigned left = ASKED - answered;
+            unsigned n = left < KITH_NET_CONTEXTS ? left : KITH_NET_CONTEXTS;
+            keeper_wait(&keeper, n); /* serve_keep asserts that no more come */
+            struct keeper taken;
+            pthread_mutex_lock(&keeper.lock);
+            memcpy(&taken, &keeper, sizeof taken);
+            keeper.n = 0;
+            pthread_mutex_unlock(&keeper.lock);
+            for (unsigned i = 0; i < n; i++)
+                serve_invert(NULL, taken.calls[i], taken.requests[i]);
+            answered += n;
+        }
+        wait_for(&answers, ASKED);
+        assert_int_equal(answers.by_err[KITH_OK], ASKED);
+        assert_int_equal(answers.wrong, 0);
+        kith_net_peer_close(peer);
+        kith_net_server_close(server);
     }
 }
 
@@ -491,6 +541,7 @@ int main(void)
         cmocka_unit_test(test_net_waits_for_a_peer_to_come_up),
         cmocka_unit_test(test_net_sends_at_most_once),
         cmocka_unit_test(test_net_times_out_and_forgets_late_replies),
+        cmocka_unit_test(test_net_bounds_what_is_in_hand),
         cmocka_unit_test(test_net_refuses_length_bombs),
         cmocka_unit_test(test_net_refuses_a_taken_address),
         cmocka_unit_test(test_net_survives_each_oom),
