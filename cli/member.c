@@ -34,7 +34,8 @@ struct drop {
 };
 
 struct member {
-    struct member_cfg cfg;
+    struct member_cfg cfg; /* with texts of its own: the node may open much later */
+    char *data_dir, *listen_url, *advertise_url, *name;
     struct identity identity;
     struct node *node;
     struct kith_net_peer *self; /* to ask the node what others ask it */
@@ -320,6 +321,19 @@ static void on_letter(void *ctx, struct kith_inbox_item *item)
 
 /* ---- opening --------------------------------------------------------------------------------- */
 
+static bool copy_texts(struct member *member)
+{
+    struct member_cfg *cfg = &member->cfg;
+    const bool has_advertise = cfg->advertise_url != NULL;
+    cfg->data_dir = member->data_dir = kith_strdup(cfg->data_dir);
+    cfg->listen_url = member->listen_url = kith_strdup(cfg->listen_url);
+    cfg->name = member->name = kith_strdup(cfg->name);
+    if (has_advertise) {
+        cfg->advertise_url = member->advertise_url = kith_strdup(cfg->advertise_url);
+    }
+    return cfg->data_dir && cfg->listen_url && cfg->name && (cfg->advertise_url || !has_advertise);
+}
+
 enum kith_err member_open(struct member **out, const struct member_cfg *cfg, struct kith_diag *diag)
 {
     struct member *member = kith_alloc(sizeof *member);
@@ -330,7 +344,8 @@ enum kith_err member_open(struct member **out, const struct member_cfg *cfg, str
     member->ready.kind = LETTER_READY;
     member->dropped.kind = LETTER_DROPPED;
     member->drop = kith_alloc(sizeof *member->drop);
-    enum kith_err err = member->drop ? KITH_OK : kith_fail(diag, KITH_NOMEM, "member");
+    enum kith_err err =
+        member->drop && copy_texts(member) ? KITH_OK : kith_fail(diag, KITH_NOMEM, "member");
     err = err ? err : identity_load(&member->identity, cfg->data_dir, diag);
     err = err ? err : kith_inbox_open(&member->inbox, cfg->loop, on_letter, member, diag);
     if (!err) {
@@ -364,5 +379,9 @@ void member_close(struct member *member)
     kith_inbox_close(member->inbox);
     kith_timer_free(member->retry);
     kith_free(member->drop);
+    kith_free(member->data_dir);
+    kith_free(member->listen_url);
+    kith_free(member->advertise_url);
+    kith_free(member->name);
     kith_free(member);
 }
