@@ -385,7 +385,9 @@ static int want_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *
     }
     sock = sock ? sock : socket_new(client, fd);
     if (!sock) {
-        return -1; /* curl fails the transfers */
+        /* Out of memory. Saying so (-1) would end every transfer of the client and all to come;
+         * without a watch this one ends by its timeout. */
+        return 0;
     }
     kith_watch_start(sock->watch, (what & CURL_POLL_IN ? KITH_READABLE : 0) |
                                       (what & CURL_POLL_OUT ? KITH_WRITABLE : 0));
