@@ -11,7 +11,7 @@
 #include "shard/storage/row_codec.h"
 #include "shard/storage/store_state.h"
 
-#define WAL_STEP_BYTES (16u << 20)
+#define WAL_STEP_BYTES (4u << 20) /* also what an empty slice costs */
 
 /* ---- create and destroy -----------------------------------------------------------------------
  */

@@ -36,7 +36,7 @@ struct store_options {
     store_select_fn select;
     uint32_t head_rows_max;  /* seal the head at so many rows (0: KITH_HEAD_ROWS_MAX) */
     uint64_t head_bytes_max; /* or bytes (0: KITH_HEAD_BYTES_MAX) */
-    uint64_t wal_step_bytes; /* the log grows by so much at a time (0: 16 MiB) */
+    uint64_t wal_step_bytes; /* the log grows by so much at a time (0: 4 MiB) */
     bool background;         /* false: sealing and merging happen only in store_maintain (tests) */
 };
 

@@ -1,6 +1,6 @@
 #include "shard/storage/store_testing.h"
 
-#include <stdatomic.h>
+#include <malloc.h>
 
 /* Power losses, failed syncs, full disks: one client writes a history, write after write, a few in
  * flight at a time; something happens to the disk; what is read back must be the state after some
@@ -623,6 +623,9 @@ static void test_store_undoes_writes_without_memory(void **state)
 
 int main(void)
 {
+    /* Thousands of stores are opened and closed: keep their memory instead of mapping it anew. */
+    (void)mallopt(M_MMAP_THRESHOLD, 64 << 20);
+    (void)mallopt(M_TRIM_THRESHOLD, 512 << 20);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_store_survives_power_loss),
         cmocka_unit_test(test_store_fails_for_good_when_a_sync_fails),

@@ -58,14 +58,23 @@ static void *sealer_thread(void *arg)
     }
 }
 
+/* Something to come back for: files still read, a checkpoint or a merge that failed. */
+static bool has_leftovers(struct store *store)
+{
+    return store->n_graveyard > 0 || store->merge_fails || atomic_load(&store->checkpoint_due);
+}
+
 static void *merger_thread(void *arg)
 {
     struct store *store = arg;
     bool again = true;
+    uint64_t seen = 0;
     for (;;) {
         pthread_mutex_lock(&store->lock);
-        bool more = again || wait_locked(store, true);
-        bool stop = !more || atomic_load(&store->stop_background);
+        if (!again && store->merge_nudges == seen && !atomic_load(&store->stop_background))
+            (void)wait_locked(store, has_leftovers(store));
+        seen = store->merge_nudges;
+        bool stop = atomic_load(&store->stop_background);
         pthread_mutex_unlock(&store->lock);
         if (stop)
             return NULL;
@@ -73,7 +82,7 @@ static void *merger_thread(void *arg)
         store_checkpoint_reap(store);
         if (store_merge_run(store, &again, &diag) != KITH_OK)
             report(store, "merge", &diag);
-        bool due = atomic_load(&store->checkpoint_due) && !atomic_load(&store->failed);
+        bool due = !again && atomic_load(&store->checkpoint_due) && !atomic_load(&store->failed);
         if (due && store_checkpoint_run(store, &diag) != KITH_OK) {
             report(store, "checkpoint", &diag);
             if (diag.err == KITH_IO)

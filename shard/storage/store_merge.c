@@ -39,6 +39,11 @@ static uint32_t tier_of(uint32_t live, uint32_t base)
     return tier;
 }
 
+bool store_merge_is_holey(const struct segment *segment, uint32_t n_deleted)
+{
+    return (uint64_t)n_deleted * 5 >= segment_rows(segment);
+}
+
 /* The smallest segments of one tier (or of any: tier = ANY_TIER). view->segments has the most rows
  * first. */
 #define ANY_TIER UINT32_MAX
@@ -58,7 +63,7 @@ static void choose(struct merging *merging, uint32_t base)
     for (uint32_t i = 0; i < view->n_segments; i++) {
         const struct view_segment *part = &view->segments[i];
         uint32_t rows = segment_rows(part->segment);
-        if ((uint64_t)(rows - part->live) * 5 >= rows)
+        if (store_merge_is_holey(part->segment, rows - part->live))
             holey = i;
         by_tier[tier_of(part->live, base)]++;
     }

@@ -152,6 +152,7 @@ static void finish(struct store *store, struct sealing *sealing, enum kith_err e
     kith_free(sealing->rows);
     pthread_mutex_lock(&store->lock);
     store->seal_busy = false;
+    store->merge_nudges++;
     /* Too many segments is no reason to refuse writes as long as merging gets on. */
     if (err != KITH_OK && (err != KITH_BUSY || store->merge_fails))
         store->seal_failures++;

@@ -109,7 +109,8 @@ struct store {
     struct store_job *jobs;
     bool stopping, writer_runs, checkpoint_busy, seal_busy, merge_busy, merge_fails;
     uint32_t n_frozen;
-    uint64_t seal_failures, maintain_nudges;
+    uint64_t seal_failures;
+    uint64_t maintain_nudges, merge_nudges; /* reasons for a thread to look again */
     struct store_stats stats;
     struct segment *graveyard[2 * KITH_SEGMENTS_MAX]; /* merged away, maybe still read */
     uint32_t n_graveyard;
@@ -165,6 +166,8 @@ void store_checkpoint_path(const struct store *store, const char *kind, uint64_t
 /* store_seal.c, store_merge.c: one round; *did = whether there was anything to do. */
 enum kith_err store_seal_run(struct store *store, bool *did, struct kith_diag *diag);
 enum kith_err store_merge_run(struct store *store, bool *did, struct kith_diag *diag);
+/* So many rows of it are gone that it is worth rewriting. */
+bool store_merge_is_holey(const struct segment *segment, uint32_t n_deleted);
 /* Without background threads: seals, and merges first when there are too many segments. */
 enum kith_err store_seal_here(struct store *store, bool *did, struct kith_diag *diag);
 /* Writer thread: puts a segment at its place by size. Room was checked. */

@@ -36,8 +36,11 @@ enum kith_err store_write_view(struct store *store, struct view **out, struct ki
 void store_write_publish(struct store *store, struct view *view)
 {
     uint64_t deleted = 0, segment_bytes = 0, head_bytes_sum = 0;
+    bool holey = false;
     for (uint32_t i = 0; i < store->n_segments; i++) {
         deleted += deletes_count(store->segments[i].deletes);
+        holey |= store_merge_is_holey(store->segments[i].segment,
+                                      deletes_count(store->segments[i].deletes));
         segment_bytes += segment_file_bytes(store->segments[i].segment);
     }
     for (uint32_t i = 0; i < store->n_heads; i++) {
@@ -58,6 +61,10 @@ void store_write_publish(struct store *store, struct view *view)
     stats->segment_bytes = segment_bytes;
     stats->head_bytes = head_bytes_sum;
     stats->wal_bytes = store->wal != NULL ? wal_bytes(store->wal) : 0;
+    if (holey) {
+        store->merge_nudges++;
+        pthread_cond_broadcast(&store->changed);
+    }
     pthread_mutex_unlock(&store->lock);
     view_unref(old);
 }
