@@ -22,7 +22,7 @@ function blocks(text) {
 
 // Waits until the process says that it listens, or ends.
 function background(code, cwd) {
-  const child = spawn('bash', ['-c', `exec ${code}`], { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn('bash', ['-c', `exec env ${code}`], { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] });
   let said = '';
   return new Promise((resolve, reject) => {
     const hear = (chunk) => { said += chunk; if (/http:\/\/|ready/i.test(said)) resolve(child); };
