@@ -22,6 +22,7 @@ tell() { tee -a "$lines"; } # JSON lines go on to stdout and are kept
 start() {
     local name=$1 pattern=$2 log=$work/$1.log i
     shift 2
+    : >"$log"
     "$@" >"$log" 2>&1 &
     pid=$!
     pids+=("$pid")
