@@ -9,8 +9,8 @@ set -euo pipefail
 . "$(dirname "$0")/common.bash"
 
 dim=128
-points=50000
-[ "${1:-}" != --long ] || points=500000
+points=100000
+[ "${1:-}" != --long ] || points=1000000
 row_bytes=$((dim * 4))
 
 # The server's bytes to disk so far, once they have stopped growing: seal and merge go on behind the last answer.
