@@ -13,14 +13,42 @@ enum kith_err plan_wrong_type(struct kith_diag *diag, const char *where, const c
                      expected, kith_json_type_name(kith_json_type(got)));
 }
 
+/* Four of these are made for every point of an upsert, nearly all in vain: no printf here. */
+static const char *join(struct request *req, const char *where, const char *more, size_t n)
+{
+    size_t where_n = strlen(where);
+    char *text = kith_arena_alloc(req->arena, where_n + n + 1);
+    if (!text)
+        return "";
+    memcpy(text, where, where_n);
+    memcpy(text + where_n, more, n);
+    text[where_n + n] = '\0';
+    return text;
+}
+
 const char *plan_where(struct request *req, const char *where, const char *name)
 {
-    return *where ? request_text_of(req, "%s.%s", where, name) : name;
+    if (!*where)
+        return name;
+    char more[64] = ".";
+    size_t n = strlen(name);
+    if (n >= sizeof(more)) /* a user's own name of a vector */
+        return request_text_of(req, "%s.%s", where, name);
+    memcpy(more + 1, name, n);
+    return join(req, where, more, n + 1);
 }
 
 const char *plan_where_at(struct request *req, const char *where, size_t index)
 {
-    return request_text_of(req, "%s[%zu]", where, index);
+    char more[24];
+    size_t at = sizeof(more);
+    more[--at] = ']';
+    do {
+        more[--at] = (char)('0' + index % 10);
+        index /= 10;
+    } while (index > 0);
+    more[--at] = '[';
+    return join(req, where, more + at, sizeof(more) - at);
 }
 
 static const struct plan_field *field_named(const struct plan_field *fields, size_t n,
