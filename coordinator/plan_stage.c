@@ -32,6 +32,12 @@ static enum kith_err find_route(struct request *req)
 
 static enum kith_err find_collection(struct request *req)
 {
+    /* A coordinator that has not seen the registry yet knows of no collection, not that there is
+     * none: 404 or an empty list would be a wrong answer. */
+    if (req->http->segments_n > 0 && strcmp(req->http->segments[0], "collections") == 0 &&
+        !topology_synced(server_topology(req->server)))
+        return kith_fail(&req->diag, KITH_UNAVAILABLE,
+                         "the registry has not been reached since this coordinator started");
     if (!req->route->needs_collection)
         return KITH_OK;
     const char *name = req->http->segments[1];

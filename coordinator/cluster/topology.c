@@ -483,6 +483,11 @@ uint64_t topology_cluster(const struct topology *topology)
     return topology->cluster;
 }
 
+bool topology_synced(const struct topology *topology)
+{
+    return kith_registry_synced(topology->cfg.registry);
+}
+
 static void count_slices(const struct topology *topology, struct topology_status *out)
 {
     out->ready = out->synced && out->cluster != 0;

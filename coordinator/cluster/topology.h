@@ -138,6 +138,8 @@ struct topology_status {
 };
 void topology_status(const struct topology *topology, struct topology_status *out);
 uint64_t topology_cluster(const struct topology *topology); /* status.cluster */
+/* status.synced. Before, nothing is known: a missing collection may well exist. */
+bool topology_synced(const struct topology *topology);
 
 struct topology_cfg {
     struct kith_loop *loop;

@@ -359,7 +359,7 @@ void topology_delete(struct topology *topology, const char *name, uint32_t timeo
         return;
     }
     const enum kith_err err =
-        topology_find(topology, name)
+        topology_find(topology, name) || !topology_synced(topology)
             ? check_registry(topology, &change->diag)
             : kith_fail(&change->diag, KITH_NOT_FOUND, "collection %.64s does not exist", name);
     if (err) {
