@@ -1,6 +1,6 @@
 #include "shard/index/filter_set.h"
 
-/* Filters as set algebra over the rows of one segment.
+/* Filters as set algebra over the rows of one segment, or of one block of a head.
  *
  * eval(node, within) gives the rows of `within` that match the node. Passing the rows that still
  * matter downwards, instead of intersecting at the end, is what keeps conditions affordable that
@@ -12,6 +12,10 @@
  * conditions upper() computes a superset first: an object that satisfies all conditions at once
  * lies in a row where each condition is satisfied by some object.
  *
+ * A head is taken block by block, since its blocks have columns too; rows after the last whole
+ * block, and blocks whose columns are not there, are walked. Rows that are gone are in the columns
+ * and never in `within`.
+ *
  * Lost: evaluating everything by payload below some number of survivors. A leaf costs microseconds
  * anyway, a payload block tens of them. */
 
@@ -19,11 +23,16 @@
 #include "shard/index/filter_doc.h"
 #include "shard/storage/field_path.h"
 
-#define SORT_LISTS_ABOVE 8u /* shorter lists are as fast unsorted */
+#define SORT_LISTS_ABOVE 8u  /* shorter lists are as fast unsorted */
+#define LOOK_UP_IDS_MAX  64u /* more ids than this: cheaper to walk a block than to look up each */
 
 struct work {
     const struct kith_filter *filter;
-    const struct segment *segment;
+    const struct segment *segment; /* NULL: a block of the head */
+    const struct view_head *head;
+    uint64_t seq;   /* of the view, for the head */
+    uint32_t first; /* the head's row that is row 0 here */
+    uint32_t n_rows;
     const struct columns *columns;
     struct filter_lists *lists; /* made when the first payload is looked at */
     struct segment_cache cache; /* the payload block at hand: rows are visited in order */
@@ -57,22 +66,34 @@ static enum kith_err make_lists(struct work *work)
     return filter_lists_new(&work->lists, work->filter, work->diag);
 }
 
+static enum kith_err look(struct work *work, uint32_t row, const struct kith_id **id,
+                          struct kith_bytes *payload)
+{
+    if (work->segment != NULL) {
+        *id = &segment_ids(work->segment)[row];
+        return segment_payload_cached(work->segment, row, &work->cache, payload, work->diag);
+    }
+    struct head_row found;
+    head_row_get(work->head->head, work->first + row, &found);
+    *id = found.id;
+    *payload = found.payload;
+    return KITH_OK;
+}
+
 /* Adds those of `candidates` that match to `into`. */
 static enum kith_err walk(struct work *work, uint32_t node, const struct bitmap *candidates,
                           struct bitmap *into)
 {
-    const struct kith_id *ids = segment_ids(work->segment);
     uint32_t rows[256];
     uint32_t from = 0;
     size_t n;
     enum kith_err err = make_lists(work);
     while (err == KITH_OK && (n = bitmap_read(candidates, from, rows, 256)) > 0) {
         for (size_t i = 0; err == KITH_OK && i < n; i++) {
+            const struct kith_id *id;
             struct kith_bytes payload = {0};
-            err =
-                segment_payload_cached(work->segment, rows[i], &work->cache, &payload, work->diag);
-            if (err == KITH_OK &&
-                filter_doc_node(work->filter, work->lists, node, &ids[rows[i]], payload))
+            err = look(work, rows[i], &id, &payload);
+            if (err == KITH_OK && filter_doc_node(work->filter, work->lists, node, id, payload))
                 bitmap_add(into, rows[i]);
         }
         if (rows[n - 1] == UINT32_MAX)
@@ -265,7 +286,7 @@ static enum kith_err by_column(struct work *work, uint32_t at, const struct colu
         return values_count(work, at, column, within, into);
     case KITH_FILTER_IS_EMPTY:
         ok = column_add(column, COLUMN_PRESENT, into);
-        bitmap_flip(into, segment_rows(work->segment));
+        bitmap_flip(into, work->n_rows);
         break;
     case KITH_FILTER_IS_NULL:
         ok = column_add(column, COLUMN_NULL, into);
@@ -280,15 +301,29 @@ static enum kith_err by_column(struct work *work, uint32_t at, const struct colu
     return KITH_OK;
 }
 
-static void has_id(const struct work *work, const struct kith_filter_node *node,
-                   const struct bitmap *within, struct bitmap *into)
+static bool find_id(const struct work *work, const struct kith_id *id, uint32_t *row)
 {
+    if (work->segment != NULL)
+        return segment_find(work->segment, id, row);
+    if (!head_find(work->head->head, id, work->head->rows, work->seq, row) || *row < work->first)
+        return false;
+    *row -= work->first;
+    return *row < work->n_rows;
+}
+
+static enum kith_err has_id(struct work *work, uint32_t at, const struct bitmap *within,
+                            struct bitmap *into)
+{
+    const struct kith_filter_node *node = &work->filter->nodes[at];
     struct kith_cursor c = kith_cursor_of(node->values.data, node->values.len);
     struct kith_id id;
     uint32_t row;
+    if (work->segment == NULL && node->n_values > LOOK_UP_IDS_MAX)
+        return walk(work, at, within, into);
     for (uint32_t i = 0; i < node->n_values && kith_filter_read_id(&c, &id); i++)
-        if (segment_find(work->segment, &id, &row) && bitmap_contains(within, row))
+        if (find_id(work, &id, &row) && bitmap_contains(within, row))
             bitmap_add(into, row);
+    return KITH_OK;
 }
 
 /* ---- nested: a superset by columns --------------------------------------------------------- */
@@ -523,10 +558,8 @@ static enum kith_err leaf(struct work *work, uint32_t at, const struct bitmap *w
 {
     const struct kith_filter_node *node = &work->filter->nodes[at];
     const struct column *column;
-    if (node->kind == KITH_FILTER_HAS_ID) {
-        has_id(work, node, within, into);
-        return KITH_OK;
-    }
+    if (node->kind == KITH_FILTER_HAS_ID)
+        return has_id(work, at, within, into);
     if (node->kind == KITH_FILTER_NESTED)
         return nested(work, at, within, into);
     switch (find(work, (struct kith_bytes){0}, node->key, &column)) {
@@ -571,7 +604,8 @@ enum kith_err filter_segment(const struct kith_filter *filter, const struct view
     if (err != KITH_OK)
         return err;
     work.columns = segment_columns(part->segment);
-    bitmap_add_range(live, 0, segment_rows(part->segment));
+    work.n_rows = segment_rows(part->segment);
+    bitmap_add_range(live, 0, work.n_rows);
     if (part->deleted != NULL)
         bitmap_andnot(live, part->deleted);
     if (filter->n_nodes == 0) {
@@ -588,22 +622,73 @@ enum kith_err filter_segment(const struct kith_filter *filter, const struct view
     return err;
 }
 
+/* ---- heads --------------------------------------------------------------------------------- */
+
+static enum kith_err walk_head(struct work *work, uint32_t first, uint32_t end, struct bitmap *into)
+{
+    enum kith_err err = first < end ? make_lists(work) : KITH_OK;
+    for (uint32_t row = first; err == KITH_OK && row < end; row++) {
+        struct head_row found;
+        if (head_row_at(work->head->head, row, work->seq, &found) &&
+            filter_doc(work->filter, work->lists, found.id, found.payload))
+            bitmap_add(into, row);
+    }
+    return err;
+}
+
+static void add_shifted(struct bitmap *into, const struct bitmap *set, uint32_t by)
+{
+    uint32_t rows[256];
+    uint32_t from = 0;
+    size_t n;
+    while ((n = bitmap_read(set, from, rows, 256)) > 0) {
+        from = rows[n - 1] + 1; /* below HEAD_BLOCK_ROWS: does not wrap */
+        for (size_t i = 0; i < n; i++)
+            rows[i] += by;
+        bitmap_add_many(into, n, rows);
+    }
+}
+
+/* The block that starts at work->first, by its columns. */
+static enum kith_err eval_block(struct work *work, struct bitmap *into)
+{
+    uint64_t words[HEAD_BLOCK_ROWS / 64] = {0};
+    struct bitmap *live = NULL;
+    struct bitmap *set = NULL;
+    for (uint32_t i = 0; i < HEAD_BLOCK_ROWS; i++)
+        if (head_row_live(work->head->head, work->first + i, work->seq))
+            words[i / 64] |= UINT64_C(1) << i % 64;
+    enum kith_err err = new_set(work, &live);
+    if (err == KITH_OK) {
+        bitmap_add_words(live, words, HEAD_BLOCK_ROWS / 64);
+        err = eval(work, 0, live, &set);
+    }
+    if (err == KITH_OK)
+        add_shifted(into, set, work->first);
+    bitmap_free(set);
+    bitmap_free(live);
+    return err;
+}
+
 enum kith_err filter_head(const struct kith_filter *filter, const struct view *view,
                           uint32_t head_index, struct bitmap **out, struct kith_diag *diag)
 {
     kith_assert(head_index < view->n_heads);
     const struct view_head *part = &view->heads[head_index];
-    struct work work = {.filter = filter, .diag = diag};
+    struct work work = {
+        .filter = filter, .head = part, .seq = view->seq, .n_rows = HEAD_BLOCK_ROWS, .diag = diag};
     struct bitmap *set = NULL;
+    uint32_t whole = part->rows / HEAD_BLOCK_ROWS;
     enum kith_err err = new_set(&work, &set);
-    if (err == KITH_OK && part->rows > 0)
-        err = make_lists(&work);
-    for (uint32_t row = 0; err == KITH_OK && row < part->rows; row++) {
-        struct head_row found;
-        if (head_row_at(part->head, row, view->seq, &found) &&
-            filter_doc(filter, work.lists, found.id, found.payload))
-            bitmap_add(set, row);
+    for (uint32_t i = 0; err == KITH_OK && i < whole; i++) {
+        work.first = i * HEAD_BLOCK_ROWS;
+        work.columns = filter->n_nodes > 0 ? head_block(part->head, i) : NULL;
+        err = work.columns != NULL
+                  ? eval_block(&work, set)
+                  : walk_head(&work, work.first, work.first + HEAD_BLOCK_ROWS, set);
     }
+    if (err == KITH_OK)
+        err = walk_head(&work, whole * HEAD_BLOCK_ROWS, part->rows, set);
     filter_lists_free(work.lists);
     if (err != KITH_OK) {
         bitmap_free(set);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/kith_mem.h"
+#include "shard/storage/head_columns.h"
 
 /* One writer appends; readers never wait and never see memory move.
  *
@@ -56,6 +57,7 @@ struct head {
     uint32_t row_bytes, rows_max, chunk_shift, slot_mask;
     struct head_chunk *chunks;
     _Atomic uint32_t *slots;
+    struct head_columns *columns; /* built by readers, see there */
     /* Writer only. */
     uint32_t rows, live;
     uint64_t bytes;
@@ -92,7 +94,8 @@ enum kith_err head_new(struct head **out, uint32_t row_bytes, uint32_t rows_max,
     head->chunks = kith_alloc(n_chunks * sizeof *head->chunks);
     head->slots = kith_alloc(slots * sizeof *head->slots);
     head->bytes = slots * sizeof *head->slots;
-    if (head->chunks == NULL || head->slots == NULL) {
+    if (head->chunks == NULL || head->slots == NULL ||
+        head_columns_new(&head->columns, rows_max, NULL) != KITH_OK) {
         head_unref(head);
         return kith_fail(diag, KITH_NOMEM, "head of %u rows", rows_max);
     }
@@ -120,6 +123,7 @@ void head_unref(const struct head *head)
         kith_free(counted->texts);
         counted->texts = next;
     }
+    head_columns_free(counted->columns);
     kith_free(counted->chunks);
     kith_free(counted->slots);
     kith_free(counted);
@@ -325,4 +329,9 @@ const void *head_run(const struct head *head, uint32_t first, uint32_t *n_rows)
     const struct head_chunk *chunk = chunk_of(head, first, &within);
     *n_rows = (1u << head->chunk_shift) - within;
     return chunk->rows + (size_t)within * head->row_bytes;
+}
+
+const struct columns *head_block(const struct head *head, uint32_t block)
+{
+    return head_columns_get(head->columns, head, block);
 }

@@ -34,15 +34,11 @@ void head_kill(struct head *head, uint32_t row, uint64_t seq);
 void head_revive(struct head *head, uint32_t row);
 void head_burn(struct head *head, uint32_t row);
 
-/* ---- any thread -------------------------------------------------------------------------------
+/* ---- any thread; see also shard/storage/view.h
+ * -------------------------------------------------------------------------------
  */
 
-/* The row with this id among [0, rows) that is live as of `seq`. */
-bool head_find(const struct head *head, const struct kith_id *id, uint32_t rows, uint64_t seq,
-               uint32_t *row);
 /* Whether the row is not gone as of now; exact on the writer thread. */
 bool head_row_now(const struct head *head, uint32_t row);
-/* The row, gone or not. */
-void head_row_get(const struct head *head, uint32_t row, struct head_row *out);
 
 #endif

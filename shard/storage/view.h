@@ -58,6 +58,15 @@ bool head_row_live(const struct head *head, uint32_t row, uint64_t seq);
 /* Runs of contiguous vectors, for scans: the address of row `first` and how many rows there are in
  * one piece from there on; clip them to the rows of the view. */
 const void *head_run(const struct head *head, uint32_t first, uint32_t *n_rows);
+/* The row, gone or not. */
+void head_row_get(const struct head *head, uint32_t row, struct head_row *out);
+/* The row with this id among [0, rows) that is live as of `seq`. */
+bool head_find(const struct head *head, const struct kith_id *id, uint32_t rows, uint64_t seq,
+               uint32_t *row);
+/* Columns of a block of rows that the view covers (shard/storage/head_columns.h); NULL: not now,
+ * look at the payloads. */
+#define HEAD_BLOCK_ROWS 1024u /* at most so many rows are filtered by payload: about 1 ms */
+const struct columns *head_block(const struct head *head, uint32_t block);
 
 /* Where a live point is; false when the view has none with this id. */
 struct view_place {
