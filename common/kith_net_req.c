@@ -66,9 +66,16 @@ struct server {
     pthread_mutex_t lock;
     pthread_cond_t idle;
     bool closing;
-    uint32_t in_hand; /* calls between serve and the end of their reply */
+    uint32_t in_hand; /* calls between serve and the end of their reply, and sends under way */
     struct call calls[KITH_NET_CONTEXTS];
 };
+
+static void call_hold(struct server *server)
+{
+    (void)pthread_mutex_lock(&server->lock);
+    server->in_hand++;
+    (void)pthread_mutex_unlock(&server->lock);
+}
 
 static void call_done(struct server *server)
 {
@@ -137,7 +144,11 @@ void kith_net_req_reply(struct kith_net_call *base, struct kith_net_msg *reply)
     }
     call->replying = true;
     nng_aio_set_msg(call->aio, kith_net_to_nng(reply));
+    /* The reply can be sent, and a closing server gone, before nng_ctx_send is done with the
+     * context: held until it has returned. */
+    call_hold(server);
     nng_ctx_send(call->ctx, call->aio);
+    call_done(server);
 }
 
 static int open_calls(struct server *server)
