@@ -37,7 +37,9 @@ static enum kith_err fail_errno(struct kith_diag *diag, int code, const char *wh
     else if (code == EEXIST)
         err = KITH_EXISTS;
     char text[128];
-    return kith_fail(diag, err, "%s %s: %s", what, path, strerror_r(code, text, sizeof text));
+    return kith_fail(diag, err, "%s%s%s: %s%s", what, *path != '\0' ? " " : "", path,
+                     strerror_r(code, text, sizeof text),
+                     err == KITH_DISK_FULL ? " (free some: no restart is needed)" : "");
 }
 
 static const struct real *of(void *self)
