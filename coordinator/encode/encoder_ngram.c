@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "common/kith_mem.h"
+#include "proto/kith_limits.h"
 #include "coordinator/encode/ngram_idf.h"
 
 #define DIM_MIN       16u
@@ -198,8 +199,8 @@ enum kith_err encoder_ngram_open(struct encoder **out, const struct encoder_conf
 {
     uint32_t dim = cfg->dim != 0 ? cfg->dim : ENCODER_NGRAM_DIM;
     if (dim < DIM_MIN) {
-        return kith_fail(diag, KITH_BAD_REQUEST, "encoder.dim is %u, kind \"ngram\" needs %u", dim,
-                         DIM_MIN);
+        return kith_fail(diag, KITH_BAD_REQUEST, "encoder.dim is %u, kind \"ngram\" takes %u to %u",
+                         dim, DIM_MIN, KITH_DIM_MAX);
     }
     struct encoder *enc = kith_alloc(sizeof *enc);
     if (enc == NULL) {

@@ -279,6 +279,9 @@ static enum kith_err table_open(struct wordvec_file *table, int dir_fd, const ch
         return err;
     }
     err = wordvec_file_open(table, fd, diag);
+    if (err != KITH_OK) {
+        kith_diag_prefix(diag, "encoder.file \"%.60s\"", name);
+    }
     close(fd);
     return err;
 }
@@ -323,6 +326,9 @@ static enum kith_err dictionary_open(struct encoder_wordvec *enc, int dir_fd, co
     enum kith_err err = encoder_files_read(dir_fd, "encoder.dictionary", name, &buf, diag);
     if (err == KITH_OK) {
         err = segmenter_load(&enc->dictionary, (const char *)buf.data, buf.len, diag);
+        if (err != KITH_OK) {
+            kith_diag_prefix(diag, "encoder.dictionary \"%.60s\"", name);
+        }
     }
     if (err == KITH_OK) {
         enc->base.fingerprint = encoder_hash(enc->base.fingerprint, buf.data, buf.len);
