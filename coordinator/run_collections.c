@@ -32,26 +32,30 @@ static void create_now(struct request *req)
                     req);
 }
 
-static enum kith_err agree(struct create_plan *plan, const struct encoder *encoder,
+static enum kith_err agree(struct request *req, const struct encoder *encoder,
                            struct kith_diag *diag)
 {
+    struct create_plan *plan = req->plan;
     uint32_t dim = encoder_dim(encoder);
     if (plan->has_dim && plan->spec.dim != dim)
         return kith_fail(diag, KITH_BAD_REQUEST,
                          "vectors.size: is %u, but the encoder makes %u numbers", plan->spec.dim,
                          dim);
     plan->spec.dim = dim;
-    return KITH_OK;
+    plan->spec.encoder = text_models_pin(req->arena, plan->spec.encoder, encoder);
+    return plan->spec.encoder ? KITH_OK : kith_fail(diag, KITH_NOMEM, "request: out of memory");
 }
 
 static void on_encoder(void *ctx, const struct encoder *encoder, const struct kith_diag *diag)
 {
     struct request *req = ctx;
-    if (!encoder) /* a file that is not there is a wrong request, not a missing collection */
-        req->err = kith_fail(&req->diag, diag->err == KITH_NOT_FOUND ? KITH_BAD_REQUEST : diag->err,
-                             "%s", diag->text);
-    else
-        req->err = agree(req->plan, encoder, &req->diag);
+    if (!encoder) {
+        /* A file that is not there, or not one of word vectors: the request names the wrong one. */
+        bool wrong = diag->err == KITH_NOT_FOUND || diag->err == KITH_CORRUPT;
+        req->err = kith_fail(&req->diag, wrong ? KITH_BAD_REQUEST : diag->err, "%s", diag->text);
+    } else {
+        req->err = agree(req, encoder, &req->diag);
+    }
     if (req->err)
         pipeline_resume(req);
     else
@@ -74,7 +78,7 @@ static enum kith_err create_start(struct request *req, struct kith_diag *diag)
     if (err == KITH_BUSY)
         return KITH_OK;
     if (!err)
-        err = agree(plan, encoder, diag);
+        err = agree(req, encoder, diag);
     if (!err)
         create_now(req);
     return err;
