@@ -15,6 +15,7 @@
 #include "coordinator/gateway/gateway_conn.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -329,7 +330,10 @@ static void conn_begin(struct gateway_conn *conn, const char *bytes, size_t n)
 
     conn->last = conn->last || head->close;
     if (head->content_length > conn->gateway->options.body_bytes_max) {
-        conn_refuse(conn, 413, "the request body is larger than the limit");
+        char text[96];
+        (void)snprintf(text, sizeof(text), "body: %" PRIu64 " bytes, at most %zu allowed",
+                       head->content_length, conn->gateway->options.body_bytes_max);
+        conn_refuse(conn, 413, text);
         return;
     }
     conn->request = gateway_request_new(conn->gateway, head, bytes, &status, &reason);
