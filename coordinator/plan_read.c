@@ -154,8 +154,7 @@ enum kith_err plan_read_scroll(struct request *req, struct kith_diag *diag)
         return KITH_NOMEM;
     plan->limit = 10;
     plan->payload.kind = SELECTOR_ALL;
-    /* One more than the limit is asked for, to know where the next page begins. */
-    err = plan_u32(req->body, "limit", "", 1, KITH_K_MAX - 1, &plan->limit, diag);
+    err = plan_u32(req->body, "limit", "", 1, KITH_K_MAX, &plan->limit, diag);
     if (!err && kith_json_opt(req->body, "offset", &offset)) {
         plan->has_from = true;
         err = plan_id(offset, "offset", &plan->from, diag);

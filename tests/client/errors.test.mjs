@@ -49,6 +49,7 @@ const cases = [
   ['delete without selector', 'POST', '/collections/c/points/delete', {}, 400, ['points', 'filter']],
   ['delete bad id', 'POST', '/collections/c/points/delete', { points: [1, 'x'] }, 400, ['points[1]']],
   ['set payload without target', 'POST', '/collections/c/points/payload', { payload: { a: 1 } }, 400, ['points', 'filter']],
+  ['scroll limit too large', 'POST', '/collections/c/points/scroll', { limit: 10001 }, 400, ['limit', '10000']],
   ['scroll limit', 'POST', '/collections/c/points/scroll', { limit: -3 }, 400, ['limit']],
   ['facet without key', 'POST', '/collections/c/facet', { limit: 3 }, 400, ['key']],
   ['create without vectors', 'PUT', '/collections/x1', {}, 400, ['vectors']],
@@ -96,7 +97,10 @@ describe('errors', () => {
   test('a body beyond the limit is refused before it is read', async () => {
     const answer = await send('PUT', '/collections/c/points', Buffer.alloc(33 << 20, 0x20)).catch((error) => error);
     if (answer instanceof Error) assert.match(String(answer.cause ?? answer), /reset|closed|EPIPE/i);
-    else assert.equal(answer.status, 413);
+    else {
+      assert.equal(answer.status, 413);
+      assert.match(await answer.text(), /body: 34603008 bytes, at most 33554432 allowed/);
+    }
   });
 
   test('nothing changed', async () => {
