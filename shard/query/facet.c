@@ -1,9 +1,9 @@
 #include "shard/query/facet.h"
 
 /* Counting is by column where there is one: for each term, how many of its rows are in the set of
- * matches. Heads, fields without a column, and rows whose texts are too long for dictionaries go
- * payload by payload. All counts meet in one hash table keyed by the value's msgpack bytes, whose
- * integers and texts have one shortest form each. */
+ * matches. The end of a head, fields without a column, and rows whose texts are too long for
+ * dictionaries go payload by payload. All counts meet in one hash table keyed by the value's
+ * msgpack bytes, whose integers and texts have one shortest form each. */
 
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +28,7 @@ struct tally {
     size_t n_slots;
     uint64_t stamp;
     bool only_long; /* of a payload, texts above COLUMN_TERM_MAX only */
+    uint32_t first; /* the part's row that is row 0 of the sets at hand: a head goes by blocks */
     bool failed;
     struct kith_buf scratch;
     struct segment_cache cache;
@@ -165,6 +166,7 @@ static enum kith_err count_payloads(struct tally *tally, const struct parts_spot
     tally->only_long = only_long;
     while (err == KITH_OK && parts_next(&walk, set, &spot.row)) {
         struct parts_row row;
+        spot.row += tally->first;
         err = parts_read(&spot, true, &tally->cache, &row, tally->diag);
         if (err != KITH_OK)
             break;
@@ -261,21 +263,55 @@ static enum kith_err count_column(struct tally *tally, const struct parts_spot *
     return err;
 }
 
+static enum kith_err count_rows(struct tally *tally, const struct parts_spot *part,
+                                const struct columns *columns, const struct bitmap *set)
+{
+    const struct column *column;
+    enum column_find_result found = COLUMN_NOT_INDEXED;
+    if (columns != NULL)
+        found = parts_column(columns, tally->path, &column);
+    if (found == COLUMN_ABSENT)
+        return KITH_OK;
+    return found == COLUMN_FOUND ? count_column(tally, part, column, set)
+                                 : count_payloads(tally, part, set, false);
+}
+
+/* Block by block, since blocks of a head have columns; then the rows after the last whole one. */
+static enum kith_err count_head(struct tally *tally, const struct parts_spot *part,
+                                const struct bitmap *set)
+{
+    const struct view_head *head = &part->view->heads[part->part - part->view->n_segments];
+    uint64_t words[HEAD_BLOCK_ROWS / 64];
+    enum kith_err err = KITH_OK;
+    for (uint32_t first = 0; err == KITH_OK && first < head->rows; first += HEAD_BLOCK_ROWS) {
+        bool whole = head->rows - first >= HEAD_BLOCK_ROWS;
+        struct bitmap *block = bitmap_new();
+        if (block == NULL)
+            return out_of_memory(tally);
+        bitmap_words(set, first, words, HEAD_BLOCK_ROWS / 64);
+        bitmap_add_words(block, words, HEAD_BLOCK_ROWS / 64);
+        tally->first = first;
+        err = count_rows(tally, part,
+                         whole ? head_block(head->head, first / HEAD_BLOCK_ROWS) : NULL, block);
+        bitmap_free(block);
+    }
+    tally->first = 0;
+    return err;
+}
+
 static enum kith_err count_part(struct tally *tally, const struct parts_spot *part,
                                 const struct kith_filter *filter)
 {
     const struct segment *segment = parts_segment(part->view, part->part);
     const struct column *column;
     struct bitmap *set = NULL;
-    enum column_find_result found =
-        segment != NULL ? parts_column(segment, tally->path, &column) : COLUMN_NOT_INDEXED;
-    if (found == COLUMN_ABSENT)
+    if (segment != NULL &&
+        parts_column(segment_columns(segment), tally->path, &column) == COLUMN_ABSENT)
         return KITH_OK;
     enum kith_err err = parts_match(filter, part->view, part->part, &set, tally->diag);
-    if (err == KITH_OK && found == COLUMN_FOUND)
-        err = count_column(tally, part, column, set);
-    else if (err == KITH_OK)
-        err = count_payloads(tally, part, set, false);
+    if (err == KITH_OK)
+        err = segment != NULL ? count_rows(tally, part, segment_columns(segment), set)
+                              : count_head(tally, part, set);
     bitmap_free(set);
     return err;
 }

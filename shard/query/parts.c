@@ -13,7 +13,7 @@ const struct segment *parts_segment(const struct view *view, uint32_t part)
     return part < view->n_segments ? view->segments[part].segment : NULL;
 }
 
-enum column_find_result parts_column(const struct segment *segment, struct kith_bytes path,
+enum column_find_result parts_column(const struct columns *columns, struct kith_bytes path,
                                      const struct column **out)
 {
     struct field_path_text text;
@@ -22,8 +22,7 @@ enum column_find_result parts_column(const struct segment *segment, struct kith_
         return COLUMN_ABSENT;
     if (form == FIELD_PATH_ODD)
         return COLUMN_NOT_INDEXED;
-    return columns_find(segment_columns(segment),
-                        (struct kith_bytes){(const uint8_t *)text.text, text.len}, out);
+    return columns_find(columns, (struct kith_bytes){(const uint8_t *)text.text, text.len}, out);
 }
 
 uint32_t parts_of_place(const struct view *view, const struct view_place *place)

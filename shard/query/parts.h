@@ -21,7 +21,7 @@ uint32_t parts_count(const struct view *view);
 /* The segment of a part; NULL for a head. */
 const struct segment *parts_segment(const struct view *view, uint32_t part);
 /* The column of a path as a user spells it; a malformed path is ABSENT. */
-enum column_find_result parts_column(const struct segment *segment, struct kith_bytes path,
+enum column_find_result parts_column(const struct columns *columns, struct kith_bytes path,
                                      const struct column **out);
 uint32_t parts_of_place(const struct view *view, const struct view_place *place);
 /* The live rows of one part that match; the caller frees *out. */

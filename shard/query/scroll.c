@@ -206,7 +206,8 @@ static enum kith_err page_part(struct page *page, const struct parts_spot *part)
         err = many ? along_ids(page, part, segment, set) : each_id(page, part, set);
     } else {
         enum column_find_result found =
-            segment != NULL ? parts_column(segment, page->spec.path, &column) : COLUMN_NOT_INDEXED;
+            segment != NULL ? parts_column(segment_columns(segment), page->spec.path, &column)
+                            : COLUMN_NOT_INDEXED;
         if (found == COLUMN_FOUND)
             err = along_column(page, part, column, set);
         else if (found == COLUMN_NOT_INDEXED)
