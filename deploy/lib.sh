@@ -20,14 +20,29 @@ die() {
   exit 1
 }
 
-# logged NAME COMMAND...: runs quietly; shows how long it took, or the end of the log when it fails.
+# logged NAME COMMAND...: runs with its output in a log; on a terminal a line shows seconds and the log's last words. Then how long it
+# took, or the end of the log when it failed.
 logged() {
-  local name=$1 log start
+  local name=$1 log=$root/build/$1.log start=$SECONDS ticker='' status
   shift
   mkdir -p "$root/build"
-  log=$root/build/$name.log
-  start=$SECONDS
-  if ! "$@" >"$log" 2>&1; then
+  : >"$log"
+  if [ -t 1 ]; then
+    # In the background, so that Ctrl-C reaches the command itself; it ends with the script.
+    while kill -0 $$ 2>/dev/null; do
+      printf '\r      %s: %d s  %s%.60s%s\e[K' "$name" $((SECONDS - start)) "$dim" "$(tail -n 1 "$log" | tr -cd '[:print:]')" "$plain"
+      sleep 0.5
+    done &
+    ticker=$!
+  fi
+  "$@" >>"$log" 2>&1
+  status=$?
+  if [ -n "$ticker" ]; then
+    kill "$ticker" 2>/dev/null
+    wait "$ticker" 2>/dev/null
+    printf '\r\e[K'
+  fi
+  if [ $status -ne 0 ]; then
     tail -n 30 "$log" >&2
     die "$name failed; the whole log is in build/$name.log"
   fi
