@@ -1,3 +1,9 @@
+# An HTTP load generator for the `serve` benchmark.
+add_executable(bench_load load.c)
+set_target_properties(bench_load PROPERTIES OUTPUT_NAME load)
+target_link_libraries(bench_load PRIVATE common)
+target_compile_options(bench_load PRIVATE ${KITH_WARNINGS})
+
 # Programs of serve.sh and ingest.sh: made-up points, and the engine without wire and merge.
 add_executable(bench_data data.c points.c)
 target_link_libraries(bench_data PRIVATE common)
