@@ -477,6 +477,20 @@ static void test_node_keeps_its_slices(void **state)
     assert_int_equal(open_slices(f, 0xabc, 2, DIM + 1), KITH_OK); /* the number is free again */
 }
 
+/* More slices than are closed one after the other. */
+static void test_node_closes_many_slices(void **state)
+{
+    struct fixture *f = *state;
+    enum { MANY = 40 };
+    assert_int_equal(open_slices(f, 7, MANY, 4), KITH_OK);
+    for (uint32_t i = 0; i < MANY; i++)
+        assert_int_equal(put(f, 7, i, i), KITH_OK);
+    stop(f);
+    start(f);
+    for (uint32_t i = 0; i < MANY; i++)
+        assert_int_equal(put(f, 7, i, i + MANY), KITH_OK);
+}
+
 static void test_node_says_which_slices_are_missing(void **state)
 {
     struct fixture *f = *state;
@@ -630,6 +644,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         NODE_TEST(test_node_serves_every_message),
         NODE_TEST(test_node_keeps_its_slices),
+        NODE_TEST(test_node_closes_many_slices),
         NODE_TEST(test_node_says_which_slices_are_missing),
         NODE_TEST(test_node_refuses_what_it_cannot_answer),
         NODE_TEST(test_node_drops_slices_under_searches),
