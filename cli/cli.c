@@ -267,6 +267,24 @@ void cli_json_copy(struct kith_json_writer *w, struct kith_json value)
     }
 }
 
+bool cli_json_text(struct kith_json_writer *w, const char *text, const char *what)
+{
+    struct kith_buf padded = {0};
+    struct kith_json_doc *doc = NULL;
+    struct kith_diag diag = {0};
+
+    kith_buf_text(&padded, text);
+    bool ok = kith_buf_reserve(&padded, KITH_JSON_PADDING) != NULL &&
+              kith_json_open(&doc, (const char *)padded.data, padded.len, &diag) == KITH_OK;
+    if (ok)
+        cli_json_copy(w, kith_json_root(doc));
+    else
+        fprintf(stderr, "kith: %s: %s\n", what, diag.text);
+    kith_json_close(doc);
+    kith_buf_fini(&padded);
+    return ok;
+}
+
 void cli_print_json(struct kith_json value)
 {
     struct kith_buf buf = {0};

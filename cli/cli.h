@@ -68,6 +68,8 @@ void cli_id(struct kith_json_writer *w, const char *text);
 /* Prints a value as JSON on stdout, with a newline. */
 void cli_print_json(struct kith_json value);
 void cli_json_copy(struct kith_json_writer *w, struct kith_json value);
+/* JSON given as an argument, copied. False: it is none; "kith: <what>: <why>" was said. */
+bool cli_json_text(struct kith_json_writer *w, const char *text, const char *what);
 /* A value as a person reads it: strings without quotes, the rest as JSON. False: memory. */
 void cli_text_of(struct kith_buf *out, struct kith_json value);
 void cli_print_table(const struct table *table);

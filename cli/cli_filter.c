@@ -84,25 +84,6 @@ static bool write_condition(struct kith_json_writer *w, const char *text)
     return true;
 }
 
-static bool write_json(struct kith_json_writer *w, const char *text)
-{
-    struct kith_buf padded = {0};
-    struct kith_json_doc *doc = NULL;
-    struct kith_diag diag = {0};
-    bool ok;
-
-    kith_buf_text(&padded, text);
-    ok = kith_buf_reserve(&padded, KITH_JSON_PADDING) != NULL &&
-         kith_json_open(&doc, (const char *)padded.data, padded.len, &diag) == KITH_OK;
-    if (ok)
-        cli_json_copy(w, kith_json_root(doc));
-    else
-        fprintf(stderr, "kith: --filter: %s\n", diag.text);
-    kith_json_close(doc);
-    kith_buf_fini(&padded);
-    return ok;
-}
-
 static bool is_negated(const char *text)
 {
     size_t at;
@@ -124,7 +105,7 @@ bool cli_filter(struct kith_json_writer *w, const struct flags_many *filters)
         for (size_t i = 0; ok && i < filters->n; i++) {
             const char *text = filters->values[i];
             if (is_negated(text) == (negated == 1))
-                ok = text[0] == '{' ? write_json(w, text) : write_condition(w, text);
+                ok = text[0] == '{' ? cli_json_text(w, text, "--filter") : write_condition(w, text);
         }
         kith_jw_end_array(w);
     }

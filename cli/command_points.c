@@ -151,31 +151,18 @@ static void print_points(struct kith_json points, bool scored)
 /* A text, a vector as JSON, or with --id an id. */
 static bool write_query(struct kith_json_writer *w, const char *text)
 {
-    struct kith_buf padded = {0};
-    struct kith_json_doc *doc = NULL;
-    struct kith_diag diag = {0};
-    bool ok = true;
-
     kith_jw_key(w, "query");
+    if (!by_id && text[0] == '[')
+        return cli_json_text(w, text, "the query is no vector");
     if (by_id) {
         cli_id(w, text);
-    } else if (text[0] == '[') {
-        kith_buf_text(&padded, text);
-        ok = kith_buf_reserve(&padded, KITH_JSON_PADDING) != NULL &&
-             kith_json_open(&doc, (const char *)padded.data, padded.len, &diag) == KITH_OK;
-        if (ok)
-            cli_json_copy(w, kith_json_root(doc));
-        else
-            fprintf(stderr, "kith: the query is no vector: %s\n", diag.text);
-        kith_json_close(doc);
-        kith_buf_fini(&padded);
     } else {
         kith_jw_begin_object(w);
         kith_jw_key(w, "text");
         kith_jw_cstr(w, text);
         kith_jw_end_object(w);
     }
-    return ok;
+    return true;
 }
 
 static bool search_body(struct kith_json_writer *w, const char *query)
