@@ -210,6 +210,12 @@ const struct columns *segment_columns(const struct segment *segment)
     return segment->columns;
 }
 
+struct kith_bytes segment_index_section(const struct segment *segment, unsigned kind)
+{
+    kith_assert(kind >= SEGMENT_INDEX_FIRST && kind < SEGMENT_SECTIONS);
+    return (struct kith_bytes){segment->parts[kind], (size_t)segment->part_bytes[kind]};
+}
+
 uint64_t segment_file_bytes(const struct segment *segment)
 {
     return segment->bytes;

@@ -47,6 +47,8 @@ enum kith_err segment_payload_cached(const struct segment *segment, uint32_t row
 void segment_cache_fini(struct segment_cache *cache);
 const struct columns *segment_columns(const struct segment *segment);
 uint64_t segment_file_bytes(const struct segment *segment);
+/* A section of the index (segment_index.h); no bytes: it has none. */
+struct kith_bytes segment_index_section(const struct segment *segment, unsigned kind);
 
 /* Verifies the whole file. segment_writer.h writes it. */
 enum kith_err segment_open(struct segment **out, struct io *io, const char *dir, uint64_t number,

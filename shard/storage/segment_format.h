@@ -12,7 +12,7 @@
 #include "proto/kith_wire.h"
 
 #define SEGMENT_MAGIC        0x3147455348544bull /* "KTHSEG1" */
-#define SEGMENT_VERSION      1u
+#define SEGMENT_VERSION      2u
 #define SEGMENT_HEADER_BYTES 4096u
 #define SEGMENT_HEADER_CRC   4092u /* offset of the header's own CRC */
 #define SEGMENT_TABLE        96u   /* offset of the section table; 24 bytes an entry */
@@ -29,7 +29,9 @@ enum segment_section {
     SEGMENT_PAYLOADS = 6,      /* compressed blocks, one after another */
     SEGMENT_PAYLOAD_INDEX = 7, /* per row: u32 block, u32 offset in it; see SEGMENT_BLOCK_ENTRY */
     SEGMENT_BLOCKS = 8,        /* per block: u64 offset, u32 packed bytes, u32 bytes */
-    SEGMENT_SECTIONS = 9,
+    /* Opaque here: the approximate index (segment_index.h). Empty when there is none. */
+    SEGMENT_INDEX_FIRST = 9,
+    SEGMENT_SECTIONS = 15,
 };
 #define SEGMENT_BLOCK_ENTRY   16u
 #define SEGMENT_PAYLOAD_BLOCK (16u * 1024) /* raw bytes that close a block */

@@ -335,7 +335,8 @@ static void header_encode(const struct segment_writer *writer, uint64_t body_byt
     for (unsigned i = 0; i < SEGMENT_SECTIONS; i++) {
         uint8_t *entry = page + SEGMENT_TABLE + (size_t)i * SEGMENT_ENTRY_BYTES;
         kith_store_u32(entry, i);
-        kith_store_u64(entry + 8, writer->sections[i].offset);
+        uint64_t offset = writer->sections[i].offset; /* 0: never begun, no bytes */
+        kith_store_u64(entry + 8, offset == 0 ? SEGMENT_HEADER_BYTES : offset);
         kith_store_u64(entry + 16, writer->sections[i].bytes);
     }
     kith_store_u32(page + SEGMENT_HEADER_CRC, kith_crc32c(0, page, SEGMENT_HEADER_CRC));

@@ -1,0 +1,80 @@
+/* A codebook: what one generation of a collection's approximate index shares between all its
+ * segments, slices and nodes - the centroids of the lists, and the product quantizer of what is
+ * left of a row when its centroid is taken away (Jegou, Douze, Schmid: Product quantization for
+ * nearest neighbor search, 2011; 4-bit codes as in Andre, Kermarrec, Le Scouarnec: Cache locality
+ * is not enough, 2015).
+ *
+ * Because it is shared, list c of a collection is the union of list c over its segments: a query
+ * ranks the lists and fills its look-up tables once, a merge only puts lists together, and moving a
+ * slice retrains nothing. A codebook is immutable, known by the hash of its bytes, and stored in
+ * every segment that uses it.
+ *
+ * Owns: a codebook owns its memory; counted with codebook_ref/unref. Threads: any, once made.
+ * Errors: KITH_CORRUPT for bytes that are no codebook, KITH_NOMEM, KITH_CANCELLED. */
+#ifndef CODEBOOK_H
+#define CODEBOOK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/kith_err.h"
+#include "proto/kith_wire.h"
+#include "shard/storage/slice_config.h"
+
+/* How rows of a list are looked at first. Disk values: never renumber. */
+enum codebook_codes {
+    CODEBOOK_ROWS = 1, /* the rows themselves: exact within the lists */
+    CODEBOOK_INT8 = 2, /* one byte a dimension */
+    CODEBOOK_PQ4 = 3,  /* 4 bits for every sub_dim dimensions */
+};
+
+#define CODEBOOK_SUBS_MAX  2048u /* sub-quantizers: KITH_DIM_MAX / 4 */
+#define CODEBOOK_LISTS_MAX (1u << 16)
+
+struct codebook {
+    enum kith_metric metric;
+    enum codebook_codes codes;
+    uint32_t dim;
+    uint32_t n_lists;
+    uint32_t sub_dim; /* dimensions of a sub-quantizer; the last one may have fewer, zero-padded */
+    uint32_t n_subs;  /* even; 0 unless PQ4 */
+    uint32_t generation;
+    uint64_t hash;           /* of the bytes */
+    uint64_t trained_rows;   /* rows of the collection when it was trained */
+    float residual_energy;   /* mean |x - centroid|^2 of rows not trained on; new rows far above it
+                                mean drift */
+    const float *centroids;  /* n_lists * dim */
+    const float *half_norms; /* |centroid|^2 / 2 */
+    const float *subs;       /* n_subs * sub_dim * 16: value j of the 16 code words at [s][j] */
+};
+
+struct codebook_training {
+    const struct slice_config *config;
+    enum codebook_codes codes;
+    const float *rows; /* n_rows * dim: a random sample of the collection, in random order */
+    uint32_t n_rows;
+    uint64_t collection_rows; /* what it is a sample of: decides n_lists */
+    uint32_t n_lists;         /* 0: codebook_lists_for(collection_rows) */
+    uint32_t sub_dim;         /* 0: by dimension */
+    uint32_t generation;
+    uint64_t seed;
+    uint32_t threads;        /* at least 1 */
+    bool (*stop)(void *ctx); /* asked every few ms; NULL: never */
+    void *stop_ctx;
+};
+
+/* How many rows are worth sampling for a collection of so many; bounded. */
+uint32_t codebook_sample_rows(uint64_t collection_rows, uint32_t dim);
+uint32_t codebook_lists_for(uint64_t collection_rows);
+
+enum kith_err codebook_train(struct codebook **out, const struct codebook_training *training,
+                             struct kith_diag *diag);
+/* From codebook_bytes of another one, for a slice of this shape. Copies. */
+enum kith_err codebook_load(struct codebook **out, struct kith_bytes bytes,
+                            const struct slice_config *config, struct kith_diag *diag);
+struct kith_bytes codebook_bytes(const struct codebook *codebook); /* borrowed */
+void codebook_ref(const struct codebook *codebook);
+void codebook_unref(const struct codebook *codebook); /* NULL allowed */
+
+#endif

@@ -1,0 +1,112 @@
+/* The approximate index of a segment (IVF: inverted lists), and search in it.
+ *
+ * Rows of the segment lie in the order of their lists. Per row: a code (codebook.h), a correction,
+ * and a row of bytes to rank the best candidates again; the rows themselves rank the last few.
+ * Sections of the segment file, rows numbered as everywhere in it:
+ *
+ *   IVF_SECTION_CODEBOOK  codebook_bytes
+ *   IVF_SECTION_META      struct ivf_meta: shape, scales, and the calibration
+ *   IVF_SECTION_LISTS     u32[n_lists + 1]: rows of list c are [lists[c], lists[c + 1])
+ *   IVF_SECTION_CODES     PQ4: [(n_rows + 31) / 32][n_subs / 2][32]: a byte has the codes of two
+ *                         sub-quantizers (2p in the low four bits) of one row. A list may begin
+ *                         inside a block.
+ *   IVF_SECTION_TERMS     i16 a row, padded to blocks of 32, times meta.term_scale: added to the
+ *                         estimate
+ *   IVF_SECTION_ROWS8     a row of bytes each, stride meta.row8_bytes; INT8 and PQ4
+ *
+ * One layout serves every kernel. Threads: an ivf is immutable; one ivf_scratch per thread. */
+#ifndef IVF_H
+#define IVF_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "shard/index/codebook.h"
+#include "shard/index/topk.h"
+#include "shard/storage/segment.h"
+#include "shard/storage/segment_format.h"
+
+enum ivf_section {
+    IVF_SECTION_CODEBOOK = SEGMENT_INDEX_FIRST,
+    IVF_SECTION_META,
+    IVF_SECTION_LISTS,
+    IVF_SECTION_CODES,
+    IVF_SECTION_TERMS,
+    IVF_SECTION_ROWS8,
+};
+
+/* ---- effort ----------------------------------------------------------------------------------
+ * How hard a search looks. `reach`: after the first lists, every list whose squared distance from
+ * the query is at most reach times that of the k-th best hit so far is scanned. `margin`: how far
+ * below the k-th best an estimate may be, in standard errors, to be ranked again. The mapping from
+ * a recall target is measured when a segment is built and stored with it. */
+struct ivf_effort {
+    float reach;
+    float margin;
+    uint32_t first_lists;
+    uint32_t lists_max; /* 0: no limit */
+};
+
+#define IVF_TARGETS 12u
+struct ivf_target {
+    float recall;     /* reached on the calibration's queries, a lower confidence bound */
+    float rows_share; /* of the segment's rows, looked at on average: the planner's estimate */
+    struct ivf_effort effort;
+};
+
+struct ivf {
+    const struct codebook *codebook; /* counted */
+    uint32_t n_rows;
+    const void *rows; /* as stored */
+    enum kith_row_type row_type;
+    const uint32_t *lists;
+    const uint8_t *codes;
+    const int16_t *terms;
+    const uint8_t *rows8;
+    uint32_t row8_bytes;
+    float term_scale;
+    float error; /* standard deviation of estimate - true rank, for a query of length 1 */
+    uint32_t n_targets;
+    struct ivf_target targets[IVF_TARGETS]; /* recall ascending */
+};
+
+/* The effort for a recall target in (0, 1], over segments that share a codebook: the largest of
+ * theirs. A target above what was reached: every list, widest margin. */
+struct ivf_target ivf_target_for(const struct ivf *const *segments, uint32_t n, float recall);
+
+/* ---- search ------------------------------------------------------------------------------------
+ */
+
+/* One segment as a query sees it. All parts of a search have the same codebook. */
+struct ivf_part {
+    const struct ivf *index;
+    const uint64_t *allowed; /* bit r: row r may be found (live and matching); NULL: all */
+    bool (*name)(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq); /* flat_name_fn */
+    void *name_ctx;
+};
+
+struct ivf_query {
+    const float *vector; /* normalised under cosine */
+    struct topk *top;    /* k, threshold; may hold hits of other parts already */
+    /* What others know of the k-th best rank; read and raised while searching. NULL: alone. */
+    _Atomic float *floor;
+    struct ivf_effort effort;
+    bool (*stop)(void *ctx); /* deadline; asked now and then. NULL: never */
+    void *stop_ctx;
+};
+
+struct ivf_stats { /* added to */
+    uint64_t lists, rows, reranked, exact;
+};
+
+struct ivf_scratch;
+enum kith_err ivf_scratch_fit(struct ivf_scratch **scratch, const struct codebook *codebook,
+                              uint32_t k, struct kith_diag *diag);
+void ivf_scratch_free(struct ivf_scratch *scratch); /* NULL allowed */
+
+/* Searches the lists of all parts together, nearest list first. Ranks pushed to the top-k are exact
+ * and the same to the bit as flat_scan's. False: stopped. Allocates nothing. */
+bool ivf_search(const struct ivf_query *query, const struct ivf_part *parts, uint32_t n_parts,
+                struct ivf_scratch *scratch, struct ivf_stats *stats);
+
+#endif

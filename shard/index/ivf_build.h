@@ -1,0 +1,42 @@
+/* Building the index of a segment, and the hooks by which a store does (segment_index.h).
+ *
+ * One ivf_builder per collection of a node, shared by its slices. It holds the codebook new
+ * segments are built with, and knows all codebooks of open segments by hash, so that each is in
+ * memory once. Building: assignment of rows to centroids by matrix products, order by list, codes,
+ * bytes, then the calibration: some rows of the segment, held out of training, are queries whose
+ * exact answers are known.
+ *
+ * Owns: references to codebooks. Threads: any. */
+#ifndef IVF_BUILD_H
+#define IVF_BUILD_H
+
+#include "shard/index/ivf.h"
+#include "shard/storage/segment_index.h"
+
+struct ivf_builder;
+
+struct ivf_builder_options {
+    struct slice_config config; /* slice is ignored */
+    enum codebook_codes codes;
+    uint32_t min_rows; /* segments with fewer have no index; 0: IVF_MIN_ROWS */
+    uint32_t threads;  /* of one build, at least 1 */
+};
+
+#define IVF_MIN_ROWS 20000u /* below, scanning all rows costs less than ranking lists */
+
+enum kith_err ivf_builder_new(struct ivf_builder **out, const struct ivf_builder_options *options,
+                              struct kith_diag *diag);
+void ivf_builder_free(struct ivf_builder *builder); /* NULL allowed; no store uses it any more */
+const struct segment_index_hooks *ivf_builder_hooks(struct ivf_builder *builder);
+
+/* The codebook of segments written from now on; NULL: none, segments get no index. The newest
+ * generation wins: an older one is ignored. */
+void ivf_builder_set_codebook(struct ivf_builder *builder, const struct codebook *codebook);
+const struct codebook *ivf_builder_codebook(struct ivf_builder *builder); /* a reference, or NULL */
+
+/* How the rows written lately fit: mean residual energy over the codebook's own. 1: as trained;
+ * above IVF_DRIFT it is time for a new generation. */
+#define IVF_DRIFT 1.15f
+float ivf_builder_drift(struct ivf_builder *builder);
+
+#endif
