@@ -44,10 +44,27 @@ struct codebook {
     uint64_t trained_rows;   /* rows of the collection when it was trained */
     float residual_energy;   /* mean |x - centroid|^2 of rows not trained on; new rows far above it
                                 mean drift */
+    float lift;              /* dot: see below; else 0 */
     const float *centroids;  /* n_lists * dim */
-    const float *half_norms; /* |centroid|^2 / 2 */
+    const float *half_norms; /* |centroid|^2 / 2, under dot lifted; lists are ranked by
+                                <q,centroid> - half_norm. Padded with FLT_MAX to n_lists8 */
     const float *subs;       /* n_subs * sub_dim * 16: value j of the 16 code words at [s][j] */
+
+    /* Made from the above when a codebook is made, 64-byte aligned: the centroids as bytes, to rank
+     * the lists. Value j of centroid c at [c / 16][j / 4][c % 16][j % 4], zero-padded. */
+    const int8_t *centroids8;
+    const int32_t *sums8; /* sum of the bytes of each centroid */
+    float centroid_scale8;
+    uint32_t n_lists8; /* n_lists rounded up to 16 */
+
+    float scale8, offset8; /* manhattan: the common scale of row bytes; else 1 and 0 */
 };
+
+/* Under dot a large row is near many queries, whatever its direction. So rows get one more
+ * coordinate, sqrt(lift - |x|^2), and queries a 0 there (Bachrach et al.: Speeding up the Xbox
+ * recommender system using a Euclidean transformation for inner-product spaces, 2014): the largest
+ * inner product is then the smallest distance, lift + |q|^2 - 2 <q,x>, and that is the "k-th best
+ * distance" of ivf_effort. Centroids have the coordinate too; it is only needed to assign rows. */
 
 struct codebook_training {
     const struct slice_config *config;

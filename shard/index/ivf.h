@@ -5,13 +5,13 @@
  * Sections of the segment file, rows numbered as everywhere in it:
  *
  *   IVF_SECTION_CODEBOOK  codebook_bytes
- *   IVF_SECTION_META      struct ivf_meta: shape, scales, and the calibration
+ *   IVF_SECTION_META      struct ivf_meta: shape, scales, and the calibration (ivf_format.h, as are
+ *                         all details of the others)
  *   IVF_SECTION_LISTS     u32[n_lists + 1]: rows of list c are [lists[c], lists[c + 1])
  *   IVF_SECTION_CODES     PQ4: [(n_rows + 31) / 32][n_subs / 2][32]: a byte has the codes of two
- *                         sub-quantizers (2p in the low four bits) of one row. A list may begin
- *                         inside a block.
- *   IVF_SECTION_TERMS     i16 a row, padded to blocks of 32, times meta.term_scale: added to the
- *                         estimate
+ *                         sub-quantizers (2p in the low four bits) of one row, rows 0-15 in the
+ *                         even bytes. A list may begin inside a block.
+ *   IVF_SECTION_TERMS     PQ4: i16 a row, padded to blocks of 32, times meta.term_scale
  *   IVF_SECTION_ROWS8     a row of bytes each, stride meta.row8_bytes; INT8 and PQ4
  *
  * One layout serves every kernel. Threads: an ivf is immutable; one ivf_scratch per thread. */
@@ -58,6 +58,9 @@ struct ivf {
     const struct codebook *codebook; /* counted */
     uint32_t n_rows;
     const void *rows; /* as stored */
+    /* Not NULL: rows is not used, this gives row i. Only while a segment is being built. */
+    const void *(*row)(const void *ctx, uint32_t i);
+    const void *row_ctx;
     enum kith_row_type row_type;
     const uint32_t *lists;
     const uint8_t *codes;
@@ -65,7 +68,9 @@ struct ivf {
     const uint8_t *rows8;
     uint32_t row8_bytes;
     float term_scale;
-    float error; /* standard deviation of estimate - true rank, for a query of length 1 */
+    float error, error8;   /* standard deviation of what codes and bytes leave of a score, see
+                              ivf_format.h */
+    float residual_energy; /* mean |x - centroid|^2 */
     uint32_t n_targets;
     struct ivf_target targets[IVF_TARGETS]; /* recall ascending */
 };
