@@ -113,7 +113,7 @@ static void collect_dropped(void *ctx, const char *key, const struct kith_regist
     kith_registry_each(member->cfg.registry, prefix, collect_slice, member);
 }
 
-/* On an NNG thread. */
+/* On any thread. */
 static void on_drop_reply(void *ctx, enum kith_err err, struct kith_net_msg *reply)
 {
     struct member *member = ctx;

@@ -85,7 +85,7 @@ enum kith_err kith_net_listen(struct kith_net_server **out, const char *url,
     if (err != KITH_OK)
         return err;
     return starts_with(url, "tcp:") ? kith_net_tcp_listen(out, url, serve, ctx, diag)
-                                    : kith_net_req_listen(out, url, serve, ctx, diag);
+                                    : kith_net_inproc_listen(out, url, serve, ctx, diag);
 }
 
 const char *kith_net_server_url(const struct kith_net_server *server)
@@ -95,10 +95,12 @@ const char *kith_net_server_url(const struct kith_net_server *server)
 
 void kith_net_server_close(struct kith_net_server *server)
 {
-    if (server != NULL && server->tcp)
+    if (server == NULL)
+        return;
+    if (server->tcp)
         kith_net_tcp_server_close(server);
     else
-        kith_net_req_server_close(server);
+        kith_net_inproc_server_close(server);
 }
 
 void kith_net_reply(struct kith_net_call *call, struct kith_net_msg *reply)
@@ -106,7 +108,7 @@ void kith_net_reply(struct kith_net_call *call, struct kith_net_msg *reply)
     if (call->tcp)
         kith_net_tcp_reply(call, reply);
     else
-        kith_net_req_reply(call, reply);
+        kith_net_inproc_reply(call, reply);
 }
 
 enum kith_err kith_net_dial(struct kith_net_peer **out, const char *url, struct kith_diag *diag)
@@ -115,21 +117,23 @@ enum kith_err kith_net_dial(struct kith_net_peer **out, const char *url, struct 
     if (err != KITH_OK)
         return err;
     return starts_with(url, "tcp:") ? kith_net_tcp_dial(out, url, diag)
-                                    : kith_net_req_dial(out, url, diag);
+                                    : kith_net_inproc_dial(out, url, diag);
 }
 
 void kith_net_peer_close(struct kith_net_peer *peer)
 {
-    if (peer != NULL && peer->tcp)
+    if (peer == NULL)
+        return;
+    if (peer->tcp)
         kith_net_tcp_peer_close(peer);
     else
-        kith_net_req_peer_close(peer);
+        kith_net_inproc_peer_close(peer);
 }
 
 bool kith_net_peer_up(const struct kith_net_peer *peer)
 {
     struct kith_net_peer *own = (struct kith_net_peer *)peer; /* its lock, nothing else, changes */
-    return peer->tcp ? kith_net_tcp_peer_up(own) : kith_net_req_peer_up(own);
+    return peer->tcp ? kith_net_tcp_peer_up(own) : kith_net_inproc_peer_up(own);
 }
 
 enum kith_err kith_net_ask(struct kith_net_peer *peer, struct kith_net_msg *request,
@@ -137,7 +141,7 @@ enum kith_err kith_net_ask(struct kith_net_peer *peer, struct kith_net_msg *requ
 {
     kith_assert(request != NULL && done != NULL);
     return peer->tcp ? kith_net_tcp_ask(peer, request, timeout_ms, done, ctx)
-                     : kith_net_req_ask(peer, request, timeout_ms, done, ctx);
+                     : kith_net_inproc_ask(peer, request, timeout_ms, done, ctx);
 }
 
 #if defined(__SANITIZE_ADDRESS__)

@@ -1,12 +1,12 @@
-/* Messages between nodes, the home of NNG: its REQ/REP for inproc, its streams for tcp
- * (docs/decisions/tcp-over-streams.md).
+/* Messages between nodes: tcp over streams of NNG, whose home this is
+ * (docs/decisions/tcp-over-streams.md), and inproc as calls (docs/decisions/inproc-is-a-call.md).
  *
  * A message is one frame (proto/kith_frame.h). URLs: tcp://host:port, inproc://name.
  * No message above KITH_FRAME_BODY_MAX and a frame's header is received: its length is looked at
  * before memory is taken for it.
- * Threads: callbacks run on NNG's threads: they may hand the message on,
- * and nothing else (no blocking, no closing). Messages: struct kith_net_msg is owned by one party
- * at a time; send takes it on success only. */
+ * Threads: callbacks run on NNG's threads and on those that ask and reply: they may hand the
+ * message on, and nothing else (no blocking, no closing). Messages: struct kith_net_msg is owned by
+ * one party at a time; send takes it on success only. */
 #ifndef KITH_NET_H
 #define KITH_NET_H
 
@@ -31,8 +31,8 @@ int kith_net_msg_sink(void *msg, const char *data, size_t len);
 struct kith_net_server;
 struct kith_net_call; /* one request in hand */
 
-/* Called on an NNG thread with a request; call and message stay valid until kith_net_reply, which
- * may come from any thread. */
+/* Called with a request, on an NNG thread, the asker's own (inproc) or another; call and message
+ * stay valid until kith_net_reply, which may come from any thread. */
 typedef void (*kith_net_serve_fn)(void *ctx, struct kith_net_call *call,
                                   struct kith_net_msg *request);
 
@@ -58,10 +58,9 @@ void kith_net_peer_close(struct kith_net_peer *peer); /* outstanding requests en
                                                          KITH_CANCELLED first; NULL allowed */
 bool kith_net_peer_up(const struct kith_net_peer *peer);
 
-/* Exactly one callback per request, on an NNG thread: KITH_OK with a reply that the callee now
- * owns; or KITH_TIMEOUT; KITH_UNAVAILABLE at once when the connection breaks, or when none came up
- * within KITH_RPC_CONNECT_GRACE_MS. The library's own resending is off: a request is sent at most
- * once. */
+/* Exactly one callback per request, on any thread, be it this one before the return: KITH_OK with a
+ * reply that the callee now owns; or KITH_TIMEOUT; KITH_UNAVAILABLE at once when the connection
+ * breaks, or when none came up within KITH_RPC_CONNECT_GRACE_MS. A request is sent at most once. */
 typedef void (*kith_net_done_fn)(void *ctx, enum kith_err err, struct kith_net_msg *reply);
 enum kith_err kith_net_ask(struct kith_net_peer *peer, struct kith_net_msg *request,
                            uint32_t timeout_ms, kith_net_done_fn done, void *ctx);

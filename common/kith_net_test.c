@@ -367,6 +367,19 @@ static void *answer_all(void *arg)
     return NULL;
 }
 
+/* Answers what is kept once so many others were refused. */
+struct refused {
+    struct answers *answers;
+    unsigned n;
+    struct late *late;
+};
+static void *answer_when_refused(void *arg)
+{
+    struct refused *refused = arg;
+    wait_for(refused->answers, refused->n);
+    return answer_all(refused->late);
+}
+
 /* Both sides closed with everything in flight; one callback per request, whatever it says. */
 static void test_net_closes_while_busy(void **state)
 {
@@ -438,6 +451,74 @@ static void test_net_bounds_what_is_in_hand(void **state)
     }
 }
 
+/* Askers on several threads, requests that are served by the asker and such as are handed over,
+ * and a server that answers both at once and later. */
+struct asker {
+    struct kith_net_peer *peer;
+    struct question *questions;
+    struct answers *answers;
+    unsigned first, n;
+};
+static void *ask_all(void *arg)
+{
+    struct asker *asker = arg;
+    for (unsigned i = asker->first; i < asker->first + asker->n; i++)
+        ask(asker->peer, &asker->questions[i], asker->answers, i, i % 7 == 0 ? 100000 : 64, 30000);
+    return NULL;
+}
+
+struct kept {
+    struct kith_net_call *call;
+    struct kith_net_msg *request;
+};
+static void *answer_kept(void *arg)
+{
+    struct kept kept = *(struct kept *)arg;
+    kith_free(arg); /* before the test can end and count what is live */
+    serve_invert(NULL, kept.call, kept.request);
+    return NULL;
+}
+static void serve_some_later(void *ctx, struct kith_net_call *call, struct kith_net_msg *request)
+{
+    (void)ctx;
+    unsigned number;
+    memcpy(&number, kith_net_msg_data(request), sizeof number);
+    if (number % 16 != 0) {
+        serve_invert(NULL, call, request);
+        return;
+    }
+    struct kept *kept = kith_xalloc(sizeof *kept);
+    kept->call = call;
+    kept->request = request;
+    pthread_t thread;
+    kith_assert(pthread_create(&thread, NULL, answer_kept, kept) == 0);
+    kith_assert(pthread_detach(thread) == 0);
+}
+
+static void test_net_inproc_mixes_sizes(void **state)
+{
+    (void)state;
+    enum { ASKERS = 3, EACH = 500 };
+    static struct question questions[ASKERS * EACH];
+    struct kith_net_server *server = NULL;
+    struct answers answers = ANSWERS_INIT;
+    assert_int_equal(kith_net_listen(&server, urls[1], serve_some_later, NULL, NULL), KITH_OK);
+    struct kith_net_peer *peer = dial(urls[1]);
+    struct asker askers[ASKERS];
+    pthread_t threads[ASKERS];
+    for (unsigned i = 0; i < ASKERS; i++) {
+        askers[i] = (struct asker){peer, questions, &answers, i * EACH, EACH};
+        assert_int_equal(pthread_create(&threads[i], NULL, ask_all, &askers[i]), 0);
+    }
+    for (unsigned i = 0; i < ASKERS; i++)
+        pthread_join(threads[i], NULL);
+    wait_for(&answers, ASKERS * EACH);
+    assert_int_equal(answers.by_err[KITH_OK], ASKERS * EACH);
+    assert_int_equal(answers.wrong, 0);
+    kith_net_peer_close(peer);
+    kith_net_server_close(server);
+}
+
 static long resident_kib(void)
 {
     long pages = 0, resident = 0;
@@ -497,17 +578,59 @@ static void test_net_refuses_length_bombs(void **state)
 static void test_net_refuses_a_taken_address(void **state)
 {
     (void)state;
-    struct kith_net_server *server = NULL, *second = NULL;
-    assert_int_equal(kith_net_listen(&server, urls[0], serve_invert, NULL, NULL), KITH_OK);
-    struct kith_diag diag = {0};
-    assert_int_equal(
-        kith_net_listen(&second, kith_net_server_url(server), serve_invert, NULL, &diag),
-        KITH_UNAVAILABLE);
-    assert_non_null(strstr(diag.text, kith_net_server_url(server)));
-    assert_null(second);
-    kith_net_server_close(server);
+    for (size_t u = 0; u < 2; u++) {
+        struct kith_net_server *server = NULL, *second = NULL;
+        assert_int_equal(kith_net_listen(&server, urls[u], serve_invert, NULL, NULL), KITH_OK);
+        struct kith_diag diag = {0};
+        assert_int_equal(
+            kith_net_listen(&second, kith_net_server_url(server), serve_invert, NULL, &diag),
+            KITH_UNAVAILABLE);
+        assert_non_null(strstr(diag.text, kith_net_server_url(server)));
+        assert_null(second);
+        kith_net_server_close(server);
+    }
     kith_net_server_close(NULL);
     kith_net_peer_close(NULL);
+}
+
+/* What a server that goes has not taken in hand ends at once, the rest with its reply. */
+static void test_net_inproc_server_goes(void **state)
+{
+    (void)state;
+    enum { ASKED = KITH_NET_CONTEXTS + 50 };
+    static struct question q[ASKED + 2];
+    struct keeper keeper = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+    struct kith_net_server *server = NULL;
+    struct answers answers = ANSWERS_INIT;
+    assert_int_equal(kith_net_listen(&server, urls[1], serve_keep, &keeper, NULL), KITH_OK);
+    struct kith_net_peer *peer = dial(urls[1]);
+    for (unsigned i = 0; i < ASKED; i++)
+        ask(peer, &q[i], &answers, i, 8, 30000);
+    keeper_wait(&keeper, KITH_NET_CONTEXTS);
+    struct late late = {.keeper = &keeper, .n = KITH_NET_CONTEXTS};
+    pthread_t thread;
+    assert_int_equal(
+        pthread_create(
+            &thread, NULL, answer_when_refused,
+            &(struct refused){.answers = &answers, .n = ASKED - KITH_NET_CONTEXTS, .late = &late}),
+        0);
+    kith_net_server_close(server);
+    pthread_join(thread, NULL);
+    assert_int_equal(answers.by_err[KITH_OK], KITH_NET_CONTEXTS);
+    assert_int_equal(answers.by_err[KITH_UNAVAILABLE], ASKED - KITH_NET_CONTEXTS);
+    assert_int_equal(answers.wrong, 0);
+
+    /* Nobody listens: a request waits for somebody who does, and no longer than the grace. */
+    assert_false(kith_net_peer_up(peer));
+    ask(peer, &q[ASKED], &answers, 1, 8, 30000);
+    wait_for(&answers, ASKED + 1);
+    assert_int_equal(answers.by_err[KITH_UNAVAILABLE], ASKED - KITH_NET_CONTEXTS + 1);
+    assert_int_equal(kith_net_listen(&server, urls[1], serve_invert, NULL, NULL), KITH_OK);
+    ask(peer, &q[ASKED + 1], &answers, 2, 8, 30000);
+    wait_for(&answers, ASKED + 2);
+    assert_int_equal(answers.by_err[KITH_OK], KITH_NET_CONTEXTS + 1);
+    kith_net_peer_close(peer);
+    kith_net_server_close(server);
 }
 
 static void test_net_survives_each_oom(void **state)
@@ -518,6 +641,7 @@ static void test_net_survives_each_oom(void **state)
     struct kith_net_peer *peer = NULL;
     kith_mem_fail_after(0);
     assert_int_equal(kith_net_listen(&server, urls[0], serve_invert, NULL, NULL), KITH_NOMEM);
+    assert_int_equal(kith_net_listen(&server, urls[1], serve_invert, NULL, NULL), KITH_NOMEM);
     assert_int_equal(kith_net_dial(&peer, urls[1], NULL), KITH_NOMEM);
     kith_mem_fail_after(-1);
     assert_int_equal(kith_net_dial(&peer, urls[1], NULL), KITH_OK);
@@ -544,6 +668,8 @@ int main(void)
         cmocka_unit_test(test_net_bounds_what_is_in_hand),
         cmocka_unit_test(test_net_refuses_length_bombs),
         cmocka_unit_test(test_net_refuses_a_taken_address),
+        cmocka_unit_test(test_net_inproc_server_goes),
+        cmocka_unit_test(test_net_inproc_mixes_sizes),
         cmocka_unit_test(test_net_survives_each_oom),
         cmocka_unit_test(test_net_closes_while_busy),
     };

@@ -1,5 +1,5 @@
 /* For tests: a node that keeps points in memory, answers the messages of the read and write path,
- * and can be told to misbehave. Threads: NNG's; one lock. */
+ * and can be told to misbehave. Threads: any; one lock. */
 #ifndef FAKE_SHARD_H
 #define FAKE_SHARD_H
 

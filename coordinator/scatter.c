@@ -1,5 +1,5 @@
 /* All messages of a round are written before the first is sent, so a round that does not fit in
- * memory or in a frame has had no effect. Each ask then gets exactly one callback, on an NNG
+ * memory or in a frame has had no effect. Each ask then gets exactly one callback, on any
  * thread, which does nothing but post the ask's letter; asks that cannot even be sent post it
  * themselves, so the end of a round is always reached the same way and never from inside
  * scatter_begin.
@@ -112,7 +112,7 @@ static void on_letter(void *ctx)
         scatter->done(ask->req);
 }
 
-/* On an NNG thread. */
+/* On any thread. */
 static void on_answer(void *ctx, enum kith_err err, struct kith_net_msg *reply)
 {
     struct scatter_ask *ask = ctx;

@@ -7,7 +7,7 @@
  *
  * Owns:    the replies, until scatter_fini: records borrow from them.
  * Borrows: the request's arena, its collection and so its nodes.
- * Threads: loop; NNG's threads only post the ask's letter.
+ * Threads: loop; whoever replies only posts the ask's letter.
  * Errors:  begin fails with KITH_NOMEM before anything is sent. A node that cannot be reached is
  *          not an error of begin: its slices fail.
  * Limits:  KITH_SLICES_PER_COLLECTION_MAX asks. */
@@ -46,7 +46,7 @@ struct scatter_ask {
     const struct scatter_round *round;
     struct topology_node *node; /* NULL: nobody holds these slices */
     struct kith_msg_scope scope;
-    /* Written by NNG's thread before the letter is posted, read by the loop after */
+    /* Written by who replies before the letter is posted, read by the loop after */
     struct kith_net_msg *reply;
     enum kith_err err;
     struct kith_loop *loop;

@@ -355,7 +355,7 @@ static void opening_free(struct opening *opening)
     kith_free(opening);
 }
 
-/* On an NNG thread. */
+/* On any thread. */
 static void on_open_reply(void *ctx, enum kith_err err, struct kith_net_msg *reply)
 {
     struct opening *opening = ctx;

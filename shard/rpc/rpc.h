@@ -1,9 +1,10 @@
 /* Requests of other nodes: checked, dispatched, answered.
  *
- * A frame arrives on a thread of NNG, is checked, and goes where its message belongs: searches and
- * reads to the worker pool (KITH_BUSY when its queue is full), slices coming and going to the admin
- * worker, writes straight to the slice's store, which calls back when they are durable. What is
- * late when its turn comes is dropped with KITH_TIMEOUT: nobody waits for it any more.
+ * A frame arrives on a thread of NNG or of its asker, is checked, and goes where its message
+ * belongs: searches and reads to the worker pool (KITH_BUSY when its queue is full), slices coming
+ * and going to the admin worker, writes straight to the slice's store, which calls back when they
+ * are durable. What is late when its turn comes is dropped with KITH_TIMEOUT: nobody waits for it
+ * any more.
  *
  * Owns: a call, from the frame's arrival to its reply. Borrows: everything in struct rpc_env, which
  * outlives the calls (the listener is closed first, and closing waits for them).
