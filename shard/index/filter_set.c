@@ -19,11 +19,13 @@
  * Lost: evaluating everything by payload below some number of survivors. A leaf costs microseconds
  * anyway, a payload block tens of them. */
 
+#include "common/kith_clock.h"
 #include "common/kith_mem.h"
 #include "shard/index/filter_doc.h"
 #include "shard/storage/field_path.h"
 
 #define SORT_LISTS_ABOVE 8u  /* shorter lists are as fast unsorted */
+#define LOOKS_AT_ONCE    16u /* payloads between two looks at the clock */
 #define LOOK_UP_IDS_MAX  64u /* more ids than this: cheaper to walk a block than to look up each */
 
 struct work {
@@ -36,6 +38,8 @@ struct work {
     const struct columns *columns;
     struct filter_lists *lists; /* made when the first payload is looked at */
     struct segment_cache cache; /* the payload block at hand: rows are visited in order */
+    uint64_t deadline_ms;
+    uint32_t looked; /* payloads */
     struct kith_diag *diag;
 };
 
@@ -58,6 +62,16 @@ static enum kith_err copy_set(const struct work *work, const struct bitmap *from
 }
 
 /* ---- payload by payload -------------------------------------------------------------------- */
+
+/* Asked before each payload; a payload may be a megabyte, a look at the clock is nothing beside 16
+ * small ones. */
+static enum kith_err in_time(struct work *work)
+{
+    if (work->deadline_ms == 0 || work->looked++ % LOOKS_AT_ONCE != 0 ||
+        kith_now_ms() < work->deadline_ms)
+        return KITH_OK;
+    return kith_fail(work->diag, KITH_TIMEOUT, "the filter took longer than its deadline");
+}
 
 static enum kith_err make_lists(struct work *work)
 {
@@ -92,7 +106,9 @@ static enum kith_err walk(struct work *work, uint32_t node, const struct bitmap 
         for (size_t i = 0; err == KITH_OK && i < n; i++) {
             const struct kith_id *id;
             struct kith_bytes payload = {0};
-            err = look(work, rows[i], &id, &payload);
+            err = in_time(work);
+            if (err == KITH_OK)
+                err = look(work, rows[i], &id, &payload);
             if (err == KITH_OK && filter_doc_node(work->filter, work->lists, node, id, payload))
                 bitmap_add(into, rows[i]);
         }
@@ -593,11 +609,13 @@ static enum kith_err eval(struct work *work, uint32_t at, const struct bitmap *w
 }
 
 enum kith_err filter_segment(const struct kith_filter *filter, const struct view *view,
-                             uint32_t segment_index, struct bitmap **out, struct kith_diag *diag)
+                             uint32_t segment_index, uint64_t deadline_ms, struct bitmap **out,
+                             struct kith_diag *diag)
 {
     kith_assert(segment_index < view->n_segments);
     const struct view_segment *part = &view->segments[segment_index];
-    struct work work = {.filter = filter, .segment = part->segment, .diag = diag};
+    struct work work = {
+        .filter = filter, .segment = part->segment, .deadline_ms = deadline_ms, .diag = diag};
     struct bitmap *live = NULL;
     struct bitmap *set = NULL;
     enum kith_err err = new_set(&work, &live);
@@ -629,7 +647,8 @@ static enum kith_err walk_head(struct work *work, uint32_t first, uint32_t end, 
     enum kith_err err = first < end ? make_lists(work) : KITH_OK;
     for (uint32_t row = first; err == KITH_OK && row < end; row++) {
         struct head_row found;
-        if (head_row_at(work->head->head, row, work->seq, &found) &&
+        err = in_time(work);
+        if (err == KITH_OK && head_row_at(work->head->head, row, work->seq, &found) &&
             filter_doc(work->filter, work->lists, found.id, found.payload))
             bitmap_add(into, row);
     }
@@ -671,12 +690,17 @@ static enum kith_err eval_block(struct work *work, struct bitmap *into)
 }
 
 enum kith_err filter_head(const struct kith_filter *filter, const struct view *view,
-                          uint32_t head_index, struct bitmap **out, struct kith_diag *diag)
+                          uint32_t head_index, uint64_t deadline_ms, struct bitmap **out,
+                          struct kith_diag *diag)
 {
     kith_assert(head_index < view->n_heads);
     const struct view_head *part = &view->heads[head_index];
-    struct work work = {
-        .filter = filter, .head = part, .seq = view->seq, .n_rows = HEAD_BLOCK_ROWS, .diag = diag};
+    struct work work = {.filter = filter,
+                        .head = part,
+                        .seq = view->seq,
+                        .n_rows = HEAD_BLOCK_ROWS,
+                        .deadline_ms = deadline_ms,
+                        .diag = diag};
     struct bitmap *set = NULL;
     uint32_t whole = part->rows / HEAD_BLOCK_ROWS;
     enum kith_err err = new_set(&work, &set);

@@ -4,7 +4,8 @@
  * very long strings, some "except"), they narrow the rows down and shard/index/filter_doc.h decides
  * each of those left. The count of the bitmap is exact.
  * Owns: the bitmap is the caller's (bitmap_free). Borrows: view and filter for the call. Threads:
- * any. Errors: KITH_NOMEM, or what reading a payload gives (KITH_CORRUPT); *out untouched then. */
+ * any. Errors: KITH_NOMEM; KITH_TIMEOUT when payloads are still being read at the deadline; what
+ * reading a payload gives (KITH_CORRUPT); *out untouched then. */
 #ifndef FILTER_SET_H
 #define FILTER_SET_H
 
@@ -12,10 +13,12 @@
 #include "shard/storage/bitmap.h"
 #include "shard/storage/view.h"
 
-/* n_nodes == 0: every live row. */
+/* n_nodes == 0: every live row. deadline_ms: by kith_now_ms; 0: none. */
 enum kith_err filter_segment(const struct kith_filter *filter, const struct view *view,
-                             uint32_t segment_index, struct bitmap **out, struct kith_diag *diag);
+                             uint32_t segment_index, uint64_t deadline_ms, struct bitmap **out,
+                             struct kith_diag *diag);
 enum kith_err filter_head(const struct kith_filter *filter, const struct view *view,
-                          uint32_t head_index, struct bitmap **out, struct kith_diag *diag);
+                          uint32_t head_index, uint64_t deadline_ms, struct bitmap **out,
+                          struct kith_diag *diag);
 
 #endif

@@ -189,8 +189,8 @@ static void check_agreement(struct fixture *f, const struct kith_filter *filter)
 {
     struct bitmap *set = NULL;
     struct bitmap *head = NULL;
-    assert_int_equal(filter_segment(filter, &f->view, 0, &set, NULL), KITH_OK);
-    assert_int_equal(filter_head(filter, &f->view, 0, &head, NULL), KITH_OK);
+    assert_int_equal(filter_segment(filter, &f->view, 0, 0, &set, NULL), KITH_OK);
+    assert_int_equal(filter_head(filter, &f->view, 0, 0, &head, NULL), KITH_OK);
     for (uint32_t row = 0; row < ROWS; row++) {
         bool live = f->part.deleted == NULL || !bitmap_contains(f->part.deleted, row);
         bool match = filter_doc(filter, NULL, &f->segment.ids[row],
@@ -263,11 +263,33 @@ static void test_filter_set_reads_no_payload_it_can_avoid(void **state)
             kith_filter_parse(&filter, testing_pack(&buf, free_of_payloads[i]), "filter", NULL),
             KITH_OK);
         payloads_read = 0;
-        assert_int_equal(filter_segment(&filter, &f.view, 0, &set, NULL), KITH_OK);
+        assert_int_equal(filter_segment(&filter, &f.view, 0, 0, &set, NULL), KITH_OK);
         if (payloads_read != 0)
             fail_msg("%s read %ld payloads", free_of_payloads[i], payloads_read);
         bitmap_free(set);
     }
+    fixture_close(&f);
+    kith_buf_fini(&buf);
+}
+
+static void test_filter_set_gives_up_at_its_deadline(void **state)
+{
+    (void)state;
+    static struct fixture f;
+    struct kith_buf buf = {0};
+    struct kith_filter filter;
+    struct bitmap *set = NULL;
+    fixture_open(&f, 1);
+    assert_int_equal(
+        kith_filter_parse(&filter,
+                          testing_pack(&buf, "{'must': [{'key': 'a[2]', 'match': {'value': 1}}]}"),
+                          "filter", NULL),
+        KITH_OK);
+    payloads_read = 0;
+    assert_int_equal(filter_segment(&filter, &f.view, 0, 1, &set, NULL), KITH_TIMEOUT);
+    assert_int_equal(filter_head(&filter, &f.view, 0, 1, &set, NULL), KITH_TIMEOUT);
+    assert_int_equal(payloads_read, 0);
+    assert_null(set);
     fixture_close(&f);
     kith_buf_fini(&buf);
 }
@@ -290,9 +312,9 @@ static void test_filter_set_survives_each_oom(void **state)
             struct bitmap *set = NULL;
             struct bitmap *head = NULL;
             kith_mem_fail_after(n);
-            enum kith_err err = filter_segment(&filter, &f.view, 0, &set, NULL);
+            enum kith_err err = filter_segment(&filter, &f.view, 0, 0, &set, NULL);
             if (err == KITH_OK)
-                err = filter_head(&filter, &f.view, 0, &head, NULL);
+                err = filter_head(&filter, &f.view, 0, 0, &head, NULL);
             kith_mem_fail_after(-1);
             assert_true(err == KITH_OK || err == KITH_NOMEM);
             done = err == KITH_OK;
@@ -312,6 +334,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_filter_set_agrees_with_payloads),
         cmocka_unit_test(test_filter_set_reads_no_payload_it_can_avoid),
+        cmocka_unit_test(test_filter_set_gives_up_at_its_deadline),
         cmocka_unit_test(test_filter_set_survives_each_oom),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,10 +4,8 @@
 #ifndef COUNT_H
 #define COUNT_H
 
-#include "proto/kith_filter.h"
-#include "shard/storage/view.h"
+#include "shard/query/parts.h"
 
-enum kith_err count_run(struct view *const *views, uint32_t n_views,
-                        const struct kith_filter *filter, uint64_t *out, struct kith_diag *diag);
+enum kith_err count_run(const struct parts_scope *scope, uint64_t *out, struct kith_diag *diag);
 
 #endif

@@ -300,7 +300,7 @@ static enum kith_err count_head(struct tally *tally, const struct parts_spot *pa
 }
 
 static enum kith_err count_part(struct tally *tally, const struct parts_spot *part,
-                                const struct kith_filter *filter)
+                                const struct parts_scope *scope)
 {
     const struct segment *segment = parts_segment(part->view, part->part);
     const struct column *column;
@@ -308,7 +308,7 @@ static enum kith_err count_part(struct tally *tally, const struct parts_spot *pa
     if (segment != NULL &&
         parts_column(segment_columns(segment), tally->path, &column) == COLUMN_ABSENT)
         return KITH_OK;
-    enum kith_err err = parts_match(filter, part->view, part->part, &set, tally->diag);
+    enum kith_err err = parts_match(scope, part->view, part->part, &set, tally->diag);
     if (err == KITH_OK)
         err = segment != NULL ? count_rows(tally, part, segment_columns(segment), set)
                               : count_head(tally, part, set);
@@ -376,15 +376,14 @@ static enum kith_err make_hits(struct tally *tally, struct facet *out)
     return KITH_OK;
 }
 
-enum kith_err facet_run(struct facet *out, struct view *const *views, uint32_t n_views,
-                        struct kith_bytes key, const struct kith_filter *filter,
+enum kith_err facet_run(struct facet *out, const struct parts_scope *scope, struct kith_bytes key,
                         struct kith_diag *diag)
 {
     struct tally tally = {.path = key, .diag = diag};
     enum kith_err err = KITH_OK;
-    for (uint32_t v = 0; v < n_views; v++)
-        for (uint32_t part = 0; err == KITH_OK && part < parts_count(views[v]); part++)
-            err = count_part(&tally, &(struct parts_spot){views[v], part, 0}, filter);
+    for (uint32_t v = 0; v < scope->n_views; v++)
+        for (uint32_t part = 0; err == KITH_OK && part < parts_count(scope->views[v]); part++)
+            err = count_part(&tally, &(struct parts_spot){scope->views[v], part, 0}, scope);
     if (err == KITH_OK)
         err = make_hits(&tally, out);
     kith_buf_fini(&tally.memory);

@@ -10,8 +10,7 @@
 #define FACET_H
 
 #include "common/kith_buf.h"
-#include "proto/kith_filter.h"
-#include "shard/storage/view.h"
+#include "shard/query/parts.h"
 
 struct facet_hit {
     struct kith_bytes value; /* one msgpack scalar, in facet.memory */
@@ -25,8 +24,7 @@ struct facet {
 };
 
 /* *out must be zeroed. */
-enum kith_err facet_run(struct facet *out, struct view *const *views, uint32_t n_views,
-                        struct kith_bytes key, const struct kith_filter *filter,
+enum kith_err facet_run(struct facet *out, const struct parts_scope *scope, struct kith_bytes key,
                         struct kith_diag *diag);
 void facet_fini(struct facet *facet);
 

@@ -23,7 +23,7 @@ static void test_count_is_exact(void **state)
         assert_int_equal(kith_filter_parse(&filter, testing_bytes(&buf), "filter", NULL), KITH_OK);
         for (uint32_t i = 0; i < NODE_POINTS; i++)
             want += node_matches(&node.points[i], &filter);
-        assert_int_equal(count_run(node.views, NODE_SLICES, &filter, &got, NULL), KITH_OK);
+        assert_int_equal(count_run(SCOPE(&node, &filter), &got, NULL), KITH_OK);
         assert_int_equal(got, want);
     }
     kith_buf_fini(&buf);
@@ -125,7 +125,7 @@ static void test_facet_counts_each_value(void **state)
             if (node_matches(&node.points[i], &filter))
                 (void)field_path_visit(testing_bytes(&node.points[i].payload), path, collect,
                                        &values);
-        assert_int_equal(facet_run(&facet, node.views, NODE_SLICES, path, &filter, NULL), KITH_OK);
+        assert_int_equal(facet_run(&facet, SCOPE(&node, &filter), path, NULL), KITH_OK);
         assert_int_equal(facet.n, values.n);
         for (uint32_t i = 0; i < facet.n; i++) {
             assert_int_equal(facet.hits[i].count, points_with(path, facet.hits[i].value, &filter));
@@ -149,8 +149,7 @@ static void test_facet_survives_each_oom(void **state)
         struct facet facet = {0};
         struct info info = {0};
         kith_mem_fail_after(n);
-        enum kith_err err =
-            facet_run(&facet, node.views, NODE_SLICES, node_text("t"), &filter, NULL);
+        enum kith_err err = facet_run(&facet, SCOPE(&node, &filter), node_text("t"), NULL);
         if (err == KITH_OK)
             err = info_run(&info, node.views, NODE_SLICES, NULL);
         kith_mem_fail_after(-1);
@@ -230,7 +229,7 @@ static void test_select_deletes_by_filter(void **state)
     assert_true(want > 10);
     assert_int_equal(affected, want);
     node_refresh(&node);
-    assert_int_equal(count_run(node.views, NODE_SLICES, &filter, &left, NULL), KITH_OK);
+    assert_int_equal(count_run(SCOPE(&node, &filter), &left, NULL), KITH_OK);
     assert_int_equal(left, 0);
     test_count_is_exact(state);
     kith_buf_fini(&bytes);

@@ -30,12 +30,12 @@ uint32_t parts_of_place(const struct view *view, const struct view_place *place)
     return place->in_head ? view->n_segments + place->part : place->part;
 }
 
-enum kith_err parts_match(const struct kith_filter *filter, const struct view *view, uint32_t part,
+enum kith_err parts_match(const struct parts_scope *scope, const struct view *view, uint32_t part,
                           struct bitmap **out, struct kith_diag *diag)
 {
     if (part < view->n_segments)
-        return filter_segment(filter, view, part, out, diag);
-    return filter_head(filter, view, part - view->n_segments, out, diag);
+        return filter_segment(scope->filter, view, part, scope->deadline_ms, out, diag);
+    return filter_head(scope->filter, view, part - view->n_segments, scope->deadline_ms, out, diag);
 }
 
 static bool head_at(const struct parts_spot *spot, struct head_row *out)

@@ -10,6 +10,14 @@
 #include "shard/storage/bitmap.h"
 #include "shard/storage/view.h"
 
+/* What an operation is about: the points of some views that match a filter. */
+struct parts_scope {
+    struct view *const *views;
+    uint32_t n_views;
+    const struct kith_filter *filter; /* n_nodes == 0: every live point */
+    uint64_t deadline_ms;             /* by kith_now_ms; 0: none */
+};
+
 /* Part i of a view: i < n_segments is a segment, the rest are heads. */
 struct parts_spot {
     const struct view *view;
@@ -25,7 +33,7 @@ enum column_find_result parts_column(const struct columns *columns, struct kith_
                                      const struct column **out);
 uint32_t parts_of_place(const struct view *view, const struct view_place *place);
 /* The live rows of one part that match; the caller frees *out. */
-enum kith_err parts_match(const struct kith_filter *filter, const struct view *view, uint32_t part,
+enum kith_err parts_match(const struct parts_scope *scope, const struct view *view, uint32_t part,
                           struct bitmap **out, struct kith_diag *diag);
 
 struct parts_row {

@@ -13,6 +13,7 @@
 #include "proto/kith_ops.h"
 #include "shard/index/filter_doc.h"
 #include "shard/index/filter_testing.h"
+#include "shard/query/parts.h"
 #include "shard/query/select.h"
 #include "shard/storage/io_fake.h"
 #include "shard/storage/store.h"
@@ -225,6 +226,10 @@ static inline void node_filter(struct kith_filter *filter, struct kith_buf *buf)
     }
     assert_int_equal(kith_filter_parse(filter, testing_bytes(buf), "filter", NULL), KITH_OK);
 }
+
+#define SCOPE(node_, filter_)                                                                      \
+    (&(const struct parts_scope){                                                                  \
+        .views = (node_)->views, .n_views = NODE_SLICES, .filter = (filter_)})
 
 static inline struct kith_bytes node_text(const char *text)
 {

@@ -29,7 +29,7 @@ struct pick {
 
 struct page {
     const struct kith_msg_scroll *msg;
-    const struct kith_filter *filter;
+    const struct parts_scope *scope;
     bool by_field;
     struct order_spec spec;
     struct pick *picks; /* a heap: the root comes last in the page */
@@ -198,7 +198,7 @@ static enum kith_err page_part(struct page *page, const struct parts_spot *part)
     const struct segment *segment = parts_segment(part->view, part->part);
     const struct column *column;
     struct bitmap *set = NULL;
-    enum kith_err err = parts_match(page->filter, part->view, part->part, &set, page->diag);
+    enum kith_err err = parts_match(page->scope, part->view, part->part, &set, page->diag);
     if (err != KITH_OK)
         return err;
     if (!page->by_field) {
@@ -248,11 +248,10 @@ static enum kith_err write_page(struct page *page, struct records *out)
     return err;
 }
 
-enum kith_err scroll_run(struct records *out, struct view *const *views, uint32_t n_views,
-                         const struct kith_msg_scroll *msg, const struct kith_filter *filter,
-                         struct kith_diag *diag)
+enum kith_err scroll_run(struct records *out, const struct parts_scope *scope,
+                         const struct kith_msg_scroll *msg, struct kith_diag *diag)
 {
-    struct page page = {.msg = msg, .filter = filter, .limit = msg->limit, .diag = diag};
+    struct page page = {.msg = msg, .scope = scope, .limit = msg->limit, .diag = diag};
     enum kith_err err = KITH_OK;
     page.by_field = msg->order_key.len > 0;
     page.spec = (struct order_spec){.path = msg->order_key, .descending = msg->descending};
@@ -262,9 +261,9 @@ enum kith_err scroll_run(struct records *out, struct view *const *views, uint32_
     if (page.spec.has_start && !order_parse(msg->start_from, &page.spec.start))
         return kith_fail(diag, KITH_BAD_REQUEST,
                          "order_by.start_from: expected a number or an RFC 3339 time");
-    for (uint32_t v = 0; page.limit > 0 && v < n_views; v++)
-        for (uint32_t part = 0; err == KITH_OK && part < parts_count(views[v]); part++)
-            err = page_part(&page, &(struct parts_spot){views[v], part, 0});
+    for (uint32_t v = 0; page.limit > 0 && v < scope->n_views; v++)
+        for (uint32_t part = 0; err == KITH_OK && part < parts_count(scope->views[v]); part++)
+            err = page_part(&page, &(struct parts_spot){scope->views[v], part, 0});
     if (err == KITH_OK)
         err = write_page(&page, out);
     kith_free(page.picks);

@@ -9,13 +9,13 @@
 #ifndef SCROLL_H
 #define SCROLL_H
 
+#include "shard/query/parts.h"
 #include "shard/query/records.h"
 
 #define SCROLL_LIMIT_MAX (KITH_K_MAX + 1) /* one more than a page tells whether there is a next */
 
-/* msg->filter is not looked at: `filter` is it, parsed. */
-enum kith_err scroll_run(struct records *out, struct view *const *views, uint32_t n_views,
-                         const struct kith_msg_scroll *msg, const struct kith_filter *filter,
-                         struct kith_diag *diag);
+/* msg->filter is not looked at: scope->filter is it, parsed. */
+enum kith_err scroll_run(struct records *out, const struct parts_scope *scope,
+                         const struct kith_msg_scroll *msg, struct kith_diag *diag);
 
 #endif

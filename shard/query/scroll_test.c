@@ -39,8 +39,7 @@ static void test_scroll_pages_by_id(void **state)
         msg.with_vector = testing_draw(2);
         for (;;) {
             struct records page = {0};
-            assert_int_equal(scroll_run(&page, node.views, NODE_SLICES, &msg, &filter, NULL),
-                             KITH_OK);
+            assert_int_equal(scroll_run(&page, SCOPE(&node, &filter), &msg, NULL), KITH_OK);
             for (uint32_t i = 0; i < page.n; i++) {
                 while (next < NODE_POINTS && !node_matches(&node.points[next], &filter))
                     next++;
@@ -110,7 +109,7 @@ static void test_scroll_orders_by_field(void **state)
         expect_descending = msg.descending;
         qsort(expected, n, sizeof expected[0], compare_expected);
         struct records page = {0};
-        assert_int_equal(scroll_run(&page, node.views, NODE_SLICES, &msg, &filter, NULL), KITH_OK);
+        assert_int_equal(scroll_run(&page, SCOPE(&node, &filter), &msg, NULL), KITH_OK);
         assert_int_equal(page.n, n < msg.limit ? n : msg.limit);
         for (uint32_t i = 0; i < page.n; i++) {
             struct order_key key;
@@ -133,13 +132,12 @@ static void test_scroll_refuses_bad_requests(void **state)
     struct kith_buf buf = {0};
     struct records page = {0};
     struct kith_msg_scroll msg = {.limit = SCROLL_LIMIT_MAX + 1};
-    assert_int_equal(scroll_run(&page, node.views, NODE_SLICES, &msg, &filter, NULL), KITH_TOO_BIG);
+    assert_int_equal(scroll_run(&page, SCOPE(&node, &filter), &msg, NULL), KITH_TOO_BIG);
     msg = (struct kith_msg_scroll){
         .limit = 1, .order_key = node_text("f"), .start_from = testing_pack(&buf, "'soon'")};
-    assert_int_equal(scroll_run(&page, node.views, NODE_SLICES, &msg, &filter, NULL),
-                     KITH_BAD_REQUEST);
+    assert_int_equal(scroll_run(&page, SCOPE(&node, &filter), &msg, NULL), KITH_BAD_REQUEST);
     msg = (struct kith_msg_scroll){.limit = 0};
-    assert_int_equal(scroll_run(&page, node.views, NODE_SLICES, &msg, &filter, NULL), KITH_OK);
+    assert_int_equal(scroll_run(&page, SCOPE(&node, &filter), &msg, NULL), KITH_OK);
     assert_int_equal(page.n, 0);
     records_fini(&page);
     kith_buf_fini(&buf);
@@ -196,7 +194,7 @@ static void test_scroll_survives_each_oom(void **state)
         for (long n = 0; !done; n++) {
             struct records page = {0};
             kith_mem_fail_after(n);
-            enum kith_err err = scroll_run(&page, node.views, NODE_SLICES, &msg, &filter, NULL);
+            enum kith_err err = scroll_run(&page, SCOPE(&node, &filter), &msg, NULL);
             kith_mem_fail_after(-1);
             assert_true(err == KITH_OK || err == KITH_NOMEM);
             done = err == KITH_OK;

@@ -10,9 +10,10 @@ static void filter_unit(void *ctx, uint32_t index, uint32_t worker)
     if (search_job_is_over(job))
         return;
     struct kith_diag diag = {0};
-    enum kith_err err =
-        unit->in_head ? filter_head(job->filter, unit->view, unit->index, &unit->chosen, &diag)
-                      : filter_segment(job->filter, unit->view, unit->index, &unit->chosen, &diag);
+    enum kith_err err = unit->in_head ? filter_head(job->filter, unit->view, unit->index,
+                                                    job->deadline_ms, &unit->chosen, &diag)
+                                      : filter_segment(job->filter, unit->view, unit->index,
+                                                       job->deadline_ms, &unit->chosen, &diag);
     if (err != KITH_OK)
         search_job_fail(job, err, &diag);
     else

@@ -91,8 +91,10 @@ static enum kith_err fake_filter(const struct kith_filter *filter, struct bitmap
 }
 
 enum kith_err filter_segment(const struct kith_filter *filter, const struct view *view,
-                             uint32_t segment_index, struct bitmap **out, struct kith_diag *diag)
+                             uint32_t segment_index, uint64_t deadline_ms, struct bitmap **out,
+                             struct kith_diag *diag)
 {
+    (void)deadline_ms;
     const struct view_segment *part = &view->segments[segment_index];
     enum kith_err err = fake_filter(filter, out, diag);
     for (uint32_t row = 0; err == KITH_OK && row < part->segment->n; row++)
@@ -103,8 +105,10 @@ enum kith_err filter_segment(const struct kith_filter *filter, const struct view
 }
 
 enum kith_err filter_head(const struct kith_filter *filter, const struct view *view,
-                          uint32_t head_index, struct bitmap **out, struct kith_diag *diag)
+                          uint32_t head_index, uint64_t deadline_ms, struct bitmap **out,
+                          struct kith_diag *diag)
 {
+    (void)deadline_ms;
     const struct view_head *part = &view->heads[head_index];
     enum kith_err err = fake_filter(filter, out, diag);
     for (uint32_t row = 0; err == KITH_OK && row < part->rows; row++)

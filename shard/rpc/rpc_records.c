@@ -35,6 +35,14 @@ static void end_reading(struct rpc_call *call, struct reading *reading, enum kit
     kith_free(reading);
 }
 
+static struct parts_scope scope_of(const struct rpc_call *call, const struct reading *reading)
+{
+    return (struct parts_scope){.views = reading->views.views,
+                                .n_views = reading->views.n_views,
+                                .filter = &reading->filter,
+                                .deadline_ms = call->deadline_ms};
+}
+
 static enum kith_err malformed(struct reading *reading)
 {
     return kith_fail(&reading->diag, KITH_PROTOCOL, "the request's body is malformed");
@@ -91,8 +99,8 @@ void rpc_records_scroll(struct rpc_call *call)
     if (err != KITH_OK)
         goto out;
     rpc_take_views(call->env, &msg.scope, &reading->views);
-    err = scroll_run(&records, reading->views.views, reading->views.n_views, &msg, &reading->filter,
-                     &reading->diag);
+    struct parts_scope scope = scope_of(call, reading);
+    err = scroll_run(&records, &scope, &msg, &reading->diag);
     if (err == KITH_OK)
         write_records(reading, &records);
 out:
@@ -118,8 +126,8 @@ void rpc_records_count(struct rpc_call *call)
     if (err != KITH_OK)
         goto out;
     rpc_take_views(call->env, &msg.scope, &reading->views);
-    err = count_run(reading->views.views, reading->views.n_views, &reading->filter, &counted.count,
-                    &reading->diag);
+    struct parts_scope scope = scope_of(call, reading);
+    err = count_run(&scope, &counted.count, &reading->diag);
     if (err != KITH_OK)
         goto out;
     counted.slices = reading->views.slices;
@@ -146,8 +154,8 @@ void rpc_records_facet(struct rpc_call *call)
     if (err != KITH_OK)
         goto out;
     rpc_take_views(call->env, &msg.scope, &reading->views);
-    err = facet_run(&facet, reading->views.views, reading->views.n_views, msg.key, &reading->filter,
-                    &reading->diag);
+    struct parts_scope scope = scope_of(call, reading);
+    err = facet_run(&facet, &scope, msg.key, &reading->diag);
     if (err != KITH_OK)
         goto out;
     rpc_begin(&reading->reply);

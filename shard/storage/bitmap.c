@@ -69,20 +69,48 @@ void bitmap_add_many(struct bitmap *set, size_t n, const uint32_t *rows)
     roaring_bitmap_add_many(set->roaring, n, rows);
 }
 
+#define CHUNK_WORDS 1024u /* 65,536 rows: one container */
+
+/* The rows of one chunk as the container that suits their number. CRoaring has no answer to a
+ * malloc that fails either. */
+static void append_chunk(roaring_array_t *parts, uint16_t key, const uint64_t *words, size_t n)
+{
+    int32_t count = 0;
+    for (size_t w = 0; w < n; w++)
+        count += __builtin_popcountll(words[w]);
+    if (count == 0)
+        return;
+    if (count > DEFAULT_MAX_SIZE) {
+        bitset_container_t *bits = bitset_container_create();
+        kith_assert(bits != NULL);
+        memcpy(bits->array, words, n * sizeof *words);
+        bits->cardinality = count;
+        ra_append(parts, key, bits, BITSET_CONTAINER_TYPE_CODE);
+        return;
+    }
+    array_container_t *rows = array_container_create_given_capacity(count);
+    kith_assert(rows != NULL);
+    for (size_t w = 0; w < n; w++)
+        for (uint64_t left = words[w]; left != 0; left &= left - 1)
+            rows->array[rows->cardinality++] = (uint16_t)(w * 64 + (unsigned)__builtin_ctzll(left));
+    ra_append(parts, key, rows, ARRAY_CONTAINER_TYPE_CODE);
+}
+
 void bitmap_add_words(struct bitmap *set, const uint64_t *words, size_t n_words)
 {
-    kith_assert(!set->view);
-    uint32_t rows[1024];
-    size_t n = 0;
-    for (size_t w = 0; w < n_words; w++) {
-        for (uint64_t left = words[w]; left != 0; left &= left - 1)
-            rows[n++] = (uint32_t)(w * 64 + (unsigned)__builtin_ctzll(left));
-        if (n > 1024 - 64) {
-            roaring_bitmap_add_many(set->roaring, n, rows);
-            n = 0;
-        }
+    kith_assert(!set->view && n_words <= (size_t)CHUNK_WORDS << 16);
+    roaring_bitmap_t *fresh = roaring_bitmap_create();
+    kith_assert(fresh != NULL);
+    for (size_t at = 0; at < n_words; at += CHUNK_WORDS)
+        append_chunk(&fresh->high_low_container, (uint16_t)(at / CHUNK_WORDS), words + at,
+                     n_words - at < CHUNK_WORDS ? n_words - at : CHUNK_WORDS);
+    if (roaring_bitmap_is_empty(set->roaring)) {
+        roaring_bitmap_free(set->roaring);
+        set->roaring = fresh;
+        return;
     }
-    roaring_bitmap_add_many(set->roaring, n, rows);
+    roaring_bitmap_or_inplace(set->roaring, fresh);
+    roaring_bitmap_free(fresh);
 }
 
 void bitmap_remove(struct bitmap *set, uint32_t row)

@@ -98,6 +98,8 @@ static void test_bitmap_adds_words(void **state)
     bitmap_add_words(copy, words, ROWS / 64);
     same(copy, flags);
     assert_true(bitmap_equal(set, copy));
+    bitmap_add_words(copy, words, ROWS / 64); /* once more, into a set that has them */
+    assert_true(bitmap_equal(set, copy));
     bitmap_flip(copy, ROWS);
     assert_int_equal(bitmap_count(copy) + bitmap_count(set), ROWS);
     assert_int_equal(bitmap_count_and(copy, set), 0);

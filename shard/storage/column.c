@@ -380,7 +380,8 @@ bool column_match_keyword(const struct column *column, struct kith_bytes term, s
 /* ---- numbers ------------------------------------------------------------------------------- */
 
 /* Adds rows[first..end). They are in order of value, so many of them go through a plain array of
- * bits: two passes over memory instead of a search per row. */
+ * bits: two passes over memory instead of a search per row. Where each row has exactly one number
+ * and most of them match, those that do not are taken out of all. */
 static bool add_rows(const struct column *column, const struct numbers *numbers, uint32_t first,
                      uint32_t end, struct bitmap *into)
 {
@@ -390,12 +391,25 @@ static bool add_rows(const struct column *column, const struct numbers *numbers,
         bitmap_add_many(into, end - first, numbers->rows + first);
         return true;
     }
-    size_t n_words = ((size_t)column->n_rows + 63) / 64;
+    uint32_t n_rows = column->n_rows;
+    size_t n_words = ((size_t)n_rows + 63) / 64;
     uint64_t *words = kith_alloc(n_words * sizeof *words);
     if (words == NULL)
         return false;
-    for (uint32_t i = first; i < end; i++)
-        words[numbers->rows[i] / 64] |= 1ull << (numbers->rows[i] % 64);
+    bool rather_out =
+        end - first > n_rows / 2 && numbers->n == n_rows && column_count(column, COLUMN_MULTI) == 0;
+    if (rather_out) {
+        memset(words, 0xff, n_words * sizeof *words);
+        if (n_rows % 64 != 0)
+            words[n_words - 1] = (UINT64_C(1) << n_rows % 64) - 1;
+        for (uint32_t i = 0; i < first; i++)
+            words[numbers->rows[i] / 64] &= ~(UINT64_C(1) << numbers->rows[i] % 64);
+        for (uint32_t i = end; i < n_rows; i++)
+            words[numbers->rows[i] / 64] &= ~(UINT64_C(1) << numbers->rows[i] % 64);
+    } else {
+        for (uint32_t i = first; i < end; i++)
+            words[numbers->rows[i] / 64] |= UINT64_C(1) << numbers->rows[i] % 64;
+    }
     bitmap_add_words(into, words, n_words);
     kith_free(words);
     return true;
