@@ -72,6 +72,11 @@
 #define KITH_SECTION_ALIGN  4096u  /* page size: sections are mapped and advised on their own */
 #define KITH_CLOSE_GRACE_MS 2000u  /* SIGTERM to exit */
 
+/* --- approximate indexes --------------------------------------------------------------------- */
+#define KITH_FAISS_TRAIN_ROWS_MAX                                                                  \
+    (4u << 20)                          /* 64 for each of the most centroids; Faiss counts in int */
+#define KITH_FAISS_CENTROIDS_MAX 65536u /* 2 * sqrt(n) of a billion rows */
+
 /* --- registry -------------------------------------------------------------------------------- */
 #define KITH_REGISTRY_KEYS_MAX    100000u
 #define KITH_REGISTRY_VALUE_MAX   (256u * 1024) /* etcd itself refuses 1.5 MiB */

@@ -5,15 +5,20 @@
 
 #include "proto/kith_err.h"
 
-static void use_one_thread(void)
+static void set_one_thread(void)
 {
     openblas_set_num_threads(1);
 }
 
-void blas_products(struct blas_block left, struct blas_block right, float *out)
+void blas_use_one_thread(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    (void)pthread_once(&once, use_one_thread);
+    (void)pthread_once(&once, set_one_thread);
+}
+
+void blas_products(struct blas_block left, struct blas_block right, float *out)
+{
+    blas_use_one_thread();
     kith_assert(left.dim == right.dim);
     blasint dim = (blasint)left.dim;
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)left.n, (blasint)right.n, dim,

@@ -16,4 +16,7 @@ struct blas_block {
  * kernels_gamma(dim) of the true one; NaN and infinite where single precision overflows. */
 void blas_products(struct blas_block left, struct blas_block right, float *out);
 
+/* What blas_products does first; for code of others that calls OpenBLAS by itself (faiss.c). */
+void blas_use_one_thread(void);
+
 #endif
