@@ -5,9 +5,12 @@
  * request has one owner at any moment, and is freed in one place. */
 #include "coordinator/pipeline.h"
 
+#include <stdio.h>
+
 #include "common/kith_arena.h"
 #include "common/kith_clock.h"
 #include "common/kith_mem.h"
+#include "coordinator/plan_query.h"
 #include "coordinator/server.h"
 
 static void on_round(struct request *req)
@@ -74,6 +77,43 @@ static const struct {
     {"fetch", fetch_run},         {"fetched", fetched_run}, {"reply", reply_stage_run},
 };
 #define N_STAGES (sizeof(stages) / sizeof(stages[0]))
+_Static_assert(N_STAGES + 2 <= PIPELINE_STATS_MAX, "a series each, and two more");
+
+/* ---- where the time of a search goes --------------------------------------------------------- */
+
+enum { STATS_RECEIVE = N_STAGES, STATS_PARSE };
+
+void pipeline_measure(struct pipeline_stats *stats, struct kith_metrics *metrics)
+{
+    for (uint32_t i = 0; metrics && i < N_STAGES + 2; i++) {
+        char labels[64];
+        const char *name = i == STATS_RECEIVE ? "receive"
+                           : i == STATS_PARSE ? "parse"
+                                              : stages[i].name;
+        (void)snprintf(labels, sizeof(labels), "stage=\"%s\"", name);
+        stats->seconds[i] = kith_metrics_histogram(
+            metrics, "kith_search_stage_seconds", labels,
+            "Time of each stage of a search at the coordinator; scatter and fetch are the way to "
+            "the nodes, their work, the way back, and the merging of what came.");
+    }
+}
+
+/* Searches only: one cheap look at the clock per stage. */
+static void stage_ended(struct request *req)
+{
+    if (req->work != &run_query_work)
+        return;
+    const struct pipeline_stats *stats = server_stage_stats(req->server);
+    uint64_t now_ns = kith_now_ns(), took_ns = now_ns - req->stage_ns;
+    if (req->stage == 0) {
+        kith_histogram_observe_ns(stats->seconds[STATS_RECEIVE],
+                                  req->stage_ns - req->http->start_ns);
+        kith_histogram_observe_ns(stats->seconds[STATS_PARSE], req->parse_ns);
+        took_ns -= req->parse_ns;
+    }
+    kith_histogram_observe_ns(stats->seconds[req->stage], took_ns);
+    req->stage_ns = now_ns;
+}
 
 static void request_free(struct request *req)
 {
@@ -96,6 +136,7 @@ static void run(struct request *req)
             reply_stage_fail(req);
             break;
         }
+        stage_ended(req);
         req->stage++;
     }
     request_free(req);
@@ -111,6 +152,7 @@ void pipeline_begin(struct server *server, struct gateway_request *http)
     req->server = server;
     req->http = http;
     req->arena = &http->arena;
+    req->stage_ns = kith_now_ns();
     server_remember(server, req);
     run(req);
 }
@@ -122,6 +164,7 @@ void pipeline_resume(struct request *req)
         request_free(req);
         return;
     }
+    stage_ended(req);
     req->stage++;
     run(req);
 }

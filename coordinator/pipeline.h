@@ -5,6 +5,7 @@
 #ifndef PIPELINE_H
 #define PIPELINE_H
 
+#include "common/kith_metrics.h"
 #include "coordinator/request.h"
 
 enum step { STEP_NEXT, STEP_WAIT, STEP_FAIL };
@@ -15,6 +16,15 @@ void pipeline_begin(struct server *server, struct gateway_request *http);
 void pipeline_resume(struct request *req);
 /* Ends a request that nobody works on any more (shutdown). */
 void pipeline_abandon(struct request *req);
+
+/* Where the time of searches goes: a histogram per stage, and for receiving and parsing the body.
+ */
+#define PIPELINE_STATS_MAX 16u
+struct pipeline_stats {
+    struct kith_histogram *seconds[PIPELINE_STATS_MAX]; /* NULL: not measured */
+};
+void pipeline_measure(struct pipeline_stats *stats,
+                      struct kith_metrics *metrics); /* NULL allowed */
 
 /* The stages with a file of their own. */
 enum step plan_stage_run(struct request *req);

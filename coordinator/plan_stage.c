@@ -79,7 +79,9 @@ static enum kith_err read_body(struct request *req)
     const struct gateway_request *http = req->http;
     if (!req->route->takes_body || http->body_bytes == 0)
         return KITH_OK;
+    uint64_t start_ns = kith_now_ns();
     enum kith_err err = kith_json_open(&req->doc, http->body, http->body_bytes, &req->diag);
+    req->parse_ns = kith_now_ns() - start_ns;
     if (err)
         return err;
     req->body = kith_json_root(req->doc);

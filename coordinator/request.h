@@ -101,6 +101,8 @@ struct request {
     /* Stages */
     struct scatter scatter;
     uint32_t stage;
+    uint64_t stage_ns; /* by kith_now_ns: when the stage in hand began */
+    uint64_t parse_ns; /* how long the reading of the body's JSON took */
     struct kith_letter letter;
     bool in_pool;
     struct request *prev, *next; /* of the server's list */

@@ -24,6 +24,7 @@ struct server {
     struct text_models *models;
     struct http_stats *stats;
     struct kith_metrics *metrics;
+    struct pipeline_stats stage_stats;
     struct census census;
     struct request *requests;
     uint64_t op_id;
@@ -62,6 +63,7 @@ enum kith_err server_open(struct server **out, struct kith_loop *loop, const str
     server->topology = cfg->topology;
     server->pool = cfg->pool;
     server->metrics = cfg->metrics;
+    pipeline_measure(&server->stage_stats, cfg->metrics);
     server->clustered = cfg->clustered;
     time_t now = time(NULL);
     struct tm utc;
@@ -138,6 +140,11 @@ struct gateway *server_gateway(const struct server *server)
 struct http_stats *server_stats(struct server *server)
 {
     return server->stats;
+}
+
+const struct pipeline_stats *server_stage_stats(const struct server *server)
+{
+    return &server->stage_stats;
 }
 
 struct census *server_census(struct server *server)

@@ -41,6 +41,7 @@ struct census;
 struct encode_cache;
 struct gateway;
 struct http_stats;
+struct pipeline_stats;
 struct text_models;
 
 struct kith_loop *server_loop(const struct server *server);
@@ -50,6 +51,7 @@ struct encode_cache *server_cache(const struct server *server);
 struct text_models *server_models(const struct server *server);
 struct gateway *server_gateway(const struct server *server);
 struct http_stats *server_stats(struct server *server);
+const struct pipeline_stats *server_stage_stats(const struct server *server);
 struct census *server_census(struct server *server);
 struct kith_metrics *server_metrics(const struct server *server); /* NULL = none */
 bool server_clustered(const struct server *server);

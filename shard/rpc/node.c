@@ -96,7 +96,7 @@ enum kith_err node_open(struct node **out, const struct node_options *options,
         return kith_fail(diag, KITH_NOMEM, "no memory for a shard node");
     struct rpc_env *env = &node->env;
     env->cluster = options->cluster;
-    env->metrics = options->metrics;
+    rpc_measure(env, options->metrics);
     node->on_ready = options->on_ready;
     node->on_ready_ctx = options->on_ready_ctx;
     enum kith_err err = io_real_open(&node->io, options->data_dir, diag);

@@ -6,25 +6,33 @@
 #include "common/kith_log.h"
 #include "common/kith_mem.h"
 
+static const struct rpc_stats *stats_of(const struct rpc_call *call);
+
 /* ---- replies --------------------------------------------------------------------------------- */
+
+static struct kith_counter *requests_counter(const struct rpc_env *env, const char *message,
+                                             enum kith_err err)
+{
+    char labels[96] = "";
+    struct kith_buf text = {
+        .data = (uint8_t *)labels, .cap = sizeof labels - 1, .limit = sizeof labels - 1};
+    kith_metrics_label(&text, "message", message);
+    kith_metrics_label(&text, "result", kith_err_name(err));
+    return kith_metrics_counter(env->metrics, "kith_rpc_requests_total", labels,
+                                "Requests answered by a shard.");
+}
 
 static void end_call(struct rpc_call *call, enum kith_err err)
 {
-    struct kith_metrics *metrics = call->env->metrics;
-    if (metrics != NULL) {
-        char labels[96] = "";
-        struct kith_buf text = {
-            .data = (uint8_t *)labels, .cap = sizeof labels - 1, .limit = sizeof labels - 1};
-        const char *name = call->handler != NULL ? call->handler->name : "none";
-        kith_metrics_label(&text, "message", name);
-        struct kith_histogram *seconds =
-            kith_metrics_histogram(metrics, "kith_rpc_seconds", labels,
-                                   "Time from a request's arrival at a shard to its reply.");
-        kith_histogram_observe_ns(seconds, kith_now_ns() - call->arrived_ns);
-        kith_metrics_label(&text, "result", kith_err_name(err));
-        kith_counter_add(kith_metrics_counter(metrics, "kith_rpc_requests_total", labels,
-                                              "Requests answered by a shard."),
-                         1);
+    if (call->env->metrics != NULL) {
+        const struct rpc_stats *stats = stats_of(call);
+        if (stats != NULL)
+            kith_histogram_observe_ns(stats->seconds, kith_now_ns() - call->arrived_ns);
+        if (stats != NULL && err == KITH_OK)
+            kith_counter_add(stats->ok, 1);
+        else
+            kith_counter_add(
+                requests_counter(call->env, stats != NULL ? call->handler->name : "none", err), 1);
     }
     kith_free(call);
 }
@@ -161,10 +169,40 @@ static const struct rpc_handler *find_handler(uint16_t message)
     return &handlers[index];
 }
 
+static const struct rpc_stats *stats_of(const struct rpc_call *call)
+{
+    return call->handler == NULL ? NULL : &call->env->stats[call->handler - handlers];
+}
+
+void rpc_measure(struct rpc_env *env, struct kith_metrics *metrics)
+{
+    _Static_assert(sizeof handlers / sizeof *handlers <= RPC_MESSAGES_MAX, "one each");
+    env->metrics = metrics;
+    for (size_t i = 0; metrics != NULL && i < sizeof handlers / sizeof *handlers; i++) {
+        char labels[64] = "";
+        struct kith_buf text = {
+            .data = (uint8_t *)labels, .cap = sizeof labels - 1, .limit = sizeof labels - 1};
+        if (handlers[i].run == NULL)
+            continue;
+        kith_metrics_label(&text, "message", handlers[i].name);
+        struct rpc_stats *stats = &env->stats[i];
+        stats->seconds =
+            kith_metrics_histogram(metrics, "kith_rpc_seconds", labels,
+                                   "Time from a request's arrival at a shard to its reply.");
+        if (handlers[i].place == RPC_WORKERS)
+            stats->wait_seconds = kith_metrics_histogram(
+                metrics, "kith_rpc_wait_seconds", labels,
+                "Time from a request's arrival at a shard until a worker took it up.");
+        stats->ok = requests_counter(env, handlers[i].name, KITH_OK);
+    }
+}
+
 static void run_call(void *ctx)
 {
     struct rpc_call *call = ctx;
-    if (kith_now_ms() >= call->deadline_ms)
+    uint64_t now_ns = kith_now_ns();
+    kith_histogram_observe_ns(stats_of(call)->wait_seconds, now_ns - call->arrived_ns);
+    if (now_ns / 1000000u >= call->deadline_ms)
         rpc_fail(call, KITH_TIMEOUT, "the deadline passed while the request waited its turn");
     else
         call->handler->run(call);

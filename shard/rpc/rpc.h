@@ -21,6 +21,13 @@
 #include "shard/query/search.h"
 #include "shard/rpc/slice_table.h"
 
+/* Series of one kind of message. What happens to nearly every call is looked up once, at start. */
+struct rpc_stats {
+    struct kith_histogram *seconds, *wait_seconds;
+    struct kith_counter *ok;
+};
+#define RPC_MESSAGES_MAX 16u
+
 /* Everything a call needs. Immutable while the listener runs. */
 struct rpc_env {
     uint64_t cluster;
@@ -29,7 +36,10 @@ struct rpc_env {
     struct kith_pool *admin;   /* one thread: OPEN, DROP, and opening at start */
     struct search_context *search;
     struct kith_metrics *metrics; /* may be NULL */
+    struct rpc_stats stats[RPC_MESSAGES_MAX];
 };
+
+void rpc_measure(struct rpc_env *env, struct kith_metrics *metrics); /* before the listener runs */
 
 /* A kith_net_serve_fn; ctx is the struct rpc_env. */
 void rpc_serve(void *env, struct kith_net_call *net, struct kith_net_msg *request);
