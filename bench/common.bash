@@ -57,6 +57,36 @@ free_port() {
     echo "$port"
 }
 
+servers=() # the processes whose CPU time load counts
+
+# A coordinator and two shards on loopback with a real etcd; sets $url and $servers. Fails when there is no etcd.
+start_cluster() {
+    local client peer shard i
+    command -v etcd >/dev/null || { say "no etcd: the cluster is left out"; return 1; }
+    client=http://127.0.0.1:$(free_port)
+    peer=http://127.0.0.1:$(free_port)
+    start etcd 'serving .*client requests' etcd --name e --data-dir "$work/etcd" --listen-client-urls "$client" \
+        --advertise-client-urls "$client" --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" --initial-cluster "e=$peer"
+    etcd=$pid
+    servers=()
+    for shard in a b; do
+        start "shard-$shard" ready "$kith" shard --etcd "$client" --cluster bench --data "$work/shard-$shard" --listen "127.0.0.1:$(free_port)"
+        servers+=("$pid")
+    done
+    start coordinator 'http://' "$kith" coordinator --etcd "$client" --cluster bench --listen "127.0.0.1:$(free_port)"
+    servers+=("$pid")
+    url=$(grep -oE -m1 'http://127\.0\.0\.1:[0-9]+' "$work/coordinator.log")
+    for ((i = 0; i < 100; i++)); do
+        ! curl -sf "$url/readyz" >/dev/null || break
+        sleep 0.1
+    done
+}
+
+stop_cluster() {
+    for pid in "${servers[@]}" "$etcd"; do stop "$pid"; done
+    servers=()
+}
+
 # ask METHOD PATH [BODY]
 ask() {
     curl -sS --fail-with-body -X "$1" "$url$2" -H 'Content-Type: application/json' ${3:+-d "$3"} || { say " <- $1 $2"; exit 1; }
@@ -73,6 +103,16 @@ points_are() {
 
 # CPU time of these processes with all their threads so far, in microseconds.
 cpu_us() { local id; for id in "$@"; do cat "/proc/$id/task"/*/schedstat; done | awk '{ ns += $1 } END { printf "%.0f", ns / 1000 }'; }
+
+# load NAME PATH OPTIONS...: one run of the load generator, with the servers' CPU time per answer.
+load() {
+    local name=$1 path=$2 before line requests
+    shift 2
+    before=$(cpu_us "${servers[@]}")
+    line=$("$bench/load" --name "$name" --url "$url$path" --warmup 0 --seconds "$seconds" "$@")
+    requests=$(sed 's/.*"requests":\([0-9]*\).*/\1/' <<<"$line")
+    printf '%s,"cpu_us":%s}\n' "${line%\}}" "$(calc 1 "($(cpu_us "${servers[@]}") - $before) / ($requests + 0.001)")" | tell
+}
 
 # figure NAME FIELD: the median over the lines of that name.
 figure() {

@@ -1,11 +1,16 @@
-/* Writes made-up points (points.h) as Kith is given them, to stdout.
+/* Writes points (points.h) as Kith is given them, to stdout.
  *
  * usage: bench_data FORM --dim D --points N [--first ROW] [--batch B] [--digits G]
+ *                   [--base FILE --queries FILE] [--below KEY] [--params JSON]
  *   upsert   bodies of PUT .../points, one a line, B points each
  *   query    bodies of POST .../points/query, one a line (rows that no upsert has)
  *   jsonl    points as JSON lines, for `kith import`
  *   fvecs    vectors in the format of the TEXMEX corpus: int32 dim, then dim f32
  *   npy      a NumPy 1.0 array, f4, C order
+ *
+ * The points are made up, or the rows of two files of f32. Each has a key below 1,000 in its
+ * payload;
+ * --below selects that many thousandths of them in queries, and --params goes into them as it is.
  *
  * Numbers have 8 decimals, about what f32 needs and what Kith's own export prints. --digits 17 is
  * what Python and JavaScript make of a float32 turned into a double: twice the bytes. */
@@ -24,10 +29,11 @@ static const char *const forms[] = {"upsert", "query", "jsonl", "fvecs", "npy"};
 struct options {
     enum form form;
     uint64_t n, first;
-    uint32_t dim, batch, digits;
+    uint32_t dim, batch, digits, below;
+    const char *base, *queries, *params;
 };
 
-/* |value| < 2. printf would take longer than everything else here together. */
+/* |value| < 10. printf would take longer than everything else here together. */
 static void decimals(struct kith_buf *out, float value)
 {
     char text[16];
@@ -56,10 +62,11 @@ static void vector(struct kith_buf *out, const struct options *options, uint64_t
     for (uint32_t i = 0; i < options->dim; i++) {
         if (i > 0)
             kith_buf_byte(out, ',');
-        if (options->digits == 0)
+        if (options->digits == 0 && values[i] > -10 && values[i] < 10)
             decimals(out, values[i]);
         else
-            kith_buf_printf(out, "%.*g", (int)options->digits, (double)values[i]);
+            kith_buf_printf(out, "%.*g", options->digits == 0 ? 9 : (int)options->digits,
+                            (double)values[i]);
     }
     kith_buf_byte(out, ']');
 }
@@ -68,7 +75,8 @@ static void point(struct kith_buf *out, const struct options *options, uint64_t 
 {
     kith_buf_printf(out, "{\"id\":%llu,\"vector\":", (unsigned long long)row);
     vector(out, options, row);
-    kith_buf_printf(out, ",\"payload\":{\"group\":%llu}}", (unsigned long long)(row % 100));
+    kith_buf_printf(out, ",\"payload\":{\"group\":%llu,\"key\":%u}}",
+                    (unsigned long long)(row % 100), points_key(row));
 }
 
 /* Everything that is one write of the output: rows [row, end). */
@@ -87,6 +95,11 @@ static void piece(struct kith_buf *out, const struct options *options, uint64_t 
     case QUERY:
         kith_buf_text(out, "{\"query\":");
         vector(out, options, POINTS_QUERIES + row);
+        if (options->below > 0)
+            kith_buf_printf(out, ",\"filter\":{\"must\":[{\"key\":\"key\",\"range\":{\"lt\":%u}}]}",
+                            options->below);
+        if (options->params != NULL)
+            kith_buf_printf(out, ",\"params\":%s", options->params);
         kith_buf_text(out, ",\"limit\":10}\n");
         break;
     case JSONL:
@@ -129,8 +142,10 @@ static uint64_t number(const char *text, uint64_t max)
 static bool options_parse(struct options *options, int argc, char **argv)
 {
     static const struct option known[] = {
-        {"dim", 1, NULL, 'd'},   {"points", 1, NULL, 'n'}, {"first", 1, NULL, 'f'},
-        {"batch", 1, NULL, 'b'}, {"digits", 1, NULL, 'g'}, {NULL, 0, NULL, 0},
+        {"dim", 1, NULL, 'd'},     {"points", 1, NULL, 'n'}, {"first", 1, NULL, 'f'},
+        {"batch", 1, NULL, 'b'},   {"digits", 1, NULL, 'g'}, {"base", 1, NULL, 'B'},
+        {"queries", 1, NULL, 'Q'}, {"below", 1, NULL, 'k'},  {"params", 1, NULL, 'p'},
+        {NULL, 0, NULL, 0},
     };
     int form = 0;
 
@@ -150,10 +165,19 @@ static bool options_parse(struct options *options, int argc, char **argv)
             options->batch = (uint32_t)number(optarg, 10000);
         else if (c == 'g')
             options->digits = (uint32_t)number(optarg, 17);
+        else if (c == 'B')
+            options->base = optarg;
+        else if (c == 'Q')
+            options->queries = optarg;
+        else if (c == 'k')
+            options->below = (uint32_t)number(optarg, POINTS_KEYS);
+        else if (c == 'p')
+            options->params = optarg;
         else
             return false;
     }
-    return options->dim > 0 && options->batch > 0;
+    return options->dim > 0 && options->batch > 0 &&
+           (options->base == NULL) == (options->queries == NULL);
 }
 
 int main(int argc, char **argv)
@@ -162,12 +186,16 @@ int main(int argc, char **argv)
     struct kith_buf out = {0};
 
     if (!options_parse(&options, argc, argv)) {
-        fputs("usage: bench_data upsert|query|jsonl|fvecs|npy --dim D --points N [--first ROW] "
-              "[--batch B] [--digits G]\n",
-              stderr);
+        fputs(
+            "usage: bench_data upsert|query|jsonl|fvecs|npy --dim D --points N [--first ROW] "
+            "[--batch B] [--digits G] [--base FILE --queries FILE] [--below KEY] [--params JSON]\n",
+            stderr);
         return 2;
     }
-    points_init(options.dim);
+    if (options.base != NULL)
+        points_init_files(options.dim, options.base, options.queries);
+    else
+        points_init(options.dim);
     if (options.form == NPY)
         npy_head(&options);
     uint64_t end = options.first + options.n;

@@ -7,8 +7,9 @@
  * what a user waits (the "coordinated omission" of Gil Tene's talk).
  *
  * Latencies go into a histogram of 64 steps per power of two of nanoseconds: at most 1.6 % off, in
- * fixed memory. One JSON line comes out. Bounded in time, count and connections, and to loopback:
- * this is no tool for other people's machines. */
+ * fixed memory. --answers keeps the bodies that came back, a line each, in the order of the
+ * requests. One JSON line comes out. Bounded in time, count and connections, and to loopback: this
+ * is no tool for other people's machines. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
@@ -53,6 +54,7 @@ struct load_conn {
     bool in_body;
     int status;
     uint64_t due_ns;
+    uint64_t request; /* its number, from 0 */
 };
 
 struct load {
@@ -66,6 +68,8 @@ struct load {
     uint64_t requests_max;
     struct text *requests; /* whole, ready to send */
     size_t requests_n;
+    const char *answers_path;
+    struct kith_buf *kept; /* the answer of each request; NULL: they are thrown away */
 
     /* The run */
     int epoll;
@@ -177,6 +181,7 @@ static void begin(struct load *load, uint64_t due_ns)
 
     conn->busy = true;
     conn->due_ns = due_ns;
+    conn->request = load->sent;
     conn->out = load->requests[load->sent % load->requests_n];
     conn->out_at = 0;
     load->sent++;
@@ -232,6 +237,8 @@ static void conn_bytes(struct load *load, struct load_conn *conn, const char *by
             }
         } else {
             take = conn->body_left < n ? conn->body_left : n;
+            if (load->kept != NULL)
+                kith_buf_append(&load->kept[conn->request], bytes, take);
             conn->body_left -= take;
         }
         bytes += take;
@@ -327,6 +334,21 @@ static void report(const struct load *load, double seconds)
            percentile_us(load, load->answers, 0.999), (double)load->max_ns / 1000.0);
 }
 
+static void answers_write(const struct load *load)
+{
+    FILE *file = fopen(load->answers_path, "we");
+
+    if (file == NULL)
+        die(load->answers_path, strerror(errno));
+    for (uint64_t i = 0; i < load->requests_max; i++) {
+        struct kith_buf *body = &load->kept[i];
+        fprintf(file, "%.*s\n", (int)body->len, body->len == 0 ? "" : (const char *)body->data);
+        kith_buf_fini(body);
+    }
+    if (fclose(file) != 0)
+        die(load->answers_path, strerror(errno));
+}
+
 static void url_parse(struct load *load, const char *url)
 {
     char host[64] = "";
@@ -412,6 +434,7 @@ static void usage(void)
          "  --requests N       stop after so many\n"
          "  --rate R           open loop: R requests a second, latency from the moment each was "
          "due\n"
+         "  --answers FILE     one answer per line; each body is sent once\n"
          "  --name TEXT        goes into the JSON line\n"
          "  --api-key KEY");
 }
@@ -419,10 +442,13 @@ static void usage(void)
 static const char *options_parse(struct load *load, int argc, char **argv)
 {
     static const struct option known[] = {
-        {"url", 1, NULL, 'u'},         {"method", 1, NULL, 'm'},  {"bodies", 1, NULL, 'b'},
-        {"connections", 1, NULL, 'c'}, {"seconds", 1, NULL, 's'}, {"warmup", 1, NULL, 'w'},
-        {"requests", 1, NULL, 'n'},    {"rate", 1, NULL, 'r'},    {"name", 1, NULL, 'N'},
-        {"api-key", 1, NULL, 'k'},     {"help", 0, NULL, 'h'},    {NULL, 0, NULL, 0},
+        {"url", 1, NULL, 'u'},      {"method", 1, NULL, 'm'},
+        {"bodies", 1, NULL, 'b'},   {"connections", 1, NULL, 'c'},
+        {"seconds", 1, NULL, 's'},  {"warmup", 1, NULL, 'w'},
+        {"requests", 1, NULL, 'n'}, {"rate", 1, NULL, 'r'},
+        {"name", 1, NULL, 'N'},     {"api-key", 1, NULL, 'k'},
+        {"answers", 1, NULL, 'a'},  {"help", 0, NULL, 'h'},
+        {NULL, 0, NULL, 0},
     };
     const char *url = NULL, *bodies = NULL;
 
@@ -454,6 +480,9 @@ static const char *options_parse(struct load *load, int argc, char **argv)
             break;
         case 'N':
             load->name = optarg;
+            break;
+        case 'a':
+            load->answers_path = optarg;
             break;
         case 'k':
             load->api_key = optarg;
@@ -489,6 +518,11 @@ int main(int argc, char **argv)
     if (load->warmup_s < 0)
         load->warmup_s = load->requests_max < REQUESTS_MAX ? 0 : 1; /* a count counts them all */
     bodies_read(load, bodies);
+    if (load->answers_path != NULL) {
+        load->requests_max = load->requests_n;
+        load->warmup_s = 0;
+        load->kept = kith_xalloc(load->requests_n * sizeof *load->kept);
+    }
 
     load->epoll = epoll_create1(EPOLL_CLOEXEC);
     load->conns = kith_xalloc(load->connections * sizeof *load->conns);
@@ -502,12 +536,15 @@ int main(int argc, char **argv)
     seconds =
         end_ns <= load->measure_ns ? load->seconds : (double)(end_ns - load->measure_ns) / 1e9;
     report(load, seconds);
+    if (load->kept != NULL)
+        answers_write(load);
 
     for (unsigned i = 0; i < load->connections; i++)
         close(load->conns[i].fd);
     for (size_t i = 0; i < load->requests_n; i++)
         kith_free((void *)load->requests[i].data);
     kith_free(load->requests);
+    kith_free(load->kept);
     kith_free(load->idle);
     kith_free(load->conns);
     close(load->epoll);

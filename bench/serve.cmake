@@ -12,3 +12,8 @@ target_compile_options(bench_data PRIVATE ${KITH_WARNINGS})
 add_executable(bench_engine engine.c points.c)
 target_link_libraries(bench_engine PRIVATE shard_query)
 target_compile_options(bench_engine PRIVATE ${KITH_WARNINGS})
+
+# What searches should find, for served.sh.
+add_executable(bench_truth truth.c points.c)
+target_link_libraries(bench_truth PRIVATE common m)
+target_compile_options(bench_truth PRIVATE ${KITH_WARNINGS} -O3)

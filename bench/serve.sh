@@ -8,7 +8,6 @@
 set -euo pipefail
 . "$(dirname "$0")/common.bash"
 
-servers=() # the processes whose CPU time is counted
 sets=("100 1000" "100 10000" "100 100000" "768 1000" "768 10000")
 rounds=3
 seconds=0.6
@@ -17,16 +16,6 @@ if [ "${1:-}" = --long ]; then
     rounds=5
     seconds=3
 fi
-
-# load NAME PATH OPTIONS...: one run of the load generator, with the servers' CPU time per answer.
-load() {
-    local name=$1 path=$2 before line requests
-    shift 2
-    before=$(cpu_us "${servers[@]}")
-    line=$("$bench/load" --name "$name" --url "$url$path" --warmup 0 --seconds "$seconds" "$@")
-    requests=$(sed 's/.*"requests":\([0-9]*\).*/\1/' <<<"$line")
-    printf '%s,"cpu_us":%s}\n' "${line%\}}" "$(calc 1 "($(cpu_us "${servers[@]}") - $before) / ($requests + 0.001)")" | tell
-}
 
 # fill COLLECTION DIM POINTS
 fill() {
@@ -105,25 +94,8 @@ summary() {
 
 # Two shards and a coordinator on loopback, one real etcd: what a network hop and a second node cost.
 cluster() {
-    local client peer etcd shard name=100x10000 connections round i
-    servers=()
-    command -v etcd >/dev/null || { say "no etcd: the cluster is left out"; return; }
-    client=http://127.0.0.1:$(free_port)
-    peer=http://127.0.0.1:$(free_port)
-    start etcd 'serving .*client requests' etcd --name e --data-dir "$work/etcd" --listen-client-urls "$client" \
-        --advertise-client-urls "$client" --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" --initial-cluster "e=$peer"
-    etcd=$pid
-    for shard in a b; do
-        start "shard-$shard" ready "$kith" shard --etcd "$client" --cluster bench --data "$work/shard-$shard" --listen "127.0.0.1:$(free_port)"
-        servers+=("$pid")
-    done
-    start coordinator 'http://' "$kith" coordinator --etcd "$client" --cluster bench --listen "127.0.0.1:$(free_port)"
-    servers+=("$pid")
-    url=$(grep -oE -m1 'http://127\.0\.0\.1:[0-9]+' "$work/coordinator.log")
-    for ((i = 0; i < 100; i++)); do
-        ! curl -sf "$url/readyz" >/dev/null || break
-        sleep 0.1
-    done
+    local name=100x10000 connections round
+    start_cluster || return 0
     collection "c$name" 100
     fill "c$name" 100 10000
     for ((round = 0; round < rounds; round++)); do
@@ -137,7 +109,7 @@ cluster() {
         "$(calc 1 "$(figure "cluster/$name/closed/1" p50_us) - $(figure "$name/closed/1" p50_us)")" \
         "$(figure "$name/closed/8" per_s)" "$(figure "cluster/$name/closed/8" per_s)" \
         "$(figure "$name/closed/8" cpu_us)" "$(figure "cluster/$name/closed/8" cpu_us)" | tell
-    for pid in "${servers[@]}" "$etcd"; do stop "$pid"; done
+    stop_cluster
 }
 
 row set mode conns answers/s p50_us p99_us p999_us cpu_us
