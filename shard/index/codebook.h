@@ -46,6 +46,7 @@ struct codebook {
                                 mean drift */
     float lift;              /* dot: see below; else 0 */
     const float *centroids;  /* n_lists * dim */
+    const float *lifts;      /* dot: the further coordinate of each centroid; else NULL */
     const float *half_norms; /* |centroid|^2 / 2, under dot lifted; lists are ranked by
                                 <q,centroid> - half_norm. Padded with FLT_MAX to n_lists8 */
     const float *subs;       /* n_subs * sub_dim * 16: value j of the 16 code words at [s][j] */
@@ -75,10 +76,9 @@ struct codebook_training {
     uint32_t n_lists;         /* 0: codebook_lists_for(collection_rows) */
     uint32_t sub_dim;         /* 0: by dimension */
     uint32_t generation;
-    uint64_t seed;
-    uint32_t threads;        /* at least 1 */
-    bool (*stop)(void *ctx); /* asked every few ms; NULL: never */
-    void *stop_ctx;
+    uint32_t threads;              /* at least 1 */
+    bool (*stop)(const void *ctx); /* asked every few ms, by any thread; NULL: never */
+    const void *stop_ctx;
 };
 
 /* How many rows are worth sampling for a collection of so many; bounded. */
