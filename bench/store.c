@@ -4,7 +4,8 @@
  *
  * W writers each keep one batch of upserts in flight. Printed: points/s, the store's CPU per batch
  * (writer, sealing and merging threads together, without making the batches), bytes written per
- * byte of vectors, time to reopen; the disk's fdatasync time for one 4 KiB append and its rate of
+ * byte of points (ids, vectors, payloads) by log, seals and merges, the longest wait of a write,
+ * time to reopen; the disk's fdatasync time for one 4 KiB append and its rate of
  * large synced writes. */
 #include <fcntl.h>
 #include <pthread.h>
@@ -26,10 +27,13 @@ struct options {
     uint32_t points, dim, batch, writers;
 };
 
+#define PAYLOAD_BYTES 32u /* as make_batch makes them, about */
+
 struct lane { /* one writer: a batch in flight */
     struct bench *bench;
     struct kith_buf ops;
     uint32_t first;
+    uint64_t slowest_ns;
     pthread_t thread;
 };
 
@@ -126,6 +130,7 @@ static void *write_lane(void *arg)
         atomic_fetch_add(&bench->making_ns, thread_cpu_ns() - cpu);
         struct waiting waiting = {.bench = bench};
         struct kith_diag diag = {0};
+        uint64_t begin = kith_now_ns();
         if (store_write(bench->store, 0, (struct kith_bytes){lane->ops.data, lane->ops.len},
                         on_done, &waiting, &diag) != KITH_OK)
             die("write", &diag);
@@ -133,6 +138,8 @@ static void *write_lane(void *arg)
         while (!waiting.done)
             pthread_cond_wait(&bench->wake, &bench->lock);
         pthread_mutex_unlock(&bench->lock);
+        uint64_t took = kith_now_ns() - begin;
+        lane->slowest_ns = took > lane->slowest_ns ? took : lane->slowest_ns;
     }
 }
 
@@ -174,22 +181,9 @@ static struct disk measure_disk(const char *dir)
     return disk;
 }
 
-static uint64_t bytes_written(void)
-{
-    FILE *file = fopen("/proc/self/io", "r");
-    char line[128];
-    uint64_t bytes = 0;
-    while (file != NULL && fgets(line, sizeof line, file) != NULL)
-        if (strncmp(line, "write_bytes: ", 13) == 0)
-            bytes = strtoull(line + 13, NULL, 10);
-    if (file != NULL)
-        (void)fclose(file);
-    return bytes;
-}
-
 struct figures {
-    double seconds, cpu_ms_per_batch, write_bytes_ratio, open_ms, close_ms;
-    struct store_stats stats;
+    double seconds, settled_s, cpu_ms_per_batch, slowest_ms, open_ms, close_ms;
+    struct store_stats stats, settled;
     struct disk disk;
 };
 
@@ -214,7 +208,13 @@ static void print_figures(const struct options *o, const struct figures *f)
     line("store's CPU per batch", f->cpu_ms_per_batch, "ms", 0);
     line("syncs", (double)f->stats.fsyncs, "", (double)f->stats.fsyncs / (double)f->stats.writes);
     line("segments", f->stats.segments, "", 0);
-    line("written per byte of vectors", f->write_bytes_ratio, "", 0);
+    line("segments once settled", f->settled.segments, "", 0);
+    line("settled after", f->settled_s, "s", 0);
+    double bytes = (double)o->points * (o->dim * 4.0 + sizeof(struct kith_id) + PAYLOAD_BYTES);
+    line("written by the log", (double)f->settled.wal_written / bytes, "bytes/byte", 0);
+    line("written by seals", (double)f->settled.seal_written / bytes, "bytes/byte", 0);
+    line("written by merges", (double)f->settled.merge_written / bytes, "bytes/byte", 0);
+    line("slowest write", f->slowest_ms, "ms", 0);
     line("close", f->close_ms, "ms", 0);
     line("open again", f->open_ms, "ms", 0);
     line("the disk: fdatasync of 4 KiB", f->disk.sync_us, "us", 0);
@@ -248,7 +248,7 @@ static struct options parse(int argc, char **argv)
 static void run(struct bench *bench, struct figures *f)
 {
     struct lane lanes[64] = {0};
-    uint64_t cpu = process_cpu_ns(), written = bytes_written(), begin = kith_now_ns();
+    uint64_t cpu = process_cpu_ns(), start = kith_now_ns();
     for (uint32_t i = 0; i < bench->options.writers; i++) {
         lanes[i].bench = bench;
         if (pthread_create(&lanes[i].thread, NULL, write_lane, &lanes[i]) != 0)
@@ -257,17 +257,22 @@ static void run(struct bench *bench, struct figures *f)
     for (uint32_t i = 0; i < bench->options.writers; i++) {
         (void)pthread_join(lanes[i].thread, NULL);
         kith_buf_fini(&lanes[i].ops);
+        double slowest_ms = (double)lanes[i].slowest_ns / 1e6;
+        f->slowest_ms = slowest_ms > f->slowest_ms ? slowest_ms : f->slowest_ms;
     }
-    f->seconds = (double)(kith_now_ns() - begin) / 1e9;
+    f->seconds = (double)(kith_now_ns() - start) / 1e9;
     uint32_t batches = (bench->options.points + bench->options.batch - 1) / bench->options.batch;
     f->cpu_ms_per_batch =
         (double)(process_cpu_ns() - cpu - atomic_load(&bench->making_ns)) / 1e6 / batches;
     store_stats(bench->store, &f->stats);
-    begin = kith_now_ns();
+    do {
+        (void)usleep(10000);
+        store_stats(bench->store, &f->settled);
+    } while (f->settled.busy);
+    f->settled_s = (double)(kith_now_ns() - start) / 1e9;
+    uint64_t begin = kith_now_ns();
     store_close(bench->store);
     f->close_ms = (double)(kith_now_ns() - begin) / 1e6;
-    f->write_bytes_ratio = (double)(bytes_written() - written) /
-                           ((double)bench->options.points * bench->options.dim * 4.0);
 }
 
 int main(int argc, char **argv)

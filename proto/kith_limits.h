@@ -67,7 +67,7 @@
 #define KITH_WAL_FILE_MAX   (256u << 20) /* rotate; bounds replay of one file to about a second */
 #define KITH_HEAD_ROWS_MAX  32768u       /* bounds memory, and what is replayed at start */
 #define KITH_HEAD_BYTES_MAX (64u << 20)
-#define KITH_SEGMENTS_MAX   64u    /* live segments of one slice; merges keep it near 12 */
+#define KITH_SEGMENTS_MAX   64u    /* live segments of one slice; merges keep it below 25 */
 #define KITH_SEGMENT_BLOCK  65536u /* bytes under one CRC32C */
 #define KITH_SECTION_ALIGN  4096u  /* page size: sections are mapped and advised on their own */
 #define KITH_CLOSE_GRACE_MS 2000u  /* SIGTERM to exit */

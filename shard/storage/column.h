@@ -38,7 +38,7 @@ struct column_builder;
 
 enum kith_err column_builder_new(struct column_builder **out, struct kith_diag *diag);
 void column_builder_free(struct column_builder *builder);
-/* Rows must be added in order 0, 1, 2...; payload is a msgpack map, or empty. */
+/* Each of rows 0 .. n_rows - 1 once, in any order; payload is a msgpack map, or empty. */
 enum kith_err column_builder_add(struct column_builder *builder, uint32_t row,
                                  struct kith_bytes payload, struct kith_diag *diag);
 /* Appends the whole section to out. Offsets count from the section's start, which the segment

@@ -4,9 +4,10 @@
  *
  * Each payload is walked once; every value it holds is filed under its path (found by a hash table
  * of spelled paths). Strings become term numbers by a hash table per path, and what is kept per
- * value is only (term, row) - in row order, so that a counting sort by the term's rank gives each
- * term its rows ascending without comparing them. Numbers are kept as (key, row) pairs, where key
- * is an order-preserving i64 of the number, and sorted at the end.
+ * value is only (term, row), brought into row order by a counting sort if the rows came otherwise,
+ * so that another one by the term's rank gives each term its rows ascending without comparing them.
+ * Numbers are kept as (key, row) pairs, where key is an order-preserving i64 of the number, and
+ * sorted at the end.
  *
  * Lost: one bitmap per term while building (a field of unique strings would hold a million small
  * bitmaps); keeping values in a map from path to values per row (three times the memory). */
@@ -63,8 +64,9 @@ struct column_builder {
     struct field *fields[KITH_FIELDS_INDEXED_MAX];
     uint32_t n_fields;
     uint32_t slots[FIELD_SLOTS];
-    uint32_t next_row;
-    bool more; /* some paths were left out */
+    uint32_t n_rows, rows_end; /* so many; all below rows_end */
+    bool shuffled;             /* they did not come in ascending order */
+    bool more;                 /* some paths were left out */
     /* While a payload is being walked. */
     uint32_t row;
     struct kith_diag *diag;
@@ -408,8 +410,11 @@ enum kith_err column_builder_add(struct column_builder *builder, uint32_t row,
                                  struct kith_bytes payload, struct kith_diag *diag)
 {
     uint32_t pairs;
-    kith_assert(row == builder->next_row && row != NO_ROW);
-    builder->next_row++;
+    kith_assert(row != NO_ROW);
+    builder->shuffled |= row != builder->n_rows;
+    builder->n_rows++;
+    if (row >= builder->rows_end)
+        builder->rows_end = row + 1;
     if (payload.len == 0)
         return KITH_OK;
     builder->row = row;
@@ -555,6 +560,29 @@ struct sorted_terms {
     struct column_format_term *terms;
 };
 
+/* A row's uses stay together, in the order they came. */
+static enum kith_err order_uses(struct field *field, uint32_t n_rows, struct kith_diag *diag)
+{
+    uint32_t *starts = kith_alloc(((size_t)n_rows + 1) * sizeof *starts);
+    struct use *ordered = kith_alloc(field->n_uses * sizeof *ordered);
+    if (starts == NULL || ordered == NULL) {
+        kith_free(starts);
+        kith_free(ordered);
+        return kith_fail(diag, KITH_NOMEM, "columns section");
+    }
+    for (size_t i = 0; i < field->n_uses; i++)
+        starts[field->uses[i].row + 1]++;
+    for (uint32_t row = 0; row < n_rows; row++)
+        starts[row + 1] += starts[row];
+    for (size_t i = 0; i < field->n_uses; i++)
+        ordered[starts[field->uses[i].row]++] = field->uses[i];
+    kith_free(starts);
+    kith_free(field->uses);
+    field->uses = ordered;
+    field->cap_uses = field->n_uses;
+    return KITH_OK;
+}
+
 static bool sort_terms(struct field *field, struct sorted_terms *out)
 {
     out->order = kith_alloc(field->n_terms * sizeof *out->order);
@@ -643,7 +671,7 @@ static int compare_fields(const void *left, const void *right)
 enum kith_err column_builder_finish(struct column_builder *builder, uint32_t n_rows,
                                     struct kith_buf *out, struct kith_diag *diag)
 {
-    kith_assert(n_rows == builder->next_row);
+    kith_assert(n_rows == builder->n_rows && n_rows == builder->rows_end);
     const struct section section = {out, out->len, diag};
     struct column_format_header header = {
         .magic = COLUMN_FORMAT_MAGIC,
@@ -663,6 +691,9 @@ enum kith_err column_builder_finish(struct column_builder *builder, uint32_t n_r
     if (builder->n_fields > 0)
         qsort(builder->fields, builder->n_fields, sizeof *builder->fields, compare_fields);
     memset(builder->slots, 0, sizeof builder->slots); /* they named fields by the old order */
+    for (uint32_t i = 0; err == KITH_OK && builder->shuffled && i < builder->n_fields; i++)
+        if (builder->fields[i]->n_uses <= UINT32_MAX) /* more of them: refused below */
+            err = order_uses(builder->fields[i], n_rows, diag);
     for (uint32_t i = 0; err == KITH_OK && i < builder->n_fields; i++)
         err = put_field(&section, builder->fields[i], &paths[i]);
     if (err == KITH_OK && out->failed)

@@ -232,14 +232,15 @@ static int64_t many_i[MANY];
 static double many_f[MANY];
 static uint32_t many_k[MANY];
 
-static void build_many(struct kith_buf *out)
+static void build_many(struct kith_buf *out, uint32_t stride)
 {
     struct column_builder *builder = NULL;
     struct kith_buf buf = {0};
     struct kith_writer w = writer(&buf);
     char text[400];
     assert_int_equal(column_builder_new(&builder, NULL), KITH_OK);
-    for (uint32_t row = 0; row < MANY; row++) {
+    for (uint32_t i = 0; i < MANY; i++) {
+        uint32_t row = (uint32_t)((uint64_t)i * stride % MANY);
         many_i[row] = (int64_t)draw(2000) - 1000;
         many_f[row] = ((double)draw(4000) - 2000.0) / 8.0;
         many_k[row] = draw(draw(2) ? 10 : 20000);
@@ -307,11 +308,10 @@ static void check_many(const struct columns *columns)
     assert_int_equal(column_terms(find(columns, "long")), 1);
 }
 
-static void test_column_many_rows(void **state)
+static void many_rows(uint32_t stride)
 {
-    (void)state;
     struct kith_buf buf = {0};
-    build_many(&buf);
+    build_many(&buf, stride);
     size_t len;
     uint8_t *section = aligned(&buf, &len);
     struct columns *columns = NULL;
@@ -320,6 +320,18 @@ static void test_column_many_rows(void **state)
     columns_close(columns);
     kith_free(section);
     kith_buf_fini(&buf);
+}
+
+static void test_column_many_rows(void **state)
+{
+    (void)state;
+    many_rows(1);
+}
+
+static void test_column_many_rows_in_any_order(void **state)
+{
+    (void)state;
+    many_rows(31337); /* has no factor in common with MANY */
 }
 
 static void test_column_limits_paths_and_says_so(void **state)
@@ -478,6 +490,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_column_files_values_by_path),
         cmocka_unit_test(test_column_many_rows),
+        cmocka_unit_test(test_column_many_rows_in_any_order),
         cmocka_unit_test(test_column_limits_paths_and_says_so),
         cmocka_unit_test(test_column_refuses_malformed_payloads),
         cmocka_unit_test(test_column_refuses_damage),

@@ -30,6 +30,9 @@ struct segment {
     const uint8_t *parts[SEGMENT_SECTIONS];
     uint64_t part_bytes[SEGMENT_SECTIONS];
     struct columns *columns;
+    /* Set by segment_index_open, before the segment is shared. */
+    void *index;
+    void (*close_index)(void *index);
     /* acq_rel on the last drop. */
     atomic_uint refs;
 };
@@ -158,10 +161,30 @@ void segment_unref(struct segment *segment)
 {
     if (segment == NULL || atomic_fetch_sub_explicit(&segment->refs, 1, memory_order_acq_rel) != 1)
         return;
+    if (segment->index != NULL)
+        segment->close_index(segment->index);
     columns_close(segment->columns);
     segment->io->unmap(segment->io->self, segment->map, segment->bytes);
     segment->io->close(segment->io->self, segment->file);
     kith_free(segment);
+}
+
+enum kith_err segment_index_open(struct segment *segment, const struct segment_index_hooks *hooks,
+                                 struct kith_diag *diag)
+{
+    kith_assert(segment->index == NULL);
+    if (hooks == NULL)
+        return KITH_OK;
+    enum kith_err err = hooks->open(hooks->self, segment, &segment->index, diag);
+    if (err != KITH_OK)
+        kith_diag_prefix(diag, "the index of segment %016" PRIx64, segment->number);
+    segment->close_index = hooks->close;
+    return err;
+}
+
+void *segment_index(const struct segment *segment)
+{
+    return segment->index;
 }
 
 bool segment_is_last_ref(struct segment *segment)
@@ -273,31 +296,55 @@ static enum kith_err load_block(const struct segment *segment, uint32_t block,
     return KITH_OK;
 }
 
-/* A row's payload ends where the next row's begins, or with its block. */
+static struct segment_spot spot_of(const struct segment *segment, uint32_t row)
+{
+    return segment_format_spot_of(
+        kith_load_u64(segment->parts[SEGMENT_PAYLOAD_INDEX] + (size_t)row * 8));
+}
+
 enum kith_err segment_payload_cached(const struct segment *segment, uint32_t row,
                                      struct segment_cache *cache, struct kith_bytes *out,
                                      struct kith_diag *diag)
 {
     kith_assert(row < segment->n_rows);
-    const uint8_t *index = segment->parts[SEGMENT_PAYLOAD_INDEX] + (size_t)row * 8;
-    uint32_t block = kith_load_u32(index);
-    uint32_t begin = kith_load_u32(index + 4);
-    bool has_next = row + 1 < segment->n_rows && kith_load_u32(index + 8) == block;
-    if (has_next && kith_load_u32(index + 12) == begin) {
+    struct segment_spot spot = spot_of(segment, row);
+    if (spot.len == 0) {
         *out = (struct kith_bytes){NULL, 0};
         return KITH_OK;
     }
-    if (!has_next && block == segment->n_blocks && begin == 0) { /* nothing came after */
-        *out = (struct kith_bytes){NULL, 0};
-        return KITH_OK;
-    }
-    enum kith_err err = load_block(segment, block, cache, diag);
+    enum kith_err err = load_block(segment, spot.block, cache, diag);
     if (err != KITH_OK)
         return err;
-    size_t end = has_next ? kith_load_u32(index + 12) : cache->raw.len;
-    if (begin > end || end > cache->raw.len)
+    if (spot.offset > cache->raw.len || spot.len > cache->raw.len - spot.offset)
         return bad(diag, "a payload lies outside its block");
-    *out = (struct kith_bytes){cache->raw.data + begin, end - begin};
+    *out = (struct kith_bytes){cache->raw.data + spot.offset, spot.len};
+    return KITH_OK;
+}
+
+/* Rows counted and dealt out by block; those without a payload come last. */
+enum kith_err segment_payload_order(const struct segment *segment, uint32_t *rows,
+                                    struct kith_diag *diag)
+{
+    uint32_t n_buckets = segment->n_blocks + 1;
+    uint32_t *starts = kith_alloc(((size_t)n_buckets + 1) * sizeof *starts);
+    if (starts == NULL)
+        return kith_fail(diag, KITH_NOMEM, "order of payloads");
+    for (uint32_t row = 0; row < segment->n_rows; row++) {
+        struct segment_spot spot = spot_of(segment, row);
+        uint32_t bucket = spot.len == 0 ? segment->n_blocks : spot.block;
+        if (bucket >= n_buckets) {
+            kith_free(starts);
+            return bad(diag, "a payload lies in a block that is not there");
+        }
+        starts[bucket + 1]++;
+    }
+    for (uint32_t b = 1; b <= n_buckets; b++)
+        starts[b] += starts[b - 1];
+    for (uint32_t row = 0; row < segment->n_rows; row++) {
+        struct segment_spot spot = spot_of(segment, row);
+        rows[starts[spot.len == 0 ? segment->n_blocks : spot.block]++] = row;
+    }
+    kith_free(starts);
     return KITH_OK;
 }
 

@@ -15,6 +15,7 @@
 #include "proto/kith_wire.h"
 #include "shard/storage/column.h"
 #include "shard/storage/io.h"
+#include "shard/storage/segment_index.h"
 #include "shard/storage/slice_config.h"
 
 struct segment;
@@ -33,8 +34,9 @@ segment_id_order(const struct segment *segment); /* order[i]: row of the i-th sm
 /* Decompressed payload of a row (msgpack map; empty = none), appended to out. */
 enum kith_err segment_payload(const struct segment *segment, uint32_t row, struct kith_buf *out,
                               struct kith_diag *diag);
-/* The same for walks in row order: a block is decompressed once. *out is borrowed from the cache
- * until its next use. Zero-initialise; one owner; it must not outlive the segments it was used on.
+/* The same for walks in payload order: a block is decompressed once. *out is borrowed from the
+ * cache until its next use. Zero-initialise; one owner; it must not outlive the segments it was
+ * used on.
  */
 struct segment_cache {
     const struct segment *segment; /* whose block is in raw; NULL = none */
@@ -45,6 +47,9 @@ enum kith_err segment_payload_cached(const struct segment *segment, uint32_t row
                                      struct segment_cache *cache, struct kith_bytes *out,
                                      struct kith_diag *diag);
 void segment_cache_fini(struct segment_cache *cache);
+/* All rows, those whose payloads share a block together. rows has room for segment_rows. */
+enum kith_err segment_payload_order(const struct segment *segment, uint32_t *rows,
+                                    struct kith_diag *diag);
 const struct columns *segment_columns(const struct segment *segment);
 uint64_t segment_file_bytes(const struct segment *segment);
 /* A section of the index (segment_index.h); no bytes: it has none. */
@@ -53,6 +58,11 @@ struct kith_bytes segment_index_section(const struct segment *segment, unsigned 
 /* Verifies the whole file. segment_writer.h writes it. */
 enum kith_err segment_open(struct segment **out, struct io *io, const char *dir, uint64_t number,
                            const struct slice_config *config, struct kith_diag *diag);
+/* Has the hooks (NULL: none) parse its index; once, before the segment is shared. Closed with the
+ * segment. */
+enum kith_err segment_index_open(struct segment *segment, const struct segment_index_hooks *hooks,
+                                 struct kith_diag *diag);
+void *segment_index(const struct segment *segment); /* what the hooks made; NULL: no index */
 void segment_ref(struct segment *segment);
 void segment_unref(struct segment *segment); /* NULL allowed */
 bool segment_is_last_ref(struct segment *segment);

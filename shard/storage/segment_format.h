@@ -12,7 +12,7 @@
 #include "proto/kith_wire.h"
 
 #define SEGMENT_MAGIC        0x3147455348544bull /* "KTHSEG1" */
-#define SEGMENT_VERSION      2u
+#define SEGMENT_VERSION      3u
 #define SEGMENT_HEADER_BYTES 4096u
 #define SEGMENT_HEADER_CRC   4092u /* offset of the header's own CRC */
 #define SEGMENT_TABLE        96u   /* offset of the section table; 24 bytes an entry */
@@ -27,7 +27,7 @@ enum segment_section {
     SEGMENT_SEQS = 4,          /* u64 each */
     SEGMENT_COLUMNS = 5,       /* shard/storage/column.h */
     SEGMENT_PAYLOADS = 6,      /* compressed blocks, one after another */
-    SEGMENT_PAYLOAD_INDEX = 7, /* per row: u32 block, u32 offset in it; see SEGMENT_BLOCK_ENTRY */
+    SEGMENT_PAYLOAD_INDEX = 7, /* per row a u64: segment_format_spot */
     SEGMENT_BLOCKS = 8,        /* per block: u64 offset, u32 packed bytes, u32 bytes */
     /* Opaque here: the approximate index (segment_index.h). Empty when there is none. */
     SEGMENT_INDEX_FIRST = 9,
@@ -35,6 +35,35 @@ enum segment_section {
 };
 #define SEGMENT_BLOCK_ENTRY   16u
 #define SEGMENT_PAYLOAD_BLOCK (16u * 1024) /* raw bytes that close a block */
+
+/* Where a payload lies. Payloads are not in the order of the rows, so the length is said. A block
+ * is closed as soon as it holds SEGMENT_PAYLOAD_BLOCK bytes, so every payload begins below that. */
+#define SEGMENT_SPOT_LEN_BITS    21u
+#define SEGMENT_SPOT_OFFSET_BITS 14u
+#define SEGMENT_SPOT_BLOCKS_MAX  (1u << 28)
+_Static_assert(KITH_PAYLOAD_MAX < 1u << SEGMENT_SPOT_LEN_BITS, "a payload's length fits a spot");
+_Static_assert(SEGMENT_PAYLOAD_BLOCK <= 1u << SEGMENT_SPOT_OFFSET_BITS, "an offset fits a spot");
+
+struct segment_spot {
+    uint32_t block, offset, len; /* len 0: no payload */
+};
+
+static inline uint64_t segment_format_spot(const struct segment_spot *spot)
+{
+    return ((uint64_t)spot->block << SEGMENT_SPOT_OFFSET_BITS | spot->offset)
+               << SEGMENT_SPOT_LEN_BITS |
+           spot->len;
+}
+
+static inline struct segment_spot segment_format_spot_of(uint64_t packed)
+{
+    return (struct segment_spot){
+        .block = (uint32_t)(packed >> (SEGMENT_SPOT_LEN_BITS + SEGMENT_SPOT_OFFSET_BITS)),
+        .offset =
+            (uint32_t)(packed >> SEGMENT_SPOT_LEN_BITS) & ((1u << SEGMENT_SPOT_OFFSET_BITS) - 1),
+        .len = (uint32_t)packed & ((1u << SEGMENT_SPOT_LEN_BITS) - 1),
+    };
+}
 
 /* After the sections, aligned: one CRC per KITH_SEGMENT_BLOCK of all before, then the CRC of these.
  */

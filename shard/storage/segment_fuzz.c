@@ -37,8 +37,9 @@ static void make_good(void)
             abort();
     for (uint32_t i = 0; i < ROWS; i++) {
         struct kith_id id = kith_id_number(i * 3);
-        struct kith_bytes bytes = {payload, i % 4 == 0 ? 0 : sizeof payload};
-        if (segment_writer_point(writer, &id, i + 1, bytes, NULL) != KITH_OK)
+        struct segment_point point = {
+            .id = &id, .seq = i + 1, .payload = {payload, i % 4 == 0 ? 0 : sizeof payload}};
+        if (segment_writer_point(writer, ROWS - 1 - i, &point, NULL) != KITH_OK)
             abort();
     }
     uint8_t *bytes;
@@ -84,6 +85,9 @@ static void use(const struct segment *segment)
         (void)segment_payload(segment, row, &out, NULL);
     }
     kith_buf_fini(&out);
+    uint32_t order[ROWS];
+    if (segment_rows(segment) <= ROWS)
+        (void)segment_payload_order(segment, order, NULL);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

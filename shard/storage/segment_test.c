@@ -8,6 +8,7 @@
 
 #include "common/kith_mem.h"
 #include "shard/storage/io_fake.h"
+#include "shard/storage/segment_format.h"
 #include "shard/storage/segment_writer.h"
 
 #define DIM 3u
@@ -42,6 +43,13 @@ static void payload_of(uint32_t row, struct kith_buf *out)
     kith_free(text);
 }
 
+/* The i-th point written: odd rows downwards, then even rows upwards. */
+static uint32_t point_order(uint32_t i, uint32_t n)
+{
+    uint32_t odd = n / 2;
+    return i < odd ? (odd - 1 - i) * 2 + 1 : (i - odd) * 2;
+}
+
 static enum kith_err write_one(struct io *io, uint32_t n, struct kith_diag *diag)
 {
     struct segment_writer_options options = {
@@ -53,20 +61,47 @@ static enum kith_err write_one(struct io *io, uint32_t n, struct kith_diag *diag
         float values[DIM] = {(float)row, 1, -(float)row};
         err = segment_writer_row(writer, values, diag);
     }
-    for (uint32_t row = 0; row < n && err == KITH_OK; row++) {
+    /* Index sections, and points in another order than the rows. */
+    if (err == KITH_OK)
+        err = segment_writer_index(writer, SEGMENT_INDEX_FIRST + 1, "abc", 3, diag);
+    if (err == KITH_OK)
+        err = segment_writer_index(writer, SEGMENT_INDEX_FIRST + 1, "de", 2, diag);
+    if (err == KITH_OK)
+        err = segment_writer_index(writer, SEGMENT_INDEX_FIRST + 4, "f", 1, diag);
+    for (uint32_t i = 0; i < n && err == KITH_OK; i++) {
+        uint32_t row = point_order(i, n);
         struct kith_id id = id_of(row);
         payload_of(row, &payload);
+        struct segment_point point = {
+            .id = &id, .seq = row + 100, .payload = {payload.data, payload.len}};
         if (payload.failed)
             err = KITH_NOMEM;
         else
-            err = segment_writer_point(writer, &id, row + 100,
-                                       (struct kith_bytes){payload.data, payload.len}, diag);
+            err = segment_writer_point(writer, row, &point, diag);
     }
     if (err == KITH_OK)
         err = segment_writer_finish(writer, diag);
     segment_writer_free(writer);
     kith_buf_fini(&payload);
     return err;
+}
+
+/* Every row once; blocks follow each other as the points came, rows without payload at the end. */
+static void check_payload_order(const struct segment *segment, uint32_t n)
+{
+    uint32_t *rows = kith_xalloc(n * sizeof *rows);
+    uint8_t *seen = kith_xalloc(n);
+    uint32_t last = 0;
+    assert_int_equal(segment_payload_order(segment, rows, NULL), KITH_OK);
+    for (uint32_t i = 0; i < n; i++)
+        assert_true(rows[i] < n && !seen[rows[i]]++);
+    for (uint32_t i = 0; i < n && rows[i] % 3 != 1; i++) {
+        uint32_t place = rows[i] % 2 == 1 ? n / 2 - 1 - rows[i] / 2 : n / 2 + rows[i] / 2;
+        assert_true(place + 4000 > last); /* more points than a block holds */
+        last = place > last ? place : last;
+    }
+    kith_free(rows);
+    kith_free(seen);
 }
 
 static void check(const struct segment *segment, uint32_t n)
@@ -99,6 +134,14 @@ static void check(const struct segment *segment, uint32_t n)
     const struct kith_id *ids = segment_ids(segment);
     for (uint32_t i = 1; i < n; i++)
         assert_true(kith_id_compare(&ids[order[i - 1]], &ids[order[i]]) < 0);
+    check_payload_order(segment, n);
+    struct kith_bytes part = segment_index_section(segment, SEGMENT_INDEX_FIRST + 1);
+    assert_int_equal(part.len, 5);
+    assert_memory_equal(part.data, "abcde", 5);
+    part = segment_index_section(segment, SEGMENT_INDEX_FIRST + 4);
+    assert_int_equal(part.len, 1);
+    assert_int_equal(segment_index_section(segment, SEGMENT_INDEX_FIRST).len, 0);
+    assert_int_equal(segment_index_section(segment, SEGMENT_INDEX_FIRST + 2).len, 0);
     struct kith_id absent = kith_id_number(UINT64_MAX);
     uint32_t found;
     assert_false(segment_find(segment, &absent, &found));

@@ -12,11 +12,11 @@
 #include "shard/storage/row_codec.h"
 #include "shard/storage/segment_format.h"
 
-/* One pass over the disk: vectors first (they are most of the bytes), then payload blocks,
- * then the points' other parts, which are collected in memory, then the checksums. The header page
- * is written last, over a page of zeros: its CRC block is kept in memory until then. Space is
- * allocated ahead in steps, so a full disk is told before the map could find it, and the rest is
- * given back at the end. */
+/* One pass over the disk: vectors first (they are most of the bytes), then the index, then payload
+ * blocks, then the points' other parts, which are collected in memory, then the checksums. The
+ * header page is written last, over a page of zeros: its CRC block is kept in memory until then.
+ * Space is allocated ahead in steps, so a full disk is told before the map could find it, and the
+ * rest is given back at the end. */
 
 #define BUFFER_BYTES (16 * KITH_SEGMENT_BLOCK) /* 1 MiB: large enough for the disk's full rate */
 #define STEP_BYTES   (16u << 20)
@@ -38,8 +38,10 @@ struct segment_writer {
     uint8_t *first;       /* block 0, until the header is known */
     struct kith_buf crcs; /* u32 per block */
     struct extent sections[SEGMENT_SECTIONS];
+    unsigned last_section; /* the one that was begun last */
     struct kith_id *ids;
-    struct kith_buf seqs, payload_index, blocks;
+    uint64_t *seqs, *spots;
+    struct kith_buf blocks;
     struct kith_buf raw, packed; /* the open payload block, and its compressed form */
     struct column_builder *columns;
 };
@@ -65,7 +67,10 @@ enum kith_err segment_writer_new(struct segment_writer **out,
     writer->first = kith_alloc(KITH_SEGMENT_BLOCK);
     writer->ids = kith_alloc((size_t)options->n_rows * sizeof *writer->ids);
     enum kith_err err = KITH_OK;
-    if (writer->buffer == NULL || writer->first == NULL || writer->ids == NULL)
+    writer->seqs = kith_alloc((size_t)options->n_rows * sizeof *writer->seqs);
+    writer->spots = kith_alloc((size_t)options->n_rows * sizeof *writer->spots);
+    if (writer->buffer == NULL || writer->first == NULL || writer->ids == NULL ||
+        writer->seqs == NULL || writer->spots == NULL)
         err = kith_fail(diag, KITH_NOMEM, "segment writer for %u rows", options->n_rows);
     if (err == KITH_OK)
         err = column_builder_new(&writer->columns, diag);
@@ -102,12 +107,12 @@ void segment_writer_free(struct segment_writer *writer)
     }
     column_builder_free(writer->columns);
     kith_buf_fini(&writer->crcs);
-    kith_buf_fini(&writer->seqs);
-    kith_buf_fini(&writer->payload_index);
     kith_buf_fini(&writer->blocks);
     kith_buf_fini(&writer->packed);
     kith_buf_fini(&writer->raw);
     kith_free(writer->ids);
+    kith_free(writer->seqs);
+    kith_free(writer->spots);
     kith_free(writer->first);
     kith_free(writer->buffer);
     kith_free(writer);
@@ -182,6 +187,7 @@ static enum kith_err section(struct segment_writer *writer, enum segment_section
     if (err != KITH_OK)
         return err;
     writer->sections[kind] = (struct extent){writer->at, len};
+    writer->last_section = kind;
     return stream(writer, data, len, diag);
 }
 
@@ -192,6 +198,19 @@ enum kith_err segment_writer_row(struct segment_writer *writer, const void *row,
     writer->rows++;
     writer->sections[SEGMENT_ROWS].bytes += writer->row_bytes;
     return stream(writer, row, writer->row_bytes, diag);
+}
+
+enum kith_err segment_writer_index(void *self, unsigned kind, const void *data, size_t bytes,
+                                   struct kith_diag *diag)
+{
+    struct segment_writer *writer = self;
+    kith_assert(writer->rows == writer->options.n_rows && writer->points == 0);
+    kith_assert(kind >= SEGMENT_INDEX_FIRST && kind < SEGMENT_SECTIONS);
+    kith_assert(kind >= writer->last_section);
+    if (kind != writer->last_section)
+        return section(writer, (enum segment_section)kind, data, bytes, diag);
+    writer->sections[kind].bytes += bytes;
+    return stream(writer, data, bytes, diag);
 }
 
 static enum kith_err close_block(struct segment_writer *writer, struct kith_diag *diag)
@@ -217,35 +236,37 @@ static enum kith_err close_block(struct segment_writer *writer, struct kith_diag
     return KITH_OK;
 }
 
-enum kith_err segment_writer_point(struct segment_writer *writer, const struct kith_id *id,
-                                   uint64_t seq, struct kith_bytes payload, struct kith_diag *diag)
+enum kith_err segment_writer_point(struct segment_writer *writer, uint32_t row,
+                                   const struct segment_point *point, struct kith_diag *diag)
 {
     kith_assert(writer->rows == writer->options.n_rows && writer->points < writer->rows);
-    kith_assert(payload.len <= KITH_PAYLOAD_MAX);
-    uint8_t word[8];
-    uint32_t row = writer->points++;
-    if (row == 0) {
+    kith_assert(row < writer->rows && point->payload.len <= KITH_PAYLOAD_MAX);
+    struct segment_spot spot = {
+        .block = (uint32_t)(writer->blocks.len / SEGMENT_BLOCK_ENTRY),
+        .offset = (uint32_t)writer->raw.len,
+        .len = (uint32_t)point->payload.len,
+    };
+    if (spot.block >= SEGMENT_SPOT_BLOCKS_MAX)
+        return kith_fail(diag, KITH_TOO_BIG, "payloads of one segment");
+    if (writer->points++ == 0) {
         enum kith_err err = section(writer, SEGMENT_PAYLOADS, NULL, 0, diag);
         if (err != KITH_OK)
             return err;
     }
-    writer->ids[row] = *id;
-    writer->min_seq = seq < writer->min_seq ? seq : writer->min_seq;
-    writer->max_seq = seq > writer->max_seq ? seq : writer->max_seq;
-    kith_store_u64(word, seq);
-    kith_buf_append(&writer->seqs, word, 8);
-    kith_store_u32(word, (uint32_t)(writer->blocks.len / SEGMENT_BLOCK_ENTRY));
-    kith_store_u32(word + 4, (uint32_t)writer->raw.len);
-    kith_buf_append(&writer->payload_index, word, 8);
-    kith_buf_append(&writer->raw, payload.data, payload.len);
-    if (writer->seqs.failed || writer->payload_index.failed || writer->raw.failed)
+    writer->ids[row] = *point->id;
+    writer->min_seq = point->seq < writer->min_seq ? point->seq : writer->min_seq;
+    writer->max_seq = point->seq > writer->max_seq ? point->seq : writer->max_seq;
+    kith_store_u64((uint8_t *)&writer->seqs[row], point->seq);
+    kith_store_u64((uint8_t *)&writer->spots[row], segment_format_spot(&spot));
+    kith_buf_append(&writer->raw, point->payload.data, point->payload.len);
+    if (writer->raw.failed)
         return kith_fail(diag, KITH_NOMEM, "segment of %u rows", writer->options.n_rows);
     if (writer->raw.len >= SEGMENT_PAYLOAD_BLOCK) {
         enum kith_err err = close_block(writer, diag);
         if (err != KITH_OK)
             return err;
     }
-    return column_builder_add(writer->columns, row, payload, diag);
+    return column_builder_add(writer->columns, row, point->payload, diag);
 }
 
 static int by_id(const void *a, const void *b, void *ids)
@@ -296,7 +317,7 @@ static enum kith_err body_sections(struct segment_writer *writer, struct kith_di
     if (err == KITH_OK)
         err = id_sections(writer, diag);
     if (err == KITH_OK)
-        err = section(writer, SEGMENT_SEQS, writer->seqs.data, writer->seqs.len, diag);
+        err = section(writer, SEGMENT_SEQS, writer->seqs, (size_t)writer->rows * 8, diag);
     if (err == KITH_OK) {
         kith_buf_reset(&writer->raw);
         err = column_builder_finish(writer->columns, writer->rows, &writer->raw, diag);
@@ -306,8 +327,7 @@ static enum kith_err body_sections(struct segment_writer *writer, struct kith_di
     if (err == KITH_OK)
         err = section(writer, SEGMENT_COLUMNS, writer->raw.data, writer->raw.len, diag);
     if (err == KITH_OK)
-        err = section(writer, SEGMENT_PAYLOAD_INDEX, writer->payload_index.data,
-                      writer->payload_index.len, diag);
+        err = section(writer, SEGMENT_PAYLOAD_INDEX, writer->spots, (size_t)writer->rows * 8, diag);
     if (err == KITH_OK && writer->blocks.failed)
         err = kith_fail(diag, KITH_NOMEM, "payload blocks");
     if (err == KITH_OK)
@@ -369,6 +389,11 @@ static enum kith_err finish_header(struct segment_writer *writer, uint64_t body_
     if (err == KITH_OK)
         err = io->truncate(io->self, writer->file, total, diag);
     return err;
+}
+
+uint64_t segment_writer_bytes(const struct segment_writer *writer)
+{
+    return writer->at + writer->crcs.len;
 }
 
 enum kith_err segment_writer_finish(struct segment_writer *writer, struct kith_diag *diag)

@@ -231,6 +231,7 @@ static enum kith_err init(struct store *store, const struct store_options *optio
     store->io = options->io;
     store->config = manifest->config;
     store->select = options->select;
+    store->index = options->index;
     store->background = options->background;
     store->row_bytes = row_codec_bytes(&store->config);
     store->head_rows_max =
@@ -244,6 +245,7 @@ static enum kith_err init(struct store *store, const struct store_options *optio
         .step_bytes = options->wal_step_bytes != 0 ? options->wal_step_bytes : WAL_STEP_BYTES,
     };
     store->queue_end = &store->queue_first;
+    store->merge_nudges = 1; /* nobody has looked yet */
     store->seq = store->sealed_seq = manifest->sealed_seq;
     store->first_wal = store->oldest_wal = manifest->first_wal;
     store->synced_wal = manifest->wal;
@@ -262,14 +264,39 @@ static enum kith_err init(struct store *store, const struct store_options *optio
     return err;
 }
 
+enum kith_err store_segment_open(const struct store *store, uint64_t number, struct segment **out,
+                                 struct kith_diag *diag)
+{
+    struct segment *segment = NULL;
+    enum kith_err err = segment_open(&segment, store->io, store->dir, number, &store->config, diag);
+    if (err == KITH_OK)
+        err = segment_index_open(segment, store->index, diag);
+    if (err == KITH_OK)
+        *out = segment;
+    else
+        segment_unref(segment);
+    return err;
+}
+
+struct segment_writer_options store_segment_options(const struct store *store, uint64_t number,
+                                                    uint32_t n_rows)
+{
+    return (struct segment_writer_options){
+        .io = store->io,
+        .dir = store->dir,
+        .config = &store->config,
+        .number = number,
+        .n_rows = n_rows,
+    };
+}
+
 static enum kith_err open_segments(struct store *store, const struct manifest *manifest,
                                    struct kith_diag *diag)
 {
     for (uint32_t i = 0; i < manifest->n_segments; i++) {
         const struct manifest_segment *entry = &manifest->segments[i];
         struct view_part part = {0};
-        enum kith_err err =
-            segment_open(&part.segment, store->io, store->dir, entry->number, &store->config, diag);
+        enum kith_err err = store_segment_open(store, entry->number, &part.segment, diag);
         if (err == KITH_OK && entry->deletes != 0) {
             char path[STORE_PATH_BYTES + 32];
             store_checkpoint_path(store, "del", entry->deletes, path);
@@ -410,5 +437,15 @@ void store_stats(struct store *store, struct store_stats *out)
 {
     pthread_mutex_lock(&store->lock);
     *out = store->stats;
+    out->busy = store->n_frozen > 0 || store->seal_busy || store->merge_busy ||
+                store->merge_waits || store->merge_settled != store->merge_nudges;
+    pthread_mutex_unlock(&store->lock);
+}
+
+void store_nudge(struct store *store)
+{
+    pthread_mutex_lock(&store->lock);
+    store->merge_nudges++;
+    pthread_cond_broadcast(&store->changed);
     pthread_mutex_unlock(&store->lock);
 }

@@ -34,6 +34,7 @@ struct store_options {
     struct io *io;
     const char *dir; /* of this slice, relative to the io's root */
     store_select_fn select;
+    const struct segment_index_hooks *index; /* of its segments; NULL: none. Outlives the store */
     uint32_t head_rows_max;  /* seal the head at so many rows (0: KITH_HEAD_ROWS_MAX) */
     uint64_t head_bytes_max; /* or bytes (0: KITH_HEAD_BYTES_MAX) */
     uint64_t wal_step_bytes; /* the log grows by so much at a time (0: 4 MiB) */
@@ -84,9 +85,17 @@ struct store_stats {
     uint32_t segments, head_rows;
     uint64_t segment_bytes, wal_bytes, head_bytes;
     uint64_t fsyncs, writes, write_groups;
-    bool failed; /* a sync failed; see above */
+    uint64_t wal_written, seal_written, merge_written; /* bytes since it was opened */
+    uint64_t indexed_points;                           /* live, in segments with an index */
+    uint32_t index_pending; /* segments that are to be rewritten with another index */
+    bool busy;              /* sealing, merging or indexing is going on or due */
+    bool failed;            /* a sync failed; see above */
 };
 void store_stats(struct store *store, struct store_stats *out);
+
+/* The index hooks would answer otherwise now (another codebook): look again at what is to be
+ * rewritten. Any thread. */
+void store_nudge(struct store *store);
 
 /* One round of background work now (seal, merge); *did_work says whether there was any. */
 enum kith_err store_maintain(struct store *store, bool *did_work, struct kith_diag *diag);

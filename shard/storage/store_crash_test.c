@@ -1,3 +1,4 @@
+#include "shard/storage/index_testing.h"
 #include "shard/storage/store_testing.h"
 
 #include <malloc.h>
@@ -19,6 +20,7 @@ struct state {
 };
 
 struct history {
+    struct test_index index;
     struct io *io;
     struct store *store;
     struct store_options options;
@@ -133,6 +135,9 @@ static struct history *history_new(uint64_t seed, bool background)
     h->options = test_options(h->io);
     h->options.head_rows_max = 20 + (uint32_t)(seed % 40);
     h->options.background = background;
+    test_index_init(&h->index, 5);
+    if (seed % 3 != 1)
+        h->options.index = &h->index.hooks;
     return h;
 }
 
@@ -164,6 +169,10 @@ static void history_run(struct history *h, uint32_t end)
             make_write(h);
         send(h, n);
         bool did;
+        if (test_random(&h->random) % 16 == 0) {
+            atomic_fetch_add(&h->index.generation, 1);
+            store_nudge(h->store);
+        }
         if (test_random(&h->random) % 8 == 0)
             (void)store_maintain(h->store, &did, NULL);
     }

@@ -1,4 +1,6 @@
+#include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "common/kith_log.h"
 #include "shard/storage/store_state.h"
@@ -8,6 +10,10 @@
  * disk, no memory) it tries again after a second, or when the writer asks. */
 
 #define RETRY_S 1
+
+/* Building indexes takes a CPU for seconds: queries and writes come first, but merges must keep up
+ * with the writes in the long run. */
+#define MERGER_NICE 5
 
 /* Waits for the next change; with `retry`, at most RETRY_S. False: stop. Called with the lock. */
 static bool wait_locked(struct store *store, bool retry)
@@ -58,10 +64,12 @@ static void *sealer_thread(void *arg)
     }
 }
 
-/* Something to come back for: files still read, a checkpoint or a merge that failed. */
+/* Something to come back for: files still read, a checkpoint or a merge that failed, one that waits
+ * for a quiet time. */
 static bool has_leftovers(struct store *store)
 {
-    return store->n_graveyard > 0 || store->merge_fails || atomic_load(&store->checkpoint_due);
+    return store->n_graveyard > 0 || store->merge_fails || store->merge_waits ||
+           atomic_load(&store->checkpoint_due);
 }
 
 static void *merger_thread(void *arg)
@@ -69,6 +77,7 @@ static void *merger_thread(void *arg)
     struct store *store = arg;
     bool again = true;
     uint64_t seen = 0;
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), MERGER_NICE);
     for (;;) {
         pthread_mutex_lock(&store->lock);
         if (!again && store->merge_nudges == seen && !atomic_load(&store->stop_background))

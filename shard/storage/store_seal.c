@@ -1,7 +1,8 @@
 #include <string.h>
 
+#include "common/kith_clock.h"
 #include "common/kith_mem.h"
-#include "shard/storage/segment_writer.h"
+#include "shard/storage/segment_build.h"
 #include "shard/storage/store_state.h"
 
 /* Sealing: the oldest frozen head becomes a segment.
@@ -10,13 +11,20 @@
  * written. So: note the seq S; write the rows that are live at S; then, on the writer
  * thread, put the segment in the head's place with a bitmap of those of its rows that are gone by
  * now. Deletes between S and the swap are in the log above the head's last seq, so a crash before,
- * between or after replays them. */
+ * between or after replays them.
+ *
+ * A segment is given its index right away when that keeps no writer waiting: when no other head
+ * waits, and not while the log is being replayed. Otherwise the merger does it later. */
 
 struct sealing {
     struct head *head; /* counted */
     uint64_t seq;
     uint32_t n_rows;
-    uint32_t *rows; /* the segment's row i is the head's row rows[i] */
+    uint32_t *rows;  /* of the head, as they are handed to the builder */
+    uint32_t *place; /* rows[i] became this row of the segment */
+    uint64_t bytes;  /* of the segment's file */
+    bool index;
+    const struct store *store;
     struct segment *segment;
 };
 
@@ -31,6 +39,7 @@ static enum kith_err begin(struct store *store, void *arg, struct kith_diag *dia
     head_ref(sealing->head);
     sealing->n_rows = head_rows(sealing->head); /* an upper bound for now */
     sealing->seq = store->seq;                  /* between two groups: all of it is durable */
+    sealing->index = store->view != NULL && (!store->background || store->n_heads == 2);
     return KITH_OK;
 }
 
@@ -47,31 +56,49 @@ static enum kith_err pick_rows(struct sealing *sealing, struct kith_diag *diag)
     return KITH_OK;
 }
 
-static enum kith_err write_segment(struct store *store, const struct sealing *sealing,
-                                   uint64_t number, struct kith_diag *diag)
+static const void *row_at(const void *ctx, uint32_t i)
 {
-    struct segment_writer_options options = {
-        .io = store->io,
-        .dir = store->dir,
-        .config = &store->config,
-        .number = number,
-        .n_rows = sealing->n_rows,
-    };
-    struct segment_writer *writer = NULL;
+    const struct sealing *sealing = ctx;
     struct head_row row;
-    enum kith_err err = segment_writer_new(&writer, &options, diag);
+    head_row_get(sealing->head, sealing->rows[i], &row);
+    return row.row;
+}
+
+static bool stops(const void *ctx)
+{
+    const struct sealing *sealing = ctx;
+    return atomic_load_explicit(&sealing->store->stop_background, memory_order_relaxed);
+}
+
+static enum kith_err add_points(void *ctx, struct segment_building *building,
+                                struct kith_diag *diag)
+{
+    const struct sealing *sealing = ctx;
+    enum kith_err err = KITH_OK;
     for (uint32_t i = 0; i < sealing->n_rows && err == KITH_OK; i++) {
+        struct head_row row;
         head_row_get(sealing->head, sealing->rows[i], &row);
-        err = segment_writer_row(writer, row.row, diag);
+        struct segment_point point = {.id = row.id, .seq = row.seq, .payload = row.payload};
+        err = segment_build_point(building, i, &point, diag);
     }
-    for (uint32_t i = 0; i < sealing->n_rows && err == KITH_OK; i++) {
-        head_row_get(sealing->head, sealing->rows[i], &row);
-        err = segment_writer_point(writer, row.id, row.seq, row.payload, diag);
-    }
-    if (err == KITH_OK)
-        err = segment_writer_finish(writer, diag);
-    segment_writer_free(writer);
     return err;
+}
+
+static enum kith_err write_segment(struct store *store, struct sealing *sealing, uint64_t number,
+                                   struct kith_diag *diag)
+{
+    struct segment_build build = {
+        .writer = store_segment_options(store, number, sealing->n_rows),
+        .rows = {.n_rows = sealing->n_rows, .row = row_at, .ctx = sealing, .stop = stops},
+        .points = add_points,
+        .points_ctx = sealing,
+        .index = sealing->index ? store->index : NULL,
+    };
+    enum kith_err err = segment_build_run(&build, &sealing->place, &sealing->bytes, diag);
+    if (err != KITH_NOMEM || build.index == NULL)
+        return err;
+    build.index = NULL; /* an index that does not fit into memory must not keep writers waiting */
+    return segment_build_run(&build, &sealing->place, &sealing->bytes, diag);
 }
 
 void store_seal_insert(struct store *store, const struct view_part *part)
@@ -97,7 +124,7 @@ static enum kith_err swap_in(struct store *store, void *arg, struct kith_diag *d
             continue;
         if (part.deletes == NULL && (part.deletes = deletes_new()) == NULL)
             return kith_fail(diag, KITH_NOMEM, "seal");
-        bitmap_add(part.deletes->set, i);
+        bitmap_add(part.deletes->set, sealing->place[i]);
         part.deletes->count++;
     }
     if (part.segment != NULL)
@@ -132,8 +159,7 @@ static enum kith_err seal(struct store *store, struct sealing *sealing, struct k
         number = atomic_fetch_add(&store->next_file, 1);
         err = write_segment(store, sealing, number, diag);
         if (err == KITH_OK)
-            err = segment_open(&sealing->segment, store->io, store->dir, number, &store->config,
-                               diag);
+            err = store_segment_open(store, number, &sealing->segment, diag);
     }
     if (err == KITH_OK)
         err = store_write_on_writer(store, swap_in, sealing, diag);
@@ -150,7 +176,10 @@ static void finish(struct store *store, struct sealing *sealing, enum kith_err e
         head_unref(sealing->head);
     segment_unref(sealing->segment);
     kith_free(sealing->rows);
+    kith_free(sealing->place);
+    atomic_store_explicit(&store->sealed_ns, kith_now_ns(), memory_order_relaxed);
     pthread_mutex_lock(&store->lock);
+    store->stats.seal_written += sealing->bytes;
     store->seal_busy = false;
     store->merge_nudges++;
     /* Too many segments is no reason to refuse writes as long as merging gets on. */
@@ -163,7 +192,7 @@ static void finish(struct store *store, struct sealing *sealing, enum kith_err e
 
 enum kith_err store_seal_run(struct store *store, bool *did, struct kith_diag *diag)
 {
-    struct sealing sealing = {0};
+    struct sealing sealing = {.store = store};
     *did = false;
     pthread_mutex_lock(&store->lock);
     bool busy = store->seal_busy || store->n_frozen == 0 || atomic_load(&store->failed);

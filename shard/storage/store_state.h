@@ -22,6 +22,7 @@
 #include "proto/kith_limits.h"
 #include "shard/storage/head.h"
 #include "shard/storage/op_window.h"
+#include "shard/storage/segment_writer.h"
 #include "shard/storage/store.h"
 #include "shard/storage/view_build.h"
 #include "shard/storage/wal.h"
@@ -65,6 +66,7 @@ struct store {
     char dir[STORE_PATH_BYTES];
     struct slice_config config;
     store_select_fn select;
+    const struct segment_index_hooks *index; /* NULL: none */
     uint32_t row_bytes, head_rows_max;
     uint64_t head_bytes_max;
     bool background;
@@ -97,6 +99,7 @@ struct store {
 
     /* Any thread. A number, and flags whose changes are also announced under the lock. */
     _Atomic uint64_t next_file;
+    _Atomic uint64_t sealed_ns; /* relaxed: when a head was sealed last */
     atomic_bool failed, stop_background, checkpoint_due;
 
     /* Guarded by lock. It is never held over I/O, nor while another is taken. */
@@ -108,9 +111,11 @@ struct store {
     uint32_t n_queued;
     struct store_job *jobs;
     bool stopping, writer_runs, checkpoint_busy, seal_busy, merge_busy, merge_fails;
+    bool merge_waits; /* for a quiet time */
     uint32_t n_frozen;
     uint64_t seal_failures;
     uint64_t maintain_nudges, merge_nudges; /* reasons for a thread to look again */
+    uint64_t merge_settled; /* the nudges after which there was nothing left to merge */
     struct store_stats stats;
     struct segment *graveyard[2 * KITH_SEGMENTS_MAX]; /* merged away, maybe still read */
     uint32_t n_graveyard;
@@ -118,6 +123,12 @@ struct store {
     pthread_t writer, sealer, merger;
     bool sealer_runs, merger_runs;
 };
+
+/* store.c */
+enum kith_err store_segment_open(const struct store *store, uint64_t number, struct segment **out,
+                                 struct kith_diag *diag);
+struct segment_writer_options store_segment_options(const struct store *store, uint64_t number,
+                                                    uint32_t n_rows);
 
 /* store_write.c */
 enum kith_err store_write_on_writer(struct store *store,
@@ -166,8 +177,6 @@ void store_checkpoint_path(const struct store *store, const char *kind, uint64_t
 /* store_seal.c, store_merge.c: one round; *did = whether there was anything to do. */
 enum kith_err store_seal_run(struct store *store, bool *did, struct kith_diag *diag);
 enum kith_err store_merge_run(struct store *store, bool *did, struct kith_diag *diag);
-/* So many rows of it are gone that it is worth rewriting. */
-bool store_merge_is_holey(const struct segment *segment, uint32_t n_deleted);
 /* Without background threads: seals, and merges first when there are too many segments. */
 enum kith_err store_seal_here(struct store *store, bool *did, struct kith_diag *diag);
 /* Writer thread: puts a segment at its place by size. Room was checked. */

@@ -1,3 +1,4 @@
+#include "shard/storage/index_testing.h"
 #include "shard/storage/store_testing.h"
 
 /* ---- a model: what the slice must hold --------------------------------------------------------
@@ -16,6 +17,7 @@ struct fixture {
     struct store *store;
     struct store_options options;
     struct slice_config config;
+    struct test_index index;
 };
 
 static void open_store(struct fixture *f)
@@ -31,11 +33,14 @@ static void reopen(struct fixture *f)
     open_store(f);
 }
 
-static int setup(void **state)
+static int start(void **state, bool indexed)
 {
     struct fixture *f = kith_xalloc(sizeof *f);
     assert_int_equal(io_fake_new(&f->io, NULL), KITH_OK);
     f->options = test_options(f->io);
+    test_index_init(&f->index, 10);
+    if (indexed)
+        f->options.index = &f->index.hooks;
     f->config = test_config;
     struct kith_diag diag = {0};
     if (store_create(&f->options, &f->config, &diag) != KITH_OK)
@@ -43,6 +48,16 @@ static int setup(void **state)
     open_store(f);
     *state = f;
     return 0;
+}
+
+static int setup(void **state)
+{
+    return start(state, false);
+}
+
+static int setup_indexed(void **state)
+{
+    return start(state, true);
 }
 
 static int teardown(void **state)
@@ -203,6 +218,8 @@ static void run_model(struct fixture *f, uint64_t seed, uint64_t n_writes)
             assert_int_equal(store_maintain(f->store, &did, NULL), KITH_OK);
         if (dice == 5)
             reopen(f);
+        if (dice == 9)
+            atomic_fetch_add(&f->index.generation, 1);
         if (dice < 8) {
             struct view *view = store_view(f->store);
             assert_int_equal(view->seq, result.seq);
@@ -223,12 +240,116 @@ static void test_store_matches_the_model(void **state)
     run_model(*state, test_env("KITH_SEED", 1), test_env("KITH_MODEL_WRITES", 3000));
 }
 
+static void test_store_rewrites_what_wants_another_index(void **state)
+{
+    struct fixture *f = *state;
+    struct kith_buf ops = {0};
+    for (uint32_t i = 0; i < 6; i++) {
+        kith_buf_reset(&ops);
+        struct kith_writer w = test_writer(&ops);
+        kith_write_array(&w, 51);
+        for (uint32_t k = 0; k < 51; k++)
+            test_put(&w, i * 51 + k, 7);
+        assert_int_equal(test_write(f->store, &ops).err, KITH_OK);
+    }
+    maintain_all(f->store);
+    struct store_stats before, after;
+    store_stats(f->store, &before);
+    assert_int_equal(before.segments, 5); /* fewer than are merged */
+    assert_int_equal(before.indexed_points, 5 * 51);
+    assert_int_equal(before.merge_written, 0);
+    assert_false(before.busy);
+    /* A new generation: all of it is written once more, into one segment. */
+    atomic_fetch_add(&f->index.generation, 1);
+    store_nudge(f->store);
+    store_stats(f->store, &after);
+    assert_true(after.busy);
+    struct view *old = store_view(f->store);
+    maintain_all(f->store);
+    store_stats(f->store, &after);
+    assert_false(after.busy);
+    assert_int_equal(after.segments, 1);
+    assert_int_equal(after.indexed_points, 5 * 51);
+    assert_int_equal(after.index_pending, 0);
+    assert_in_range(after.merge_written, 1, before.seal_written);
+    struct view *view = store_view(f->store);
+    for (uint64_t id = 0; id < 6 * 51; id++) {
+        assert_int_equal(test_version(view, id), 7);
+        assert_int_equal(test_version(old, id), 7); /* the old index serves whoever has it */
+    }
+    view_unref(old);
+    view_unref(view);
+    kith_buf_fini(&ops);
+}
+
+static void delete_some(void *store)
+{
+    struct kith_buf ops = {0};
+    struct kith_writer w = test_writer(&ops);
+    kith_write_array(&w, 6);
+    for (uint32_t id = 4; id < 60; id += 10)
+        test_delete(&w, id);
+    assert_int_equal(test_write(store, &ops).err, KITH_OK);
+    kith_buf_fini(&ops);
+}
+
+/* Rows deleted while a segment is being written: the swap carries them to where the index put their
+ * rows. */
+static void carry_deletes(struct fixture *f, bool while_sealing)
+{
+    struct kith_buf ops = {0};
+    struct kith_writer w = test_writer(&ops);
+    kith_write_array(&w, 60);
+    for (uint32_t id = 0; id < 60; id++)
+        test_put(&w, id, 3);
+    assert_int_equal(test_write(f->store, &ops).err, KITH_OK);
+    kith_buf_reset(&ops);
+    w = test_writer(&ops);
+    kith_write_array(&w, 1);
+    test_put(&w, 100, 3);
+    assert_int_equal(test_write(f->store, &ops).err, KITH_OK);
+    if (!while_sealing) {
+        maintain_all(f->store);
+        atomic_fetch_add(&f->index.generation, 1);
+    }
+    f->index.during = delete_some;
+    f->index.during_ctx = f->store;
+    maintain_all(f->store);
+    f->index.during = NULL;
+    struct view *view = store_view(f->store);
+    for (uint64_t id = 0; id < 60; id++)
+        assert_int_equal(test_version(view, id), id % 10 == 4 ? 0 : 3);
+    view_unref(view);
+    reopen(f);
+    view = store_view(f->store);
+    assert_int_equal(test_count(view), 60 + 1 - 6);
+    view_unref(view);
+    kith_buf_fini(&ops);
+}
+
+static void test_store_carries_deletes_through_a_merge(void **state)
+{
+    carry_deletes(*state, false);
+}
+
+static void test_store_carries_deletes_through_a_seal(void **state)
+{
+    carry_deletes(*state, true);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_store_keeps_points_over_reopen, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store_exists_and_destroy, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store_matches_the_model, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_store_matches_the_model, setup_indexed, teardown),
+        cmocka_unit_test_setup_teardown(test_store_rewrites_what_wants_another_index, setup_indexed,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_store_carries_deletes_through_a_merge, setup_indexed,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_store_carries_deletes_through_a_seal, setup_indexed,
+                                        teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

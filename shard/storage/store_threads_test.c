@@ -1,3 +1,4 @@
+#include "shard/storage/index_testing.h"
 #include "shard/storage/store_testing.h"
 
 #include <stdatomic.h>
@@ -13,6 +14,7 @@
 
 struct crowd {
     struct store *store;
+    struct test_index index;
     uint64_t rounds;
     atomic_bool stop;
     _Atomic uint64_t acked[WRITERS][IDS]; /* version; 0 = deleted or never there */
@@ -53,6 +55,10 @@ static void *writer(void *arg)
         if (result.err != KITH_OK) {
             me->problem = "a write failed";
             break;
+        }
+        if (test_random(&random) % 32 == 0) {
+            atomic_fetch_add(&crowd->index.generation, 1);
+            store_nudge(crowd->store);
         }
         /* Its own writes are there as soon as they are acknowledged. */
         struct view *view = store_view(crowd->store);
@@ -136,6 +142,8 @@ static void run_crowd(struct io *io, uint64_t rounds)
     struct store_options options = test_options(io);
     struct kith_diag diag = {0};
     options.background = true;
+    test_index_init(&crowd->index, 20);
+    options.index = &crowd->index.hooks;
     crowd->rounds = rounds;
     if (store_create(&options, &test_config, &diag) != KITH_OK ||
         store_open(&crowd->store, &options, &diag) != KITH_OK)

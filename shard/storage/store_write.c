@@ -3,6 +3,7 @@
 
 #include "common/kith_log.h"
 #include "common/kith_mem.h"
+#include "shard/storage/merge_policy.h"
 #include "shard/storage/store_state.h"
 
 /* The writer thread and its group commit.
@@ -35,12 +36,15 @@ enum kith_err store_write_view(struct store *store, struct view **out, struct ki
 
 void store_write_publish(struct store *store, struct view *view)
 {
-    uint64_t deleted = 0, segment_bytes = 0, head_bytes_sum = 0;
+    uint64_t deleted = 0, segment_bytes = 0, head_bytes_sum = 0, indexed = 0;
     bool holey = false;
     for (uint32_t i = 0; i < store->n_segments; i++) {
-        deleted += deletes_count(store->segments[i].deletes);
-        holey |= store_merge_is_holey(store->segments[i].segment,
-                                      deletes_count(store->segments[i].deletes));
+        uint32_t rows = segment_rows(store->segments[i].segment);
+        uint32_t n_deleted = deletes_count(store->segments[i].deletes);
+        deleted += n_deleted;
+        holey |= merge_policy_is_holey(rows, n_deleted);
+        if (segment_index(store->segments[i].segment) != NULL)
+            indexed += rows - n_deleted;
         segment_bytes += segment_file_bytes(store->segments[i].segment);
     }
     for (uint32_t i = 0; i < store->n_heads; i++) {
@@ -59,6 +63,7 @@ void store_write_publish(struct store *store, struct view *view)
     for (uint32_t i = 0; i < view->n_heads; i++)
         stats->head_rows += view->heads[i].rows;
     stats->segment_bytes = segment_bytes;
+    stats->indexed_points = indexed;
     stats->head_bytes = head_bytes_sum;
     stats->wal_bytes = store->wal != NULL ? wal_bytes(store->wal) : 0;
     if (holey) {
@@ -257,6 +262,7 @@ struct group {
     struct store_request *first, **end;
     struct store_savepoint before;
     uint32_t n, n_op_ids;
+    uint64_t wal_bytes; /* before it */
 };
 
 static void undo_group(struct store *store, const struct group *group)
@@ -292,6 +298,8 @@ static void commit_group(struct store *store, struct group *group)
     store->n_undo = 0;
     pthread_mutex_lock(&store->lock);
     store->stats.writes += group->n;
+    if (logged && err == KITH_OK)
+        store->stats.wal_written += wal_bytes(store->wal) - group->wal_bytes;
     store->stats.write_groups += logged;
     store->stats.fsyncs += logged;
     pthread_mutex_unlock(&store->lock);
@@ -301,7 +309,8 @@ static void commit_group(struct store *store, struct group *group)
 static void begin_group(struct store *store, struct group *group)
 {
     store->n_undo = 0;
-    *group = (struct group){.before = store_apply_savepoint(store)};
+    *group =
+        (struct group){.before = store_apply_savepoint(store), .wal_bytes = wal_bytes(store->wal)};
     group->end = &group->first;
 }
 

@@ -1,0 +1,90 @@
+#include "shard/storage/merge_policy.h"
+
+#include "common/kith_mem.h"
+#include "proto/kith_limits.h"
+
+/* Size-tiered: segments of about the same number of live rows (within a factor of 8) form a tier;
+ * eight of a tier are merged, so a point is rewritten once per factor of eight. A segment with a
+ * fifth of its rows deleted is rewritten alone, so that disk use stays within 1.25 of the live
+ * data. Above SEGMENTS_WANTED the smallest are merged whatever their sizes.
+ *
+ * Segments that want another index are rewritten too, those of one tier together, because that
+ * costs the same bytes and leaves fewer of them. But most of them would be merged soon anyway while
+ * points pour in, so that waits until it is quiet, or until as many rows want it as a merge of the
+ * first tier holds.
+ *
+ * What lost: leveled merging (more bytes written per byte kept, and a query must look at all
+ * segments either way). A factor of 4: 1.2 times the data more is written for a million points, and
+ * the segments it saves cost a query little, because their indexes share a codebook. */
+
+#define TIER_FACTOR     8u
+#define TIER_FULL       8u
+#define TIERS           12u
+#define SEGMENTS_WANTED 24u
+
+_Static_assert(MERGE_POLICY_MAX >= TIER_FULL, "a full tier becomes one segment");
+
+bool merge_policy_is_holey(uint32_t rows, uint32_t n_deleted)
+{
+    return (uint64_t)n_deleted * 5 >= rows;
+}
+
+/* A head is sealed with base to 2 * base rows: tier 0. */
+static uint32_t tier_of(uint32_t live, uint32_t base)
+{
+    uint32_t tier = 0;
+    for (uint64_t edge = (uint64_t)base * 2; live > edge && tier < TIERS - 1; edge *= TIER_FACTOR)
+        tier++;
+    return tier;
+}
+
+struct choosing {
+    const struct merge_part *parts;
+    uint32_t n, base;
+    struct merge_choice *out;
+};
+
+/* The smallest of a tier (or of any), of those that want an index (or of all). */
+#define ANY_TIER UINT32_MAX
+static void take_smallest(const struct choosing *choosing, uint32_t tier, bool wanting)
+{
+    struct merge_choice *out = choosing->out;
+    for (uint32_t i = choosing->n; i-- > 0 && out->n < MERGE_POLICY_MAX;) {
+        const struct merge_part *part = &choosing->parts[i];
+        if ((tier == ANY_TIER || tier_of(part->live, choosing->base) == tier) &&
+            (part->wants || !wanting))
+            out->from[out->n++] = i;
+    }
+}
+
+void merge_policy_choose(const struct merge_part *parts, uint32_t n, uint32_t base, bool quiet,
+                         struct merge_choice *out)
+{
+    struct choosing choosing = {.parts = parts, .n = n, .base = base, .out = out};
+    uint32_t by_tier[TIERS] = {0}, holey = n, wanting = n;
+    uint64_t wanting_rows = 0;
+    kith_assert(n <= KITH_SEGMENTS_MAX);
+    *out = (struct merge_choice){0};
+    for (uint32_t i = n; i-- > 0;) {
+        by_tier[tier_of(parts[i].live, base)]++;
+        if (merge_policy_is_holey(parts[i].rows, parts[i].rows - parts[i].live))
+            holey = i;
+        if (!parts[i].wants)
+            continue;
+        wanting = i; /* in the end the largest: it gains most */
+        wanting_rows += parts[i].live;
+        out->pending++;
+    }
+    for (uint32_t tier = 0; tier < TIERS && out->n == 0; tier++)
+        if (by_tier[tier] >= TIER_FULL)
+            take_smallest(&choosing, tier, false);
+    if (out->n == 0 && n > SEGMENTS_WANTED)
+        take_smallest(&choosing, ANY_TIER, false);
+    if (out->n == 0 && holey < n)
+        out->from[out->n++] = holey;
+    if (out->n > 0 || wanting == n)
+        return;
+    out->waits = !quiet && wanting_rows < (uint64_t)base * TIER_FULL;
+    if (!out->waits)
+        take_smallest(&choosing, tier_of(parts[wanting].live, base), true);
+}

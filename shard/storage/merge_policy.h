@@ -1,0 +1,31 @@
+/* Which segments of a slice are rewritten next: a pure function of their sizes.
+ *
+ * Threads: no state. Limits: KITH_SEGMENTS_MAX parts. */
+#ifndef MERGE_POLICY_H
+#define MERGE_POLICY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define MERGE_POLICY_MAX 8u /* segments of one merge */
+
+struct merge_part {
+    uint32_t rows, live;
+    bool wants; /* another index than it has */
+};
+
+struct merge_choice {
+    uint32_t n; /* 0: nothing to do now */
+    uint32_t from[MERGE_POLICY_MAX];
+    uint32_t pending; /* parts that want another index */
+    bool waits;       /* of these, something is to be done once it is quiet */
+};
+
+/* parts: most rows first. base: rows of a freshly sealed segment. quiet: nothing was sealed
+ * lately. */
+void merge_policy_choose(const struct merge_part *parts, uint32_t n, uint32_t base, bool quiet,
+                         struct merge_choice *out);
+/* So many rows of it are gone that it is worth rewriting. */
+bool merge_policy_is_holey(uint32_t rows, uint32_t n_deleted);
+
+#endif

@@ -1,0 +1,147 @@
+#include "shard/storage/merge_policy.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "proto/kith_limits.h"
+
+#define BASE 1000u
+
+/* A slice of sizes only: sealed segments come, merges happen at once. */
+struct slice {
+    struct merge_part parts[KITH_SEGMENTS_MAX];
+    uint32_t n, n_max;
+    uint64_t written; /* rows, by merges */
+};
+
+static int larger_first(const void *a, const void *b)
+{
+    const struct merge_part *x = a, *y = b;
+    return x->rows > y->rows ? -1 : x->rows < y->rows;
+}
+
+static void add(struct slice *slice, struct merge_part part)
+{
+    assert_true(slice->n < KITH_SEGMENTS_MAX);
+    slice->parts[slice->n++] = part;
+    qsort(slice->parts, slice->n, sizeof part, larger_first);
+    if (slice->n > slice->n_max)
+        slice->n_max = slice->n;
+}
+
+static bool step(struct slice *slice, bool quiet, struct merge_choice *choice)
+{
+    struct merge_part merged = {0};
+    merge_policy_choose(slice->parts, slice->n, BASE, quiet, choice);
+    for (uint32_t i = 0; i < choice->n; i++) {
+        merged.rows += slice->parts[choice->from[i]].live;
+        slice->parts[choice->from[i]].rows = 0;
+    }
+    if (choice->n == 0)
+        return false;
+    merged.live = merged.rows;
+    slice->written += merged.rows;
+    qsort(slice->parts, slice->n, sizeof merged, larger_first);
+    slice->n -= choice->n;
+    if (merged.rows > 0)
+        add(slice, merged);
+    return true;
+}
+
+static struct merge_part fresh(uint32_t rows, bool wants)
+{
+    return (struct merge_part){.rows = rows, .live = rows, .wants = wants};
+}
+
+static void test_merge_policy_writes_a_point_once_per_tier(void **state)
+{
+    (void)state;
+    struct slice slice = {0};
+    struct merge_choice choice;
+    for (uint32_t i = 0; i < 512; i++) {
+        add(&slice, fresh(BASE + i % BASE, i % 3 == 0));
+        while (step(&slice, false, &choice))
+            continue;
+        if (i == 30) /* a million points in heads of 32,768 */
+            assert_in_range(slice.written, BASE, 31 * BASE * 3 / 2);
+    }
+    assert_in_range(slice.written, 512 * BASE, 512 * BASE * 3 / 2 * 3);
+    assert_in_range(slice.n_max, 1, 24);
+}
+
+static void test_merge_policy_waits_for_quiet_to_reindex(void **state)
+{
+    (void)state;
+    struct slice slice = {0};
+    struct merge_choice choice;
+    add(&slice, fresh(BASE, true));
+    add(&slice, fresh(BASE, false));
+    add(&slice, fresh(BASE, true));
+    assert_false(step(&slice, false, &choice));
+    assert_true(choice.waits);
+    assert_int_equal(choice.pending, 2);
+    assert_true(step(&slice, true, &choice));
+    assert_false(choice.waits);
+    assert_int_equal(slice.n, 2);
+    assert_int_equal(slice.written, 2 * BASE);
+    assert_false(step(&slice, true, &choice));
+    assert_false(choice.waits);
+}
+
+static void test_merge_policy_reindexes_the_largest_first(void **state)
+{
+    (void)state;
+    struct slice slice = {0};
+    struct merge_choice choice;
+    add(&slice, fresh(BASE, true));
+    add(&slice, fresh(BASE * 20, true));
+    assert_true(step(&slice, false, &choice)); /* many rows: it does not wait */
+    assert_int_equal(choice.n, 1);
+    assert_int_equal(choice.from[0], 0);
+    assert_int_equal(slice.written, BASE * 20);
+}
+
+static void test_merge_policy_gives_space_back(void **state)
+{
+    (void)state;
+    struct slice slice = {0};
+    struct merge_choice choice;
+    add(&slice, (struct merge_part){.rows = BASE, .live = BASE * 4 / 5 + 1});
+    assert_false(step(&slice, true, &choice));
+    add(&slice, (struct merge_part){.rows = BASE, .live = BASE * 4 / 5});
+    assert_true(step(&slice, false, &choice));
+    assert_int_equal(slice.written, BASE * 4 / 5);
+}
+
+/* However odd the sizes are, their number stays far below what a store can hold. */
+static void test_merge_policy_bounds_the_number(void **state)
+{
+    (void)state;
+    struct slice slice = {0};
+    struct merge_choice choice;
+    uint32_t rows = 1;
+    for (uint32_t i = 0; i < 2000; i++) {
+        add(&slice, fresh(rows, false));
+        rows = rows * 7 % 900001 + 1;
+        while (step(&slice, false, &choice))
+            continue;
+        assert_in_range(slice.n, 1, 24);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_merge_policy_writes_a_point_once_per_tier),
+        cmocka_unit_test(test_merge_policy_waits_for_quiet_to_reindex),
+        cmocka_unit_test(test_merge_policy_reindexes_the_largest_first),
+        cmocka_unit_test(test_merge_policy_gives_space_back),
+        cmocka_unit_test(test_merge_policy_bounds_the_number),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
