@@ -77,6 +77,10 @@
     (4u << 20)                          /* 64 for each of the most centroids; Faiss counts in int */
 #define KITH_FAISS_CENTROIDS_MAX 65536u /* 2 * sqrt(n) of a billion rows */
 
+/* --- searches -------------------------------------------------------------------------------- */
+#define KITH_FILTER_CACHE_BYTES   (64u << 20) /* a node's answers of filters: 500 over 1 M rows */
+#define KITH_FILTER_CACHE_ENTRIES 16384u      /* answers over heads are small; bounds the table */
+
 /* --- registry -------------------------------------------------------------------------------- */
 #define KITH_REGISTRY_KEYS_MAX    100000u
 #define KITH_REGISTRY_VALUE_MAX   (256u * 1024) /* etcd itself refuses 1.5 MiB */

@@ -15,6 +15,11 @@ enum kith_err search_context_open(struct search_context **out, struct kith_pool 
     struct search_context *context = kith_alloc(sizeof *context);
     if (context == NULL)
         return kith_fail(diag, KITH_NOMEM, "search context");
+    enum kith_err err = filter_cache_open(&context->cache, KITH_FILTER_CACHE_BYTES, diag);
+    if (err != KITH_OK) {
+        kith_free(context);
+        return err;
+    }
     context->pool = pool;
     context->n_workers = pool == NULL ? 1 : kith_pool_threads(pool) + 1;
     (void)pthread_mutex_init(&context->lock, NULL);
@@ -31,6 +36,7 @@ void search_context_close(struct search_context *context)
         context->spare = job->next_spare;
         search_job_free(job);
     }
+    filter_cache_close(context->cache);
     (void)pthread_mutex_destroy(&context->lock);
     kith_free(context);
 }
@@ -88,6 +94,7 @@ enum kith_err search_run(struct search_context *context, const struct search_req
         goto out;
     }
     job->config = request->n_views > 0 ? &request->views[0]->config : &nothing;
+    job->cache = context->cache;
     job->deadline_ms = request->deadline_ms;
     atomic_store_explicit(&job->err, KITH_OK, memory_order_relaxed);
     for (uint32_t p = 0; err == KITH_OK && p < request->n_parts; p++) {

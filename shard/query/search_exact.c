@@ -5,9 +5,6 @@
  * then the workers' top-k are merged. The order of hits is total, so neither the cutting nor the
  * timing shows.
  *
- * Deleted rows: of segments, the delete bitmap masks the scan; of heads, a row is asked about only
- * when it is good enough to be a hit, because the head has no bitmap and few rows get that far.
- *
  * Queries are taken in groups small enough that the workers' top-k stay under GROUP_BYTES_MAX.
  *
  * Lost: one top-k per query under a lock (workers wait for each other when many rows tie), and one
@@ -24,7 +21,7 @@
 
 static bool is_sparse(const struct search_unit *unit)
 {
-    return unit->chosen != NULL && unit->matched * SEARCH_SPARSE_ONE_IN < unit->rows;
+    return unit->words != NULL && unit->matched * SEARCH_SPARSE_ONE_IN < unit->rows;
 }
 
 static uint32_t piece_rows(const struct search_unit *unit, uint32_t row_bytes)
@@ -33,7 +30,7 @@ static uint32_t piece_rows(const struct search_unit *unit, uint32_t row_bytes)
     if (ranked > SEARCH_PIECE_ROWS_MAX)
         ranked = SEARCH_PIECE_ROWS_MAX;
     /* With a filter, of the rows in a piece only the matching ones cost. */
-    uint64_t rows = unit->chosen == NULL ? ranked : ranked * unit->rows / unit->matched;
+    uint64_t rows = unit->words == NULL ? ranked : ranked * unit->rows / unit->matched;
     if (rows >= unit->rows)
         return unit->rows;
     return (uint32_t)(rows + 63) / 64 * 64;
@@ -79,39 +76,58 @@ static bool name_head_row(void *ctx, uint32_t row, struct kith_id *id, uint64_t 
     return true;
 }
 
+/* Of rows [*at, end) those whose bit is set, less `base`, as many as fit; *at moves behind them. */
+static uint32_t list_rows(const uint64_t *words, uint32_t *at, uint32_t end, uint32_t base,
+                          uint32_t *list)
+{
+    uint32_t n = 0;
+    while (*at < end && n <= SEARCH_LIST_MAX - 64) {
+        uint64_t word = words[*at / 64] >> *at % 64;
+        uint32_t span = 64 - *at % 64;
+        if (span > end - *at) {
+            span = end - *at;
+            word &= (UINT64_C(1) << span) - 1;
+        }
+        for (; word != 0; word &= word - 1)
+            list[n++] = *at - base + (uint32_t)__builtin_ctzll(word);
+        *at += span;
+    }
+    return n;
+}
+
+/* Rows from `first` on as words; runs of a head begin anywhere. */
+static const uint64_t *words_from(const struct search_unit *unit, uint32_t first, uint32_t n,
+                                  uint64_t *memory)
+{
+    const uint64_t *words = unit->words + first / 64;
+    uint32_t shift = first % 64, n_words = (n + 63) / 64, last = (unit->rows - 1) / 64;
+    if (shift == 0)
+        return words;
+    kith_assert(n_words <= SEARCH_WORDS_MAX);
+    for (uint32_t w = 0; w < n_words; w++) {
+        memory[w] = words[w] >> shift;
+        if (first / 64 + w < last)
+            memory[w] |= words[w + 1] << (64 - shift);
+    }
+    return memory;
+}
+
 /* A run of contiguous rows, with a list or words for those that matter. */
 static void scan_run(struct flat_search *search, struct flat_rows run,
                      const struct search_unit *unit, struct search_worker *worker)
 {
-    if (is_sparse(unit)) {
-        uint32_t from = run.first, end = run.first + run.n;
-        for (;;) {
-            size_t n = bitmap_read(unit->chosen, from, worker->list, SEARCH_LIST_MAX);
-            uint32_t n_in = 0;
-            while (n_in < n && worker->list[n_in] < end) {
-                from = worker->list[n_in] + 1;
-                worker->list[n_in++] -= run.first;
-            }
-            run.list = worker->list;
-            run.n_list = n_in;
-            flat_scan(search, &run, worker->flat);
-            if (n_in < SEARCH_LIST_MAX || from >= end)
-                return;
-        }
+    if (!is_sparse(unit)) {
+        if (unit->words != NULL)
+            run.allowed = words_from(unit, run.first, run.n, worker->words);
+        flat_scan(search, &run, worker->flat);
+        return;
     }
-    const struct bitmap *deleted = unit->in_head ? NULL : unit->view->segments[unit->index].deleted;
-    size_t n_words = (run.n + 63u) / 64;
-    kith_assert(n_words <= SEARCH_WORDS_MAX);
-    if (unit->chosen != NULL) {
-        bitmap_words(unit->chosen, run.first, worker->words, n_words);
-        run.allowed = worker->words;
-    } else if (deleted != NULL) {
-        bitmap_words(deleted, run.first, worker->words, n_words);
-        for (size_t i = 0; i < n_words; i++)
-            worker->words[i] = ~worker->words[i];
-        run.allowed = worker->words;
+    uint32_t at = run.first, end = run.first + run.n;
+    run.list = worker->list;
+    while (at < end) {
+        run.n_list = list_rows(unit->words, &at, end, run.first, worker->list);
+        flat_scan(search, &run, worker->flat);
     }
-    flat_scan(search, &run, worker->flat);
 }
 
 static bool worker_begin(struct search_job *job, struct search_worker *worker)

@@ -16,8 +16,10 @@ void search_job_free(struct search_job *job)
     }
     kith_free(job->workers);
     kith_free(job->units);
+    kith_free(job->asking);
     kith_free(job->pieces);
     kith_free(job->queries);
+    kith_buf_fini(&job->filter_key);
     kith_free(job);
 }
 
@@ -61,6 +63,8 @@ void search_job_give(struct search_context *context, struct search_job *job)
 {
     trim((void **)&job->queries, &job->queries_cap, sizeof *job->queries);
     trim((void **)&job->pieces, &job->pieces_cap, sizeof *job->pieces);
+    if (job->filter_key.cap > SPARE_BYTES_MAX)
+        kith_buf_fini(&job->filter_key);
     for (uint32_t i = 0; i < job->n_workers; i++)
         trim((void **)&job->workers[i].hits, &job->workers[i].hits_cap,
              sizeof *job->workers[i].hits);

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "shard/index/flat.h"
+#include "shard/query/filter_cache.h"
 #include "shard/query/search.h"
 
 #define SEARCH_PIECE_ROWS_MAX 16384u /* rows to be ranked in one piece, however narrow */
@@ -22,8 +23,9 @@ struct search_unit {
     uint32_t index; /* of the segment or head in its view */
     bool in_head;
     uint32_t rows;
-    uint64_t matched;      /* live rows that match */
-    struct bitmap *chosen; /* the filter's answer; NULL: no filter */
+    uint64_t matched;                   /* live rows that match */
+    const struct filter_answer *answer; /* a reference; NULL: nobody had to ask */
+    const uint64_t *words;              /* its rows; NULL: all of them */
 };
 
 struct search_piece {
@@ -45,11 +47,14 @@ struct search_worker {
 struct search_job {
     /* Immutable while pieces run. */
     struct search_job *next_spare;
-    const struct kith_filter *filter;
+    struct filter_cache *cache;
+    const struct kith_filter *filter; /* of the part in hand; NULL: none */
+    struct kith_buf filter_key;
     uint64_t deadline_ms;
     const struct slice_config *config;
     struct search_unit *units;
-    size_t units_cap, pieces_cap, queries_cap;
+    struct search_unit **asking; /* those whose filter has to be evaluated */
+    size_t units_cap, asking_cap, pieces_cap, queries_cap;
     uint32_t n_units, n_pieces;
     struct search_piece *pieces;
     float *queries; /* of the part, normalised for cosine */
@@ -68,6 +73,7 @@ struct search_job {
 struct search_context {
     struct kith_pool *pool;
     uint32_t n_workers;
+    struct filter_cache *cache;
     pthread_mutex_t lock;
     struct search_job *spare; /* guarded by lock */
     uint32_t n_spare;

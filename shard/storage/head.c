@@ -55,6 +55,7 @@ struct text_chunk {
 struct head {
     /* Immutable after head_new. */
     uint32_t row_bytes, rows_max, chunk_shift, slot_mask;
+    uint64_t serial;
     struct head_chunk *chunks;
     _Atomic uint32_t *slots;
     struct head_columns *columns; /* built by readers, see there */
@@ -65,6 +66,8 @@ struct head {
     /* Counted: acq_rel on the last drop, so that whoever frees sees every use before it. */
     atomic_uint refs;
 };
+
+static atomic_uint_fast64_t next_serial; /* relaxed: only that numbers differ matters */
 
 static uint32_t pow2_at_least(uint64_t n)
 {
@@ -82,6 +85,7 @@ enum kith_err head_new(struct head **out, uint32_t row_bytes, uint32_t rows_max,
     if (head == NULL)
         return kith_fail(diag, KITH_NOMEM, "head");
     atomic_init(&head->refs, 1);
+    head->serial = atomic_fetch_add_explicit(&next_serial, 1, memory_order_relaxed);
     head->row_bytes = row_bytes;
     head->rows_max = rows_max;
     head->chunk_shift = CHUNK_SHIFT_MAX;
@@ -101,6 +105,11 @@ enum kith_err head_new(struct head **out, uint32_t row_bytes, uint32_t rows_max,
     }
     *out = head;
     return KITH_OK;
+}
+
+uint64_t head_serial(const struct head *head)
+{
+    return head->serial;
 }
 
 void head_ref(const struct head *head)

@@ -25,7 +25,7 @@ struct segment {
     struct io *io;
     struct io_file *file;
     const uint8_t *map;
-    uint64_t bytes, number;
+    uint64_t bytes, number, serial;
     uint32_t n_rows, row_bytes, n_slots, n_blocks;
     const uint8_t *parts[SEGMENT_SECTIONS];
     uint64_t part_bytes[SEGMENT_SECTIONS];
@@ -36,6 +36,8 @@ struct segment {
     /* acq_rel on the last drop. */
     atomic_uint refs;
 };
+
+static atomic_uint_fast64_t next_serial; /* relaxed: only that numbers differ matters */
 
 static enum kith_err bad(struct kith_diag *diag, const char *what)
 {
@@ -128,6 +130,7 @@ enum kith_err segment_open(struct segment **out, struct io *io, const char *dir,
     if (segment == NULL)
         return kith_fail(diag, KITH_NOMEM, "segment");
     atomic_init(&segment->refs, 1);
+    segment->serial = atomic_fetch_add_explicit(&next_serial, 1, memory_order_relaxed);
     segment->io = io;
     segment->number = number;
     segment->row_bytes = row_codec_bytes(config);
@@ -195,6 +198,11 @@ bool segment_is_last_ref(struct segment *segment)
 uint64_t segment_number(const struct segment *segment)
 {
     return segment->number;
+}
+
+uint64_t segment_serial(const struct segment *segment)
+{
+    return segment->serial;
 }
 
 uint32_t segment_rows(const struct segment *segment)

@@ -21,6 +21,8 @@
 struct segment;
 
 uint64_t segment_number(const struct segment *segment);
+/* No other segment has, or will have, this one in the life of the process. */
+uint64_t segment_serial(const struct segment *segment);
 uint32_t segment_rows(const struct segment *segment);
 const void *
 segment_row_data(const struct segment *segment); /* all rows, contiguous, 4 KiB-aligned */

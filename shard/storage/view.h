@@ -55,6 +55,8 @@ struct head_row {
 /* False when the row is deleted or replaced as of `seq`. Safe while the writer appends. */
 bool head_row_at(const struct head *head, uint32_t row, uint64_t seq, struct head_row *out);
 bool head_row_live(const struct head *head, uint32_t row, uint64_t seq);
+/* No other head has, or will have, this one in the life of the process. */
+uint64_t head_serial(const struct head *head);
 /* Runs of contiguous vectors, for scans: the address of row `first` and how many rows there are in
  * one piece from there on; clip them to the rows of the view. */
 const void *head_run(const struct head *head, uint32_t first, uint32_t *n_rows);
