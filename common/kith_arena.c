@@ -31,16 +31,17 @@ static struct kith_arena_chunk *add_chunk(struct kith_arena *arena, size_t bytes
     size_t total;
     if (!kith_add(sizeof(struct kith_arena_chunk), bytes, &total))
         return NULL;
-    struct kith_arena_chunk *chunk = kith_alloc(total);
+    /* Not zeroed: of most chunks most is never used, and what is used is zeroed piece by piece. */
+    struct kith_arena_chunk *chunk = kith_alloc_aligned(ALIGN, total);
     if (chunk == NULL)
         return NULL;
-    chunk->size = bytes;
-    chunk->next = arena->chunks;
+    *chunk = (struct kith_arena_chunk){.next = arena->chunks, .size = bytes};
     arena->chunks = chunk;
     return chunk;
 }
 
-void *kith_arena_alloc(struct kith_arena *arena, size_t bytes)
+/* Content undefined. */
+static void *take(struct kith_arena *arena, size_t bytes)
 {
     size_t size, used;
     if (!kith_add(bytes > 0 ? bytes : 1, ALIGN - 1, &size))
@@ -61,6 +62,12 @@ void *kith_arena_alloc(struct kith_arena *arena, size_t bytes)
     return ptr;
 }
 
+void *kith_arena_alloc(struct kith_arena *arena, size_t bytes)
+{
+    void *ptr = take(arena, bytes);
+    return ptr == NULL ? NULL : memset(ptr, 0, bytes > 0 ? bytes : 1);
+}
+
 void *kith_arena_array(struct kith_arena *arena, size_t n, size_t elem)
 {
     size_t bytes;
@@ -69,7 +76,7 @@ void *kith_arena_array(struct kith_arena *arena, size_t n, size_t elem)
 
 void *kith_arena_dup(struct kith_arena *arena, const void *src, size_t bytes)
 {
-    void *copy = kith_arena_alloc(arena, bytes);
+    void *copy = take(arena, bytes);
     if (copy != NULL && bytes > 0)
         memcpy(copy, src, bytes);
     return copy;
@@ -80,9 +87,12 @@ char *kith_arena_text(struct kith_arena *arena, const char *text, size_t len)
     size_t bytes;
     if (!kith_add(len, 1, &bytes))
         return NULL;
-    char *copy = kith_arena_alloc(arena, bytes);
-    if (copy != NULL && len > 0)
+    char *copy = take(arena, bytes);
+    if (copy == NULL)
+        return NULL;
+    if (len > 0)
         memcpy(copy, text, len);
+    copy[len] = '\0';
     return copy;
 }
 

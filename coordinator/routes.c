@@ -16,20 +16,40 @@ static uint32_t match(const char *pattern, const char *const *segments, uint32_t
     uint32_t score = 1, i = 0;
     const char *at = pattern;
     while (*at == '/') {
-        const char *part = at + 1;
-        size_t len = strcspn(part, "/");
-        at = part + len;
-        if (len == 0)
+        at++;
+        if (*at == '\0')
             break;
         if (i >= n)
             return 0;
-        bool literal = part[0] != '{';
-        if (literal && (strlen(segments[i]) != len || memcmp(segments[i], part, len) != 0))
-            return 0;
-        score += literal;
+        if (*at != '{') {
+            /* Most patterns end here, most of them with their first letter. */
+            const char *segment = segments[i];
+            while (*segment && *segment == *at) {
+                segment++;
+                at++;
+            }
+            if (*segment || (*at && *at != '/'))
+                return 0;
+            score++;
+        }
+        while (*at && *at != '/')
+            at++;
         i++;
     }
     return i == n ? score : 0;
+}
+
+/* The methods that the path knows. */
+static void list_methods(const char *const *segments, uint32_t n, char allow[ROUTES_ALLOW_BYTES])
+{
+    for (size_t i = 0; i < N_ROUTES; i++) {
+        const char *name = gateway_method_name(table[i].method);
+        if (!match(table[i].pattern, segments, n) || strstr(allow, name))
+            continue;
+        if (*allow)
+            strcat(allow, ", "); /* at most the six names of the enum */
+        strcat(allow, name);
+    }
 }
 
 enum kith_err routes_find(enum gateway_method method, const char *const *segments,
@@ -40,27 +60,19 @@ enum kith_err routes_find(enum gateway_method method, const char *const *segment
     uint32_t best_score = 0;
     allow[0] = '\0';
     for (size_t i = 0; i < N_ROUTES; i++) {
-        uint32_t score = match(table[i].pattern, segments, segments_n);
-        if (score == 0)
-            continue;
-        if (table[i].method == method) {
-            if (score > best_score) {
-                best = &table[i];
-                best_score = score;
-            }
-            continue;
-        }
-        const char *name = gateway_method_name(table[i].method);
-        if (!strstr(allow, name)) {
-            if (*allow)
-                strcat(allow, ", "); /* at most the six names of the enum */
-            strcat(allow, name);
+        uint32_t score =
+            table[i].method == method ? match(table[i].pattern, segments, segments_n) : 0;
+        if (score > best_score) {
+            best = &table[i];
+            best_score = score;
         }
     }
-    if (!best)
-        return *allow ? KITH_METHOD : KITH_NOT_FOUND;
-    *out = best;
-    return KITH_OK;
+    if (best) {
+        *out = best;
+        return KITH_OK;
+    }
+    list_methods(segments, segments_n, allow);
+    return *allow ? KITH_METHOD : KITH_NOT_FOUND;
 }
 
 uint32_t routes_count(void)
