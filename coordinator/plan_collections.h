@@ -7,7 +7,8 @@
 
 struct create_plan {
     struct topology_spec spec;
-    bool has_dim; /* else the encoder's */
+    bool has_dim;   /* else the encoder's */
+    bool has_index; /* else the metric's default */
     struct text_models_wait wait;
 };
 

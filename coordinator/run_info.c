@@ -33,6 +33,20 @@ static enum kith_err add_field(struct request *req, const struct kith_msg_info_f
     return KITH_OK;
 }
 
+/* As far as the one that is least far; none (no points there) says nothing about the others. */
+static void add_index(struct kith_msg_info_slice *sum, const struct kith_msg_info_slice *info)
+{
+    sum->indexed_points += info->indexed_points;
+    sum->busy = sum->busy || info->busy;
+    if (sum->phase == KITH_INDEX_ABSENT ||
+        (info->phase != KITH_INDEX_ABSENT && info->phase < sum->phase))
+        sum->phase = info->phase;
+    if (info->generation > sum->generation) {
+        sum->generation = info->generation;
+        sum->n_lists = info->n_lists;
+    }
+}
+
 static enum kith_err take(struct request *req, struct scatter_ask *ask, struct kith_bytes body,
                           struct kith_diag *diag)
 {
@@ -54,6 +68,7 @@ static enum kith_err take(struct request *req, struct scatter_ask *ask, struct k
         plan->sum.wal_bytes += info->wal_bytes;
         plan->sum.head_bytes += info->head_bytes;
         plan->sum.failed = plan->sum.failed || info->failed;
+        add_index(&plan->sum, info);
     }
     struct kith_msg_info_field field;
     for (uint32_t i = 0; !err && i < msg->n_fields; i++) {
@@ -266,6 +281,24 @@ static void write_schema(const struct info_plan *plan, struct kith_json options,
     kith_jw_end_object(w);
 }
 
+static void write_index(const struct info_plan *plan, const struct topology_collection *c,
+                        struct kith_json_writer *w)
+{
+    static const char *const phases[] = {[KITH_INDEX_ABSENT] = "none",
+                                         [KITH_INDEX_TRAINING] = "training",
+                                         [KITH_INDEX_BUILDING] = "building",
+                                         [KITH_INDEX_READY] = "ready"};
+    kith_jw_key(w, "index");
+    kith_jw_begin_object(w);
+    kith_jw_key(w, "kind");
+    kith_jw_cstr(w, topology_index_name(c->index));
+    kith_jw_key(w, "phase");
+    kith_jw_cstr(w, phases[plan->sum.phase]);
+    write_u64(w, "generation", plan->sum.generation);
+    write_u64(w, "lists", plan->sum.n_lists);
+    kith_jw_end_object(w);
+}
+
 /* What Kith knows beyond the API. */
 static void write_own(struct request *req, struct kith_json_writer *w)
 {
@@ -286,6 +319,7 @@ static void write_own(struct request *req, struct kith_json_writer *w)
             kith_jw_null(w);
         kith_json_close(doc);
     }
+    write_index(plan, c, w);
     write_u64(w, "deleted_points", plan->sum.deleted_points);
     write_u64(w, "segment_bytes", plan->sum.segment_bytes);
     write_u64(w, "wal_bytes", plan->sum.wal_bytes);
@@ -309,11 +343,14 @@ static void write_result(struct request *req, struct kith_json_writer *w)
         options = kith_json_root(doc);
     kith_jw_begin_object(w);
     kith_jw_key(w, "status");
-    kith_jw_cstr(w, plan->sum.failed ? "red" : "green");
+    bool working = plan->sum.busy || plan->sum.phase == KITH_INDEX_TRAINING ||
+                   plan->sum.phase == KITH_INDEX_BUILDING;
+    const char *calm = working ? "yellow" : "green";
+    kith_jw_cstr(w, plan->sum.failed ? "red" : calm);
     kith_jw_key(w, "optimizer_status");
     kith_jw_cstr(w, "ok");
     write_u64(w, "points_count", plan->sum.live_points);
-    write_u64(w, "indexed_vectors_count", plan->sum.live_points);
+    write_u64(w, "indexed_vectors_count", plan->sum.indexed_points);
     write_u64(w, "segments_count", plan->sum.segments + req->coverage.ok); /* heads too */
     write_config(req, options, has, w);
     write_schema(plan, options, has, w);

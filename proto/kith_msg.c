@@ -80,25 +80,29 @@ bool kith_msg_read_scope_only(struct kith_bytes body, struct kith_msg_scope *out
 
 void kith_msg_write_open(struct kith_writer *w, const struct kith_msg_open *msg)
 {
-    kith_write_array(w, 5);
+    kith_write_array(w, 6);
     write_scope(w, &msg->scope);
     kith_write_u64(w, msg->dim);
     kith_write_u64(w, msg->metric);
     kith_write_u64(w, msg->rows);
+    kith_write_u64(w, msg->index);
 }
 
 bool kith_msg_read_open(struct kith_bytes body, struct kith_msg_open *out)
 {
     struct kith_cursor c;
-    uint32_t metric, rows;
-    if (!kith_msg_read_head(&c, body, 5) || !read_scope(&c, &out->scope) ||
-        !kith_read_u32(&c, &out->dim) || !kith_read_u32(&c, &metric) || !kith_read_u32(&c, &rows))
+    uint32_t metric, rows, index;
+    if (!kith_msg_read_head(&c, body, 6) || !read_scope(&c, &out->scope) ||
+        !kith_read_u32(&c, &out->dim) || !kith_read_u32(&c, &metric) || !kith_read_u32(&c, &rows) ||
+        !kith_read_u32(&c, &index))
         return false;
     if (out->dim == 0 || out->dim > KITH_DIM_MAX || metric < KITH_COSINE ||
-        metric > KITH_MANHATTAN || rows < KITH_ROWS_F32 || rows > KITH_ROWS_F16)
+        metric > KITH_MANHATTAN || rows < KITH_ROWS_F32 || rows > KITH_ROWS_F16 ||
+        index > KITH_INDEX_PQ4)
         return false;
     out->metric = (enum kith_metric)metric;
     out->rows = (enum kith_row_type)rows;
+    out->index = (enum kith_index)index;
     return true;
 }
 

@@ -67,6 +67,7 @@ struct kith_msg_open {
     uint32_t dim;
     enum kith_metric metric;
     enum kith_row_type rows;
+    enum kith_index index;
 };
 /* OPENED, DROPPED: struct kith_msg_slices. DROP: struct kith_msg_scope. INFO: scope. */
 
@@ -172,6 +173,11 @@ struct kith_msg_info_slice {
     uint64_t live_points, deleted_points, head_rows, segments;
     uint64_t segment_bytes, wal_bytes, head_bytes;
     bool failed;
+    uint64_t indexed_points; /* live ones in segments with an index */
+    bool busy;               /* sealing, merging or indexing is going on or due */
+    /* Of the collection on this node. */
+    enum kith_index_phase phase;
+    uint32_t generation, n_lists; /* of the codebook; 0: none */
 };
 struct kith_msg_info_field {
     struct kith_bytes path;

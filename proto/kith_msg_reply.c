@@ -293,7 +293,7 @@ void kith_msg_write_infos(struct kith_writer *w, const struct kith_msg_slices *s
     write_slices(w, slices);
     kith_write_array(w, slices->n_slices);
     for (uint32_t i = 0; i < slices->n_slices; i++) {
-        kith_write_array(w, 8);
+        kith_write_array(w, 13);
         kith_write_u64(w, info[i].live_points);
         kith_write_u64(w, info[i].deleted_points);
         kith_write_u64(w, info[i].head_rows);
@@ -302,6 +302,11 @@ void kith_msg_write_infos(struct kith_writer *w, const struct kith_msg_slices *s
         kith_write_u64(w, info[i].wal_bytes);
         kith_write_u64(w, info[i].head_bytes);
         kith_write_bool(w, info[i].failed);
+        kith_write_u64(w, info[i].indexed_points);
+        kith_write_bool(w, info[i].busy);
+        kith_write_u64(w, info[i].phase);
+        kith_write_u64(w, info[i].generation);
+        kith_write_u64(w, info[i].n_lists);
     }
     kith_write_array(w, n_fields);
 }
@@ -314,6 +319,24 @@ void kith_msg_write_info_field(struct kith_writer *w, const struct kith_msg_info
     kith_write_u64(w, field->points);
 }
 
+static bool read_info_slice(struct kith_cursor *c, struct kith_msg_info_slice *info)
+{
+    uint32_t m, phase;
+    if (!kith_read_array(c, &m) || m < 13 || !kith_read_u64(c, &info->live_points) ||
+        !kith_read_u64(c, &info->deleted_points) || !kith_read_u64(c, &info->head_rows) ||
+        !kith_read_u64(c, &info->segments) || !kith_read_u64(c, &info->segment_bytes) ||
+        !kith_read_u64(c, &info->wal_bytes) || !kith_read_u64(c, &info->head_bytes) ||
+        !kith_read_bool(c, &info->failed) || !kith_read_u64(c, &info->indexed_points) ||
+        !kith_read_bool(c, &info->busy) || !kith_read_u32(c, &phase) || phase > KITH_INDEX_READY ||
+        !kith_read_u32(c, &info->generation) || !kith_read_u32(c, &info->n_lists))
+        return false;
+    info->phase = (enum kith_index_phase)phase;
+    for (; m > 13; m--)
+        if (!kith_read_skip(c, NULL))
+            return false;
+    return true;
+}
+
 bool kith_msg_read_infos(struct kith_bytes body, struct kith_msg_infos *out)
 {
     struct kith_cursor c;
@@ -321,16 +344,9 @@ bool kith_msg_read_infos(struct kith_bytes body, struct kith_msg_infos *out)
     if (!kith_msg_read_head(&c, body, 3) || !read_slices(&c, &out->slices) ||
         !kith_read_array(&c, &n) || n != out->slices.n_slices)
         return false;
-    for (uint32_t i = 0; i < n; i++) {
-        struct kith_msg_info_slice *info = &out->info[i];
-        uint32_t m;
-        if (!kith_read_array(&c, &m) || m != 8 || !kith_read_u64(&c, &info->live_points) ||
-            !kith_read_u64(&c, &info->deleted_points) || !kith_read_u64(&c, &info->head_rows) ||
-            !kith_read_u64(&c, &info->segments) || !kith_read_u64(&c, &info->segment_bytes) ||
-            !kith_read_u64(&c, &info->wal_bytes) || !kith_read_u64(&c, &info->head_bytes) ||
-            !kith_read_bool(&c, &info->failed))
+    for (uint32_t i = 0; i < n; i++)
+        if (!read_info_slice(&c, &out->info[i]))
             return false;
-    }
     if (!kith_read_array(&c, &out->n_fields))
         return false;
     out->fields = c;

@@ -66,12 +66,13 @@ static void test_msg_requests_round_trip(void **state)
 
     w = fresh();
     static struct kith_msg_open open, got_open;
-    open = (struct kith_msg_open){scope, 100, KITH_EUCLID, KITH_ROWS_F16};
+    open = (struct kith_msg_open){scope, 100, KITH_EUCLID, KITH_ROWS_F16, KITH_INDEX_INT8};
     kith_msg_write_open(&w, &open);
     assert_true(kith_msg_read_open(body(), &got_open));
     assert_int_equal(got_open.dim, 100);
     assert_int_equal(got_open.metric, KITH_EUCLID);
     assert_int_equal(got_open.rows, KITH_ROWS_F16);
+    assert_int_equal(got_open.index, KITH_INDEX_INT8);
     CHECK_PREFIXES(kith_msg_read_open, struct kith_msg_open);
 
     w = fresh();
@@ -208,12 +209,18 @@ static void test_msg_records_facets_infos_round_trip(void **state)
     static struct kith_msg_info_slice info[2];
     static struct kith_msg_infos infos;
     info[1].live_points = 77;
+    info[1].indexed_points = 70;
+    info[1].busy = true;
+    info[1].phase = KITH_INDEX_BUILDING;
+    info[1].generation = 3;
+    info[1].n_lists = 400;
     kith_msg_write_infos(&w, &slices, info, 1);
     struct kith_msg_info_field field = {
         .path = {(const uint8_t *)"del", 3}, .types = 2, .points = 6};
     kith_msg_write_info_field(&w, &field);
     assert_true(kith_msg_read_infos(body(), &infos));
     assert_int_equal(infos.info[1].live_points, 77);
+    assert_memory_equal(&infos.info[1], &info[1], sizeof info[1]);
     assert_true(kith_msg_infos_next(&infos.fields, &field));
     assert_int_equal(field.types, 2);
 }

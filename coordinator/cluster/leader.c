@@ -542,6 +542,7 @@ static void open_collection(void *ctx, struct topology_collection *collection)
     opening->msg.dim = collection->dim;
     opening->msg.metric = collection->metric;
     opening->msg.rows = collection->rows;
+    opening->msg.index = collection->index;
     opening->msg.scope.collection = collection->id;
     for (uint32_t i = 0; i < collection->n_slices; i++) {
         struct kith_slice_value value = {0};

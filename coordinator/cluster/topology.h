@@ -65,6 +65,7 @@ struct topology_collection {
     uint32_t dim;
     enum kith_metric metric;
     enum kith_row_type rows;
+    enum kith_index index;
     const char *vector_name; /* "" = the unnamed vector */
     const char *encoder;     /* JSON; NULL = none */
     const char *options;     /* JSON: the create request, for info; NULL = none */
@@ -87,6 +88,8 @@ void topology_each_collection(const struct topology *topology, topology_collecti
 void topology_each_node(const struct topology *topology, topology_node_fn fn,
                         void *ctx); /* ascending ids */
 
+const char *topology_index_name(enum kith_index index); /* "pq4" */
+
 /* ---- changing -------------------------------------------------------------------------------- */
 
 /* diag is never NULL; its text is for users. */
@@ -97,6 +100,7 @@ struct topology_spec {
     uint32_t dim;
     enum kith_metric metric;
     enum kith_row_type rows;
+    enum kith_index index;
     uint32_t n_slices;       /* 0 = the default: 1 in kith up, else 2 per ready node */
     const char *vector_name; /* NULL = "" */
     const char *encoder, *options, *metadata; /* JSON or NULL */

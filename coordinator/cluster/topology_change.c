@@ -245,6 +245,7 @@ void topology_create(struct topology *topology, const struct topology_spec *spec
         .dim = spec->dim,
         .metric = spec->metric,
         .rows = spec->rows,
+        .index = spec->index,
         .vector_name = spec->vector_name ? spec->vector_name : "",
         .encoder = spec->encoder,
         .options = spec->options,

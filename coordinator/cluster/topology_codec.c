@@ -28,6 +28,16 @@ static void put_text(struct kith_json_writer *w, const char *name, const char *t
     }
 }
 
+static const char *const indexes[] = {[KITH_INDEX_NONE] = "none",
+                                      [KITH_INDEX_ROWS] = "rows",
+                                      [KITH_INDEX_INT8] = "int8",
+                                      [KITH_INDEX_PQ4] = "pq4"};
+
+const char *topology_index_name(enum kith_index index)
+{
+    return indexes[index];
+}
+
 void topology_codec_write(struct kith_buf *buf, const struct topology_collection *collection)
 {
     struct kith_json_writer w = {.buf = buf};
@@ -44,6 +54,7 @@ void topology_codec_write(struct kith_buf *buf, const struct topology_collection
         }
     }
     put_text(&w, "rows", collection->rows == KITH_ROWS_F16 ? "f16" : "f32");
+    put_text(&w, "index", indexes[collection->index]);
     kith_jw_key(&w, "slices");
     kith_jw_u64(&w, collection->n_slices);
     put_text(&w, "vector", collection->vector_name);
@@ -87,6 +98,23 @@ static enum kith_err get_text(struct kith_json root, const char *name, struct ki
     return *out ? KITH_OK : KITH_NOMEM;
 }
 
+/* None said: written before there was one. One that is not known: by a newer version. */
+static bool read_index(struct kith_json root, enum kith_index *out)
+{
+    struct kith_json field;
+    *out = KITH_INDEX_NONE;
+    if (!kith_json_opt(root, "index", &field)) {
+        return true;
+    }
+    for (unsigned i = 0; i < sizeof indexes / sizeof *indexes; i++) {
+        if (kith_json_is(field, indexes[i])) {
+            *out = (enum kith_index)i;
+            return true;
+        }
+    }
+    return false;
+}
+
 static enum kith_err read_root(struct topology_collection *out, struct kith_arena *arena,
                                struct kith_json root)
 {
@@ -105,6 +133,9 @@ static enum kith_err read_root(struct topology_collection *out, struct kith_aren
         return KITH_CORRUPT;
     }
     out->rows = kith_json_is(field, "f16") ? KITH_ROWS_F16 : KITH_ROWS_F32;
+    if (!read_index(root, &out->index)) {
+        return KITH_CORRUPT;
+    }
     enum kith_err err = get_text(root, "vector", arena, &out->vector_name);
     err = err ? err : get_text(root, "encoder", arena, &out->encoder);
     err = err ? err : get_text(root, "options", arena, &out->options);

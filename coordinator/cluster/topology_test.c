@@ -222,6 +222,7 @@ static enum kith_err create(struct rig *rig, const char *name, uint32_t n_slices
                                        .dim = 4,
                                        .metric = KITH_EUCLID,
                                        .rows = KITH_ROWS_F16,
+                                       .index = KITH_INDEX_ROWS,
                                        .n_slices = n_slices,
                                        .vector_name = "v",
                                        .encoder = "{\"kind\":\"ngram\"}",
@@ -254,6 +255,7 @@ static void check_collection(struct rig *rig, const char *name, uint32_t n_slice
     assert_int_equal(collection->dim, 4);
     assert_int_equal(collection->metric, KITH_EUCLID);
     assert_int_equal(collection->rows, KITH_ROWS_F16);
+    assert_int_equal(collection->index, KITH_INDEX_ROWS);
     assert_string_equal(collection->vector_name, "v");
     assert_string_equal(collection->encoder, "{\"kind\":\"ngram\"}");
     assert_string_equal(collection->options, "{\"a\":\"\\\"\"}");

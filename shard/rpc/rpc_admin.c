@@ -63,7 +63,8 @@ void rpc_admin_open(struct rpc_call *call)
                                       .slice = msg.scope.slices[i],
                                       .dim = msg.dim,
                                       .metric = msg.metric,
-                                      .rows = msg.rows};
+                                      .rows = msg.rows,
+                                      .index = msg.index};
         enum kith_err err = slice_table_create(call->env->slices, &config, &verdicts->diags[i]);
         judge(verdicts, i, config.slice, err, "slice.create_failed");
     }
@@ -111,7 +112,9 @@ static void fill_info(struct facts *facts)
                                                       .segment_bytes = stats.segment_bytes,
                                                       .wal_bytes = stats.wal_bytes,
                                                       .head_bytes = stats.head_bytes,
-                                                      .failed = stats.failed};
+                                                      .failed = stats.failed,
+                                                      .indexed_points = stats.indexed_points,
+                                                      .busy = stats.busy};
     }
 }
 

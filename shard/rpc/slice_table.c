@@ -199,7 +199,7 @@ void slice_table_hurry(struct slice_table *table)
 static bool same_config(const struct slice_config *a, const struct slice_config *b)
 {
     return a->collection == b->collection && a->slice == b->slice && a->dim == b->dim &&
-           a->metric == b->metric && a->rows == b->rows;
+           a->metric == b->metric && a->rows == b->rows && a->index == b->index;
 }
 
 static enum kith_err create_new(struct slice_table *table, const struct slice_config *config,
@@ -231,9 +231,9 @@ enum kith_err slice_table_create(struct slice_table *table, const struct slice_c
     if (err == KITH_OK && slice->state != SLICE_OPEN)
         err = open_slice(table, slice, diag);
     if (err == KITH_OK && !same_config(store_config(slice->store), config))
-        err =
-            kith_fail(diag, KITH_CONFLICT,
-                      "slice %u exists with another dimension, metric or row type", config->slice);
+        err = kith_fail(diag, KITH_CONFLICT,
+                        "slice %u exists with another dimension, metric, row type or index",
+                        config->slice);
     return err;
 }
 

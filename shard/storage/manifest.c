@@ -10,7 +10,7 @@
 
 /* Fixed head, then segments (16 bytes each), then operations (24 bytes each), then a CRC of all. */
 #define MAGIC         0x314e414d4854494bull /* "KITHMAN1" */
-#define VERSION       1u
+#define VERSION       2u
 #define HEAD_BYTES    88u
 #define SEGMENT_BYTES 16u
 #define OP_BYTES      24u
@@ -47,7 +47,7 @@ static void encode(const struct manifest *m, uint8_t *out)
     kith_store_u64(out + 48, m->first_wal);
     kith_store_u64(out + 56, m->next_file);
     kith_store_u32(out + 64, m->n_ops);
-    kith_store_u32(out + 68, 0);
+    kith_store_u32(out + 68, (uint32_t)m->config.index);
     kith_store_u64(out + 72, m->wal);
     kith_store_u64(out + 80, m->wal_end);
     uint8_t *at = out + HEAD_BYTES;
@@ -70,6 +70,7 @@ static enum kith_err decode_head(struct manifest *m, const uint8_t *data, struct
     m->config.dim = kith_load_u32(data + 24);
     uint32_t metric = kith_load_u32(data + 28);
     uint32_t rows = kith_load_u32(data + 32);
+    uint32_t index = kith_load_u32(data + 68);
     m->sealed_seq = kith_load_u64(data + 40);
     m->first_wal = kith_load_u64(data + 48);
     m->next_file = kith_load_u64(data + 56);
@@ -77,10 +78,11 @@ static enum kith_err decode_head(struct manifest *m, const uint8_t *data, struct
     m->wal_end = kith_load_u64(data + 80);
     if (m->config.dim == 0 || m->config.dim > KITH_DIM_MAX || metric < KITH_COSINE ||
         metric > KITH_MANHATTAN || rows < KITH_ROWS_F32 || rows > KITH_ROWS_F16 ||
-        m->first_wal == 0 || m->next_file == 0 || m->wal < m->first_wal)
+        index > KITH_INDEX_PQ4 || m->first_wal == 0 || m->next_file == 0 || m->wal < m->first_wal)
         return kith_fail(diag, KITH_CORRUPT, "a value is out of range");
     m->config.metric = (enum kith_metric)metric;
     m->config.rows = (enum kith_row_type)rows;
+    m->config.index = (enum kith_index)index;
     return KITH_OK;
 }
 

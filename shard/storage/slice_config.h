@@ -13,6 +13,7 @@ struct slice_config {
     uint32_t dim;
     enum kith_metric metric; /* KITH_COSINE: rows are stored normalised */
     enum kith_row_type rows; /* f32 or f16 */
+    enum kith_index index;   /* of its segments; storage only keeps it */
 };
 
 #endif

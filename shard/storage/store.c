@@ -115,8 +115,9 @@ static enum kith_err check_config(const struct slice_config *config, struct kith
     if (config->dim == 0 || config->dim > KITH_DIM_MAX)
         return kith_fail(diag, KITH_BAD_REQUEST, "dimension: 1 to %u", KITH_DIM_MAX);
     if (config->metric < KITH_COSINE || config->metric > KITH_MANHATTAN ||
-        config->rows < KITH_ROWS_F32 || config->rows > KITH_ROWS_F16)
-        return kith_fail(diag, KITH_BAD_REQUEST, "metric or row type: unknown");
+        config->rows < KITH_ROWS_F32 || config->rows > KITH_ROWS_F16 ||
+        config->index > KITH_INDEX_PQ4)
+        return kith_fail(diag, KITH_BAD_REQUEST, "metric, row type or index: unknown");
     return KITH_OK;
 }
 
