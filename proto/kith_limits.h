@@ -76,6 +76,12 @@
 #define KITH_FAISS_TRAIN_ROWS_MAX                                                                  \
     (4u << 20)                          /* 64 for each of the most centroids; Faiss counts in int */
 #define KITH_FAISS_CENTROIDS_MAX 65536u /* 2 * sqrt(n) of a billion rows */
+#define KITH_FAISS_ROWS_MAX      (1u << 30) /* of one index; HNSW numbers rows by int */
+#define KITH_FAISS_ROTATION_MAX  2048u      /* dimension: its cube is a minute of one core */
+#define KITH_FAISS_FACTORY_MAX   128u /* characters; Faiss's regular expressions recurse on each */
+#define KITH_FAISS_NPROBE_MAX    KITH_FAISS_CENTROIDS_MAX
+#define KITH_FAISS_EF_MAX        KITH_K_MAX
+#define KITH_FAISS_K_FACTOR_MAX  64u /* more than that says that the codes are too short */
 
 /* --- searches -------------------------------------------------------------------------------- */
 #define KITH_FILTER_CACHE_BYTES   (64u << 20) /* a node's answers of filters: 500 over 1 M rows */

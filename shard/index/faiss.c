@@ -14,10 +14,19 @@
  * centroid while a block of products is still in the cache. */
 #include "shard/index/faiss.h"
 
+#include <faiss/c_api/AutoTune_c.h>
 #include <faiss/c_api/Clustering_c.h>
 #include <faiss/c_api/IndexFlat_c.h>
+#include <faiss/c_api/VectorTransform_c.h>
 #include <faiss/c_api/error_c.h>
+#include <faiss/c_api/index_factory_c.h>
+#include <faiss/c_api/index_io_c.h>
+#include <float.h>
 #include <limits.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -180,4 +189,540 @@ enum kith_err faiss_kmeans_run(const struct faiss_kmeans *job, float *centroids,
     if (clustering != NULL)
         faiss_Clustering_free(clustering);
     return err;
+}
+
+/* --- rotations ------------------------------------------------------------------------------- */
+
+static float length(const float *values, uint32_t dim)
+{
+    float sum = 0.0f;
+    for (uint32_t i = 0; i < dim; i++)
+        sum += values[i] * values[i];
+    return sqrtf(sum);
+}
+
+/* The C API gives no access to the matrix A of a transform y = A x + b; row i of A is
+ * A^T (s e_i - b) - A^T (0 - b), divided by s. With s as large as b little is lost by the
+ * difference. */
+static void read_matrix(const FaissVectorTransform *transform, uint32_t dim, float *unit,
+                        float *out)
+{
+    memset(unit, 0, 2 * (size_t)dim * sizeof *unit);
+    float *offset = unit + dim;
+    faiss_LinearTransform_transform_transpose(transform, 1, unit, offset);
+    float scale = fmaxf(1.0f, exp2f(ceilf(log2f(length(offset, dim) + 1.0f))));
+    for (uint32_t i = 0; i < dim; i++) {
+        unit[i] = scale;
+        faiss_LinearTransform_transform_transpose(transform, 1, unit, out + (size_t)i * dim);
+        unit[i] = 0.0f;
+        for (uint32_t j = 0; j < dim; j++)
+            out[(size_t)i * dim + j] = (out[(size_t)i * dim + j] - offset[j]) / scale;
+    }
+}
+
+/* LAPACK may end without convergence, and Faiss does not look. Row by row, for memory. */
+static bool is_orthonormal(const float *matrix, uint32_t dim, float *products)
+{
+    for (uint32_t i = 0; i < dim; i++) {
+        struct blas_block one = {matrix + (size_t)i * dim, 1, dim}, all = {matrix, dim, dim};
+        blas_products(one, all, products);
+        for (uint32_t j = 0; j < dim; j++)
+            if (!(fabsf(products[j] - (i == j ? 1.0f : 0.0f)) < 1e-3f))
+                return false;
+    }
+    return true;
+}
+
+static enum kith_err check_rotation(struct blas_block rows, uint32_t rows_min, const char *what,
+                                    struct kith_diag *diag)
+{
+    if (rows.dim > KITH_FAISS_ROTATION_MAX)
+        return kith_fail(diag, KITH_TOO_BIG, "%s: dimension %u; the limit is %u", what, rows.dim,
+                         KITH_FAISS_ROTATION_MAX);
+    if (rows.n < rows_min)
+        return kith_fail(diag, KITH_UNPROCESSABLE, "%s: %u rows; it takes %u or more", what, rows.n,
+                         rows_min);
+    return check_train(rows, what, diag);
+}
+
+/* Takes `transform`, fresh and not trained. */
+static enum kith_err rotate(FaissVectorTransform *transform, struct blas_block rows,
+                            const char *what, float *rotation, struct kith_diag *diag)
+{
+    size_t count = (size_t)rows.dim * rows.dim;
+    float *found = kith_alloc((count + 2 * (size_t)rows.dim) * sizeof *found);
+    enum kith_err err = KITH_OK;
+    if (found == NULL)
+        err = kith_fail(diag, KITH_NOMEM, "%s: out of memory", what);
+    if (err == KITH_OK)
+        err = failed(faiss_VectorTransform_train(transform, rows.n, rows.rows), KITH_UNPROCESSABLE,
+                     what, diag);
+    if (err == KITH_OK) {
+        read_matrix(transform, rows.dim, found + count, found);
+        if (is_orthonormal(found, rows.dim, found + count))
+            memcpy(rotation, found, count * sizeof *found);
+        else
+            err = kith_fail(diag, KITH_UNPROCESSABLE, "%s: no rotation was found", what);
+    }
+    kith_free(found);
+    faiss_VectorTransform_free(transform);
+    return err;
+}
+
+enum kith_err faiss_pca_run(struct blas_block rows, float *rotation, struct kith_diag *diag)
+{
+    enter();
+    FaissPCAMatrix *pca = NULL;
+    enum kith_err err = check_rotation(rows, rows.dim, "PCA", diag);
+    if (err == KITH_OK)
+        err = failed(faiss_PCAMatrix_new_with(&pca, (int)rows.dim, (int)rows.dim, 0.0f, 0),
+                     KITH_INTERNAL, "PCA", diag);
+    return err != KITH_OK ? err : rotate(pca, rows, "PCA", rotation, diag);
+}
+
+enum kith_err faiss_opq_run(struct blas_block rows, uint32_t pieces, uint32_t iterations,
+                            float *rotation, struct kith_diag *diag)
+{
+    kith_assert(iterations > 0);
+    enter();
+    FaissOPQMatrix *opq = NULL;
+    enum kith_err err = check_rotation(rows, 256, "OPQ", diag);
+    if (err == KITH_OK && (pieces == 0 || rows.dim % pieces != 0))
+        err = kith_fail(diag, KITH_BAD_REQUEST, "OPQ: %u pieces do not divide dimension %u", pieces,
+                        rows.dim);
+    if (err == KITH_OK)
+        err = failed(faiss_OPQMatrix_new_with(&opq, (int)rows.dim, (int)pieces, (int)rows.dim),
+                     KITH_INTERNAL, "OPQ", diag);
+    if (err != KITH_OK)
+        return err;
+    faiss_OPQMatrix_set_niter(opq, (int)iterations);
+    return rotate(opq, rows, "OPQ", rotation, diag);
+}
+
+/* --- factory strings ------------------------------------------------------------------------- */
+
+enum piece { PIECE_TRANSFORM, PIECE_LISTS, PIECE_GRAPH, PIECE_CODE, PIECE_RERANK };
+
+struct kind {
+    const char *pattern; /* # is a number */
+    enum piece piece;
+    struct {
+        uint32_t min, max;
+    } numbers[2];
+    bool divides; /* the first number divides the dimension */
+    bool resizes; /* the last number is the dimension from here on */
+};
+
+#define LISTS                                                                                      \
+    {                                                                                              \
+        1, KITH_FAISS_CENTROIDS_MAX                                                                \
+    }
+#define LINKS                                                                                      \
+    {                                                                                              \
+        4, 256                                                                                     \
+    }
+#define WIDTH                                                                                      \
+    {                                                                                              \
+        1, KITH_FAISS_ROTATION_MAX                                                                 \
+    }
+#define BITS                                                                                       \
+    {                                                                                              \
+        4, 12                                                                                      \
+    } /* 4096 centroids a piece; more would be trained for hours */
+#define FOUR                                                                                       \
+    {                                                                                              \
+        4, 4                                                                                       \
+    }
+static const struct kind kinds[] = {
+    {"PCA#", PIECE_TRANSFORM, {WIDTH}, false, true},
+    {"PCAR#", PIECE_TRANSFORM, {WIDTH}, false, true},
+    {"OPQ#", PIECE_TRANSFORM, {WIDTH}, true, false},
+    {"OPQ#_#", PIECE_TRANSFORM, {WIDTH, WIDTH}, true, true},
+    {"IVF#", PIECE_LISTS, {LISTS}, false, false},
+    {"IVF#_HNSW#", PIECE_LISTS, {LISTS, LINKS}, false, false},
+    {"HNSW#", PIECE_GRAPH, {LINKS}, false, false},
+    {"Flat", PIECE_CODE, {{0}}, false, false},
+    {"SQ4", PIECE_CODE, {{0}}, false, false},
+    {"SQ6", PIECE_CODE, {{0}}, false, false},
+    {"SQ8", PIECE_CODE, {{0}}, false, false},
+    {"SQfp16", PIECE_CODE, {{0}}, false, false},
+    {"PQ#", PIECE_CODE, {WIDTH}, true, false},
+    {"PQ#x#", PIECE_CODE, {WIDTH, BITS}, true, false},
+    {"PQ#x#fs", PIECE_CODE, {WIDTH, FOUR}, true, false},
+    {"PQ#x#fsr", PIECE_CODE, {WIDTH, FOUR}, true, false},
+    {"RFlat", PIECE_RERANK, {{0}}, false, false},
+};
+
+/* How many numbers the piece [at, end) of this pattern has; -1: it is not of it. */
+static int match(const char *pattern, const char *at, const char *end, uint32_t numbers[2])
+{
+    int n = 0;
+    for (; *pattern != '\0'; pattern++) {
+        if (*pattern != '#') {
+            if (at == end || *at++ != *pattern)
+                return -1;
+            continue;
+        }
+        uint32_t value = 0, digits = 0;
+        for (; at < end && *at >= '0' && *at <= '9' && digits < 8; at++, digits++)
+            value = value * 10 + (uint32_t)(*at - '0');
+        if (digits == 0)
+            return -1;
+        numbers[n++] = value;
+    }
+    return at == end ? n : -1;
+}
+
+static const struct kind *kind_of(const char *at, const char *end, uint32_t numbers[2], int *count)
+{
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        *count = match(kinds[i].pattern, at, end, numbers);
+        if (*count >= 0)
+            return &kinds[i];
+    }
+    return NULL;
+}
+
+static enum kith_err check_piece(const char *at, const char *end, uint32_t *dim,
+                                 enum kith_metric metric, struct kith_diag *diag)
+{
+    uint32_t numbers[2] = {0};
+    int count, width = (int)(end - at);
+    const struct kind *kind = kind_of(at, end, numbers, &count);
+    if (kind == NULL)
+        return kith_fail(diag, KITH_BAD_REQUEST, "index factory: '%.*s' is not a known piece",
+                         width, at);
+    for (int i = 0; i < count; i++)
+        if (numbers[i] < kind->numbers[i].min || numbers[i] > kind->numbers[i].max)
+            return kith_fail(diag, KITH_BAD_REQUEST,
+                             "index factory: '%.*s': %u is not from %u to %u", width, at,
+                             numbers[i], kind->numbers[i].min, kind->numbers[i].max);
+    if (kind->resizes)
+        *dim = numbers[count - 1];
+    if (kind->divides && *dim % numbers[0] != 0)
+        return kith_fail(diag, KITH_BAD_REQUEST,
+                         "index factory: '%.*s': %u does not divide dimension %u", width, at,
+                         numbers[0], *dim);
+    bool simple = kind->piece == PIECE_GRAPH || strncmp(at, "Flat", 4) == 0;
+    if (metric == KITH_MANHATTAN && !simple)
+        return kith_fail(diag, KITH_UNSUPPORTED,
+                         "index factory: '%.*s' cannot be searched by manhattan distance; Flat and "
+                         "HNSW# can",
+                         width, at);
+    return KITH_OK;
+}
+
+static enum kith_err check_factory(const char *factory, uint32_t dim, enum kith_metric metric,
+                                   struct kith_diag *diag)
+{
+    if (strlen(factory) > KITH_FAISS_FACTORY_MAX)
+        return kith_fail(diag, KITH_TOO_BIG, "index factory: longer than %u characters",
+                         KITH_FAISS_FACTORY_MAX);
+    if (dim == 0 || dim > KITH_DIM_MAX)
+        return kith_fail(diag, KITH_TOO_BIG, "index: dimension %u; 1 to %u are allowed", dim,
+                         KITH_DIM_MAX);
+    for (const char *at = factory;; at++) {
+        const char *end = at + strcspn(at, ",");
+        enum kith_err err = check_piece(at, end, &dim, metric, diag);
+        if (err != KITH_OK || *end == '\0')
+            return err;
+        at = end;
+    }
+}
+
+/* --- indexes --------------------------------------------------------------------------------- */
+
+enum { SETTINGS = 3 };
+static const char *const setting_names[SETTINGS] = {"nprobe", "efSearch", "k_factor_rf"};
+static const uint32_t setting_defaults[SETTINGS] = {1, 16, 1};
+static const uint32_t setting_limits[SETTINGS] = {KITH_FAISS_NPROBE_MAX, KITH_FAISS_EF_MAX,
+                                                  KITH_FAISS_K_FACTOR_MAX};
+
+/* Settings are fields of Faiss's object: they change under the write lock, and a search holds the
+ * lock as long as it relies on them. */
+struct faiss_index {
+    FaissIndex *faiss;
+    FaissParameterSpace *space;
+    pthread_rwlock_t lock;
+    uint32_t settings[SETTINGS]; /* in force */
+    bool has[SETTINGS];
+};
+
+static FaissMetricType metric_of(enum kith_metric metric)
+{
+    if (metric == KITH_EUCLID)
+        return METRIC_L2;
+    return metric == KITH_MANHATTAN ? METRIC_L1 : METRIC_INNER_PRODUCT;
+}
+
+void faiss_index_free(struct faiss_index *index)
+{
+    if (index == NULL)
+        return;
+    if (index->faiss != NULL)
+        faiss_Index_free(index->faiss);
+    if (index->space != NULL)
+        faiss_ParameterSpace_free(index->space);
+    (void)pthread_rwlock_destroy(&index->lock);
+    kith_free(index);
+}
+
+/* Takes `faiss`, also when it fails. Which settings there are is found by trying. */
+static enum kith_err wrap(FaissIndex *faiss, struct faiss_index **out, struct kith_diag *diag)
+{
+    struct faiss_index *index = kith_alloc(sizeof *index);
+    if (index == NULL) {
+        faiss_Index_free(faiss);
+        return kith_fail(diag, KITH_NOMEM, "index: out of memory");
+    }
+    index->faiss = faiss;
+    (void)pthread_rwlock_init(&index->lock, NULL);
+    enum kith_err err =
+        failed(faiss_ParameterSpace_new(&index->space), KITH_INTERNAL, "index", diag);
+    if (err != KITH_OK) {
+        faiss_index_free(index);
+        return err;
+    }
+    for (int i = 0; i < SETTINGS; i++) {
+        index->settings[i] = setting_defaults[i];
+        index->has[i] = faiss_ParameterSpace_set_index_parameter(
+                            index->space, faiss, setting_names[i], setting_defaults[i]) == 0;
+    }
+    *out = index;
+    return KITH_OK;
+}
+
+enum kith_err faiss_index_new(const char *factory, uint32_t dim, enum kith_metric metric,
+                              struct faiss_index **out, struct kith_diag *diag)
+{
+    enter();
+    enum kith_err err = check_factory(factory, dim, metric, diag);
+    FaissIndex *faiss = NULL;
+    if (err == KITH_OK)
+        err = failed(faiss_index_factory(&faiss, (int)dim, factory, metric_of(metric)),
+                     KITH_BAD_REQUEST, "index factory", diag);
+    if (err != KITH_OK)
+        return err;
+    /* Some constructors know one metric only and take no notice of ours. */
+    if (faiss_Index_metric_type(faiss) != metric_of(metric)) {
+        faiss_Index_free(faiss);
+        return kith_fail(diag, KITH_UNSUPPORTED,
+                         "index factory: '%s' cannot be searched by this metric", factory);
+    }
+    return wrap(faiss, out, diag);
+}
+
+uint64_t faiss_index_rows(const struct faiss_index *index)
+{
+    return (uint64_t)faiss_Index_ntotal(index->faiss);
+}
+
+static enum kith_err check_block(const struct faiss_index *index, struct blas_block rows,
+                                 const char *what, struct kith_diag *diag)
+{
+    kith_assert(rows.dim == (uint32_t)faiss_Index_d(index->faiss));
+    enum kith_err err = check_rows(rows, diag);
+    if (err != KITH_OK)
+        kith_diag_prefix(diag, "%s", what);
+    return err;
+}
+
+enum kith_err faiss_index_train(struct faiss_index *index, struct blas_block rows,
+                                struct kith_diag *diag)
+{
+    enter();
+    kith_assert(rows.dim == (uint32_t)faiss_Index_d(index->faiss));
+    enum kith_err err = check_train(rows, "index training", diag);
+    if (err != KITH_OK || faiss_Index_is_trained(index->faiss))
+        return err;
+    return failed(faiss_Index_train(index->faiss, rows.n, rows.rows), KITH_UNPROCESSABLE,
+                  "index training", diag);
+}
+
+static enum kith_err need_training(const struct faiss_index *index, struct kith_diag *diag)
+{
+    return faiss_Index_is_trained(index->faiss)
+               ? KITH_OK
+               : kith_fail(diag, KITH_UNPROCESSABLE, "the index is not trained yet");
+}
+
+enum kith_err faiss_index_add(struct faiss_index *index, struct blas_block rows,
+                              struct faiss_poll poll, struct kith_diag *diag)
+{
+    enum { CHUNK = 8192 }; /* about a second of HNSW, the slowest, between two polls */
+    enter();
+    enum kith_err err = need_training(index, diag);
+    if (err == KITH_OK && faiss_index_rows(index) + rows.n > KITH_FAISS_ROWS_MAX)
+        err = kith_fail(diag, KITH_TOO_BIG, "index: more than %u rows", KITH_FAISS_ROWS_MAX);
+    if (err == KITH_OK)
+        err = check_block(index, rows, "index rows", diag);
+    for (uint32_t at = 0; err == KITH_OK && at < rows.n; at += CHUNK) {
+        err = ask(poll, diag);
+        if (err != KITH_OK)
+            break;
+        uint32_t n = rows.n - at < CHUNK ? rows.n - at : CHUNK;
+        err = failed(faiss_Index_add(index->faiss, n, rows.rows + (size_t)at * rows.dim),
+                     KITH_UNPROCESSABLE, "index rows", diag);
+    }
+    return err;
+}
+
+/* --- search ---------------------------------------------------------------------------------- */
+
+static enum kith_err settings_of(const struct faiss_index *index, struct faiss_effort effort,
+                                 uint32_t settings[SETTINGS], struct kith_diag *diag)
+{
+    const uint32_t asked[SETTINGS] = {effort.nprobe, effort.ef_search, effort.k_factor};
+    for (int i = 0; i < SETTINGS; i++) {
+        if (asked[i] != 0 && !index->has[i])
+            return kith_fail(diag, KITH_BAD_REQUEST, "this index has no setting %s",
+                             setting_names[i]);
+        if (asked[i] > setting_limits[i])
+            return kith_fail(diag, KITH_TOO_BIG, "%s is %u; the limit is %u", setting_names[i],
+                             asked[i], setting_limits[i]);
+        settings[i] = asked[i] != 0 ? asked[i] : setting_defaults[i];
+    }
+    return KITH_OK;
+}
+
+/* Returns with the lock held, and the settings in force, on success. */
+static enum kith_err lock_with(struct faiss_index *index, const uint32_t settings[SETTINGS],
+                               struct kith_diag *diag)
+{
+    (void)pthread_rwlock_rdlock(&index->lock);
+    if (memcmp(settings, index->settings, sizeof index->settings) == 0)
+        return KITH_OK;
+    (void)pthread_rwlock_unlock(&index->lock);
+    (void)pthread_rwlock_wrlock(&index->lock);
+    for (int i = 0; i < SETTINGS; i++) {
+        if (settings[i] == index->settings[i])
+            continue;
+        int code = faiss_ParameterSpace_set_index_parameter(index->space, index->faiss,
+                                                            setting_names[i], settings[i]);
+        if (code != 0) {
+            enum kith_err err = failed(code, KITH_INTERNAL, setting_names[i], diag);
+            (void)pthread_rwlock_unlock(&index->lock);
+            return err;
+        }
+        index->settings[i] = settings[i];
+    }
+    return KITH_OK;
+}
+
+/* What was found to the front; distances to ranks. */
+static void finish(bool is_distance, uint32_t k, int64_t *rows, float *ranks)
+{
+    uint32_t found = 0;
+    for (uint32_t i = 0; i < k; i++) {
+        if (rows[i] < 0)
+            continue;
+        rows[found] = rows[i];
+        ranks[found++] = is_distance ? 0.0f - ranks[i] : ranks[i];
+    }
+    for (; found < k; found++) {
+        rows[found] = -1;
+        ranks[found] = -FLT_MAX;
+    }
+}
+
+enum kith_err faiss_index_search(struct faiss_index *index, struct blas_block queries, uint32_t k,
+                                 struct faiss_effort effort, struct faiss_hits hits,
+                                 struct kith_diag *diag)
+{
+    enter();
+    if (k == 0 || k > KITH_K_MAX)
+        return kith_fail(diag, KITH_TOO_BIG, "k is %u; 1 to %u are allowed", k, KITH_K_MAX);
+    uint32_t settings[SETTINGS];
+    enum kith_err err = settings_of(index, effort, settings, diag);
+    if (err == KITH_OK)
+        err = need_training(index, diag);
+    if (err == KITH_OK)
+        err = check_block(index, queries, "query", diag);
+    if (err == KITH_OK)
+        err = lock_with(index, settings, diag);
+    if (err != KITH_OK)
+        return err;
+    /* Faiss allocates k * k_factor candidates for each query of a call. */
+    uint32_t batch = (1u << 20) / (k * settings[2]) + 1;
+    for (uint32_t at = 0; err == KITH_OK && at < queries.n; at += batch) {
+        uint32_t n = queries.n - at < batch ? queries.n - at : batch;
+        size_t first = (size_t)at * k;
+        err = failed(faiss_Index_search(index->faiss, n, queries.rows + (size_t)at * queries.dim, k,
+                                        hits.ranks + first, hits.rows + first),
+                     KITH_UNPROCESSABLE, "index search", diag);
+    }
+    bool is_distance = faiss_Index_metric_type(index->faiss) != METRIC_INNER_PRODUCT;
+    (void)pthread_rwlock_unlock(&index->lock);
+    for (uint32_t q = 0; err == KITH_OK && q < queries.n; q++)
+        finish(is_distance, k, hits.rows + (size_t)q * k, hits.ranks + (size_t)q * k);
+    return err;
+}
+
+/* --- bytes ----------------------------------------------------------------------------------- */
+
+/* The C API reads and writes FILEs. */
+struct writing {
+    struct faiss_sink sink;
+    struct kith_diag *diag;
+    enum kith_err err; /* of the sink */
+};
+
+static ssize_t write_some(void *cookie, const char *data, size_t bytes)
+{
+    struct writing *writing = cookie;
+    if (writing->err == KITH_OK)
+        writing->err = writing->sink.fn(writing->sink.ctx, data, bytes, writing->diag);
+    return writing->err == KITH_OK ? (ssize_t)bytes : 0;
+}
+
+enum kith_err faiss_index_write(struct faiss_index *index, struct faiss_sink sink,
+                                struct kith_diag *diag)
+{
+    struct writing writing = {.sink = sink, .diag = diag};
+    FILE *file = fopencookie(&writing, "w", (cookie_io_functions_t){.write = write_some});
+    if (file == NULL)
+        return kith_fail(diag, KITH_NOMEM, "index: out of memory");
+    (void)pthread_rwlock_rdlock(&index->lock);
+    int code = faiss_write_index(index->faiss, file);
+    (void)pthread_rwlock_unlock(&index->lock);
+    enum kith_err err =
+        failed(code, KITH_UNPROCESSABLE, "index", writing.err == KITH_OK ? diag : NULL);
+    bool flushed = fclose(file) == 0;
+    if (writing.err != KITH_OK)
+        return writing.err;
+    return err == KITH_OK && !flushed ? kith_fail(diag, KITH_IO, "index: not written") : err;
+}
+
+static enum kith_err check_loaded(const FaissIndex *faiss, uint32_t dim, enum kith_metric metric,
+                                  bool all_read, struct kith_diag *diag)
+{
+    if (!all_read)
+        return kith_fail(diag, KITH_CORRUPT, "index: bytes after its end");
+    if (faiss_Index_d(faiss) != (int)dim || faiss_Index_metric_type(faiss) != metric_of(metric))
+        return kith_fail(diag, KITH_CORRUPT, "index: of another dimension or metric");
+    return KITH_OK;
+}
+
+enum kith_err faiss_index_load(const void *data, size_t bytes, uint32_t dim,
+                               enum kith_metric metric, struct faiss_index **out,
+                               struct kith_diag *diag)
+{
+    enter();
+    /* Only read from, in spite of the type. */
+    FILE *file = bytes == 0 ? NULL : fmemopen((void *)(uintptr_t)data, bytes, "rb");
+    if (file == NULL)
+        return kith_fail(diag, bytes == 0 ? KITH_CORRUPT : KITH_NOMEM, "index: %s",
+                         bytes == 0 ? "no bytes" : "out of memory");
+    FaissIndex *faiss = NULL;
+    enum kith_err err = failed(faiss_read_index(file, 0, &faiss), KITH_CORRUPT, "index", diag);
+    bool all_read = err == KITH_OK && ftell(file) == (long)bytes;
+    (void)fclose(file);
+    if (err != KITH_OK)
+        return err;
+    err = check_loaded(faiss, dim, metric, all_read, diag);
+    if (err != KITH_OK) {
+        faiss_Index_free(faiss);
+        return err;
+    }
+    return wrap(faiss, out, diag);
 }

@@ -1,4 +1,5 @@
-/* Training for approximate indexes: the one home of Faiss (1.7.3, its C API; deploy/faiss).
+/* Training for approximate indexes, and indexes by factory string: the one home of Faiss (1.7.3,
+ * its C API; deploy/faiss).
  *
  * Rows are f32, row-major, finite, and borrowed for the call; results go into the caller's memory.
  *
@@ -18,8 +19,10 @@
 #ifndef FAISS_H
 #define FAISS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
+#include "proto/kith_collection.h"
 #include "proto/kith_err.h"
 #include "shard/index/blas.h"
 
@@ -53,6 +56,93 @@ struct faiss_kmeans {
  * KITH_UNPROCESSABLE also when there are fewer rows than centroids. Memory: about 16 bytes for each
  * row, 3 * k * dim floats and 20 MB. */
 enum kith_err faiss_kmeans_run(const struct faiss_kmeans *job, float *centroids,
+                               struct kith_diag *diag);
+
+/* --- rotations, for use before product quantization ------------------------------------------ */
+
+/* An orthonormal dim x dim matrix, row-major. A row x becomes (r0 . x, r1 . x, ...), which for many
+ * rows is blas_products(rows, rotation). It keeps distances and inner products.
+ *
+ * Cost: a product of rows with the matrix, plus dim^3: for PCA once, for OPQ in each iteration.
+ * Neither can be interrupted. Memory: 3 copies of the rows and 6 matrices of doubles.
+ * KITH_UNPROCESSABLE also when the rows are too few (PCA: dim, OPQ: 256). */
+
+/* PCA: directions of falling variance. */
+enum kith_err faiss_pca_run(struct blas_block rows, float *rotation, struct kith_diag *diag);
+
+/* OPQ (Ge, He, Ke, Sun: Optimized Product Quantization, CVPR 2013, 3.1, non-parametric): the
+ * rotation that suits a product quantizer of `pieces` parts, which must divide the dimension.
+ * Faiss's own number of iterations is 50. */
+enum kith_err faiss_opq_run(struct blas_block rows, uint32_t pieces, uint32_t iterations,
+                            float *rotation, struct kith_diag *diag);
+
+/* --- indexes by factory string --------------------------------------------------------------- */
+
+/* Owns an index of Faiss. Made by faiss_index_new, then trained, filled, and only searched.
+ * Threads: train and add exclude everything else; searches and writes run at the same time.
+ * Searches that ask for another effort than the one before wait for each other. */
+struct faiss_index;
+
+/* What a search spends. 0 leaves Faiss's own (1, 16, 1); another value is KITH_BAD_REQUEST where
+ * the index has no such setting. */
+struct faiss_effort {
+    uint32_t nprobe;    /* lists read, of IVF */
+    uint32_t ef_search; /* candidates kept, of HNSW or of IVF#_HNSW# */
+    uint32_t k_factor;  /* rows ranked again for each of k, of RFlat */
+};
+
+/* factory: pieces joined by commas, in Faiss's own notation (# is a number):
+ *   first, optionally   PCA#  PCAR#  OPQ#  OPQ#_#
+ *   then                IVF#,CODE  IVF#_HNSW#,CODE  HNSW#  HNSW#,CODE  CODE
+ *   last, optionally    RFlat
+ *   CODE                Flat  SQ4  SQ6  SQ8  SQfp16  PQ#  PQ#x#  PQ#x4fs  PQ#x4fsr
+ * Other kinds of Faiss are refused, for some end the process by an assertion or by an exception
+ * inside an OpenMP region. Cosine and dot are searched by inner product (cosine: rows and queries
+ * of length 1, the caller's task), euclid by L2, manhattan by L1, which only Flat and HNSW# know.
+ *
+ * KITH_BAD_REQUEST: not such a string, with the piece or Faiss's reason. KITH_UNSUPPORTED: not
+ * with this metric. */
+enum kith_err faiss_index_new(const char *factory, uint32_t dim, enum kith_metric metric,
+                              struct faiss_index **out, struct kith_diag *diag);
+void faiss_index_free(struct faiss_index *index); /* NULL allowed */
+
+/* Learns centroids and codebooks; nothing to do for Flat and HNSW#. Once, before the first add.
+ * Faiss takes a sample of 256 rows for each centroid at most, and warns on stderr below 39. */
+enum kith_err faiss_index_train(struct faiss_index *index, struct blas_block rows,
+                                struct kith_diag *diag);
+
+/* Appends rows, numbered on from faiss_index_rows. When it fails, or the poll ends it, a part of
+ * the rows may be in: free the index. KITH_UNPROCESSABLE when it was not trained. */
+enum kith_err faiss_index_add(struct faiss_index *index, struct blas_block rows,
+                              struct faiss_poll poll, struct kith_diag *diag);
+
+uint64_t faiss_index_rows(const struct faiss_index *index);
+
+/* For each query the k best rows, best first: rows[q * k + i] and its rank (larger is nearer,
+ * proto/kith_collection.h; as precise as the codes). Where fewer were found the rest is row -1. */
+struct faiss_hits {
+    int64_t *rows;
+    float *ranks;
+};
+enum kith_err faiss_index_search(struct faiss_index *index, struct blas_block queries, uint32_t k,
+                                 struct faiss_effort effort, struct faiss_hits hits,
+                                 struct kith_diag *diag);
+
+/* Takes the bytes of an index, in order; an error ends the writing and is passed on. */
+struct faiss_sink {
+    enum kith_err (*fn)(void *ctx, const void *data, size_t bytes, struct kith_diag *diag);
+    void *ctx;
+};
+enum kith_err faiss_index_write(struct faiss_index *index, struct faiss_sink sink,
+                                struct kith_diag *diag);
+
+/* From the bytes of faiss_index_write, which are not needed afterwards.
+ *
+ * ONLY bytes that Kith wrote itself and whose checksum the caller has verified: Faiss 1.7.3 trusts
+ * what it reads, and false bytes corrupt memory. What is checked here (kind, dimension, metric,
+ * length) finds mistakes, not attacks: KITH_CORRUPT. */
+enum kith_err faiss_index_load(const void *data, size_t bytes, uint32_t dim,
+                               enum kith_metric metric, struct faiss_index **out,
                                struct kith_diag *diag);
 
 #endif
