@@ -1,0 +1,316 @@
+/* The AVX-512 variant: VNNI for products of bytes, VBMI for look-ups by the low five bits of a byte
+ * (a table is there twice, so the fifth bit need not be masked away).
+ *
+ * Lost, on Zen 4: 512-bit look-ups of two pairs at once (the same number of shuffles per row, and
+ * masks on top); two blocks interleaved; compressing stores (microcode: a compress into a register
+ * and a plain store of all lanes is ten times faster). */
+#ifdef __x86_64__
+#include <immintrin.h>
+#include <math.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "shard/index/ivf_format.h"
+#include "shard/index/ivf_kernels.h"
+
+#define AVX512                                                                                     \
+    __attribute__((                                                                                \
+        target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,avx2,fma,bmi,bmi2")))
+#define INLINE static inline __attribute__((always_inline)) AVX512
+
+/* ---- lists ----------------------------------------------------------------------------------- */
+
+INLINE int32_t four_bytes(const void *at)
+{
+    int32_t bytes;
+    memcpy(&bytes, at, sizeof bytes);
+    return bytes;
+}
+
+/* The query's signed bytes plus 128, four at a time in each lane, as the unsigned operand. */
+INLINE __m512i query_lanes(const struct ivf_kernels_lists *lists, uint32_t group)
+{
+    return _mm512_set1_epi32(four_bytes(lists->query + group * 4) ^ (int32_t)0x80808080u);
+}
+
+INLINE void keep_maxima(uint32_t list, __m512 keys, float *maxima)
+{
+    float *at = maxima + list / IVF_KERNELS_SPAN * IVF_KERNELS_LANES;
+    if (list % IVF_KERNELS_SPAN != 0)
+        keys = _mm512_max_ps(keys, _mm512_loadu_ps(at));
+    _mm512_storeu_ps(at, keys);
+}
+
+AVX512 static void rank_lists(const struct ivf_kernels_lists *lists, float *keys, float *maxima)
+{
+    __m512 scale = _mm512_set1_ps(lists->scale);
+    const int8_t *bytes = lists->centroids;
+    for (uint32_t c = 0; c < lists->n; c += IVF_KERNELS_LANES) {
+        __m512i a = _mm512_setzero_si512(), b = a;
+        uint32_t group = 0;
+        for (; group + 2 <= lists->dim4; group += 2, bytes += 128) {
+            a = _mm512_dpbusd_epi32(a, query_lanes(lists, group), _mm512_loadu_si512(bytes));
+            b = _mm512_dpbusd_epi32(b, query_lanes(lists, group + 1),
+                                    _mm512_loadu_si512(bytes + 64));
+        }
+        if (group < lists->dim4) {
+            a = _mm512_dpbusd_epi32(a, query_lanes(lists, group), _mm512_loadu_si512(bytes));
+            bytes += 64;
+        }
+        __m512i extra = _mm512_slli_epi32(_mm512_loadu_si512(lists->sums + c), 7);
+        __m512 sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_add_epi32(a, b), extra));
+        __m512 key = _mm512_fmsub_ps(sum, scale, _mm512_loadu_ps(lists->minus + c));
+        _mm512_storeu_ps(keys + c, key);
+        keep_maxima(c, key, maxima);
+    }
+}
+
+AVX512 static void rank_lists_l1(const struct ivf_kernels_lists *lists, float *keys, float *maxima)
+{
+    __m512 scale = _mm512_set1_ps(-lists->scale);
+    const __m512i ones = _mm512_set1_epi8(1);
+    const int8_t *bytes = lists->centroids;
+    for (uint32_t c = 0; c < lists->n; c += IVF_KERNELS_LANES) {
+        __m512i sum = _mm512_setzero_si512();
+        for (uint32_t group = 0; group < lists->dim4; group++, bytes += 64) {
+            __m512i q = _mm512_set1_epi32(four_bytes(lists->query + group * 4));
+            __m512i x = _mm512_loadu_si512(bytes);
+            __m512i gap = _mm512_sub_epi8(_mm512_max_epi8(q, x), _mm512_min_epi8(q, x));
+            sum = _mm512_dpbusd_epi32(sum, gap, ones);
+        }
+        __m512 key = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale);
+        _mm512_storeu_ps(keys + c, key);
+        keep_maxima(c, key, maxima);
+    }
+}
+
+AVX512 static uint32_t count(const float *values, uint32_t n, float bound)
+{
+    __m512 limit = _mm512_set1_ps(bound);
+    uint32_t found = 0;
+    for (uint32_t i = 0; i < n; i += 16)
+        found += (uint32_t)__builtin_popcount(
+            _mm512_cmp_ps_mask(_mm512_loadu_ps(values + i), limit, _CMP_GE_OQ));
+    return found;
+}
+
+AVX512 static uint32_t pick(const float *keys, const float *maxima, uint32_t n, float low,
+                            float high, uint32_t *out)
+{
+    __m512 from = _mm512_set1_ps(low), to = _mm512_set1_ps(high);
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    uint32_t found = 0;
+    for (uint32_t span = 0; span < n; span += IVF_KERNELS_SPAN, maxima += IVF_KERNELS_LANES) {
+        if (_mm512_cmp_ps_mask(_mm512_loadu_ps(maxima), from, _CMP_GE_OQ) == 0)
+            continue;
+        uint32_t end = n - span < IVF_KERNELS_SPAN ? n : span + IVF_KERNELS_SPAN;
+        for (uint32_t c = span; c < end; c += IVF_KERNELS_LANES) {
+            __m512 key = _mm512_loadu_ps(keys + c);
+            __mmask16 in = _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(key, from, _CMP_GE_OQ), key,
+                                                   to, _CMP_LT_OQ);
+            __m512i numbers = _mm512_add_epi32(_mm512_set1_epi32((int)c), lanes);
+            _mm512_storeu_si512(out + found, _mm512_maskz_compress_epi32(in, numbers));
+            found += (uint32_t)__builtin_popcount(in);
+        }
+    }
+    return found;
+}
+
+/* ---- the query ------------------------------------------------------------------------------- */
+
+INLINE __mmask16 first_lanes(uint32_t n)
+{
+    uint32_t bits = n >= 16 ? 0xffffu : (1u << n) - 1u;
+    return (__mmask16)bits;
+}
+
+AVX512 static void round_bytes(const float *values, uint32_t n, float scale, int8_t *out)
+{
+    for (uint32_t i = 0; i < n; i += 16) {
+        __mmask16 live = first_lanes(n - i);
+        __m512 value =
+            _mm512_mul_ps(_mm512_maskz_loadu_ps(live, values + i), _mm512_set1_ps(scale));
+        _mm512_mask_cvtepi32_storeu_epi8(out + i, live, _mm512_cvtps_epi32(value));
+    }
+}
+
+AVX512 static void products(const struct ivf_kernels_subs *subs, float *out, float *lows,
+                            float *highs)
+{
+    const float *words = subs->subs, *query = subs->query;
+    for (uint32_t s = 0; s < subs->n_subs; s++, out += 16) {
+        __m512 sum = _mm512_setzero_ps();
+        for (uint32_t j = 0; j < subs->sub_dim; j++, words += 16)
+            sum = _mm512_fmadd_ps(_mm512_loadu_ps(words), _mm512_set1_ps(*query++), sum);
+        _mm512_storeu_ps(out, sum);
+        lows[s] = _mm512_reduce_min_ps(sum);
+        highs[s] = _mm512_reduce_max_ps(sum);
+    }
+}
+
+AVX512 static void tables(const float *values, const float *lows, uint32_t n_subs, float scale,
+                          uint8_t *out)
+{
+    __m512 times = _mm512_set1_ps(scale);
+    for (uint32_t s = 0; s < n_subs; s++) {
+        __m512 above = _mm512_sub_ps(_mm512_loadu_ps(values + s * 16), _mm512_set1_ps(lows[s]));
+        __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(above, times)));
+        _mm256_storeu_si256((void *)(out + s * 32), _mm256_broadcastsi128_si256(bytes));
+    }
+}
+
+/* ---- codes ----------------------------------------------------------------------------------- */
+
+struct sums {
+    __m256i even, odd; /* rows 0 to 15, rows 16 to 31 */
+};
+
+INLINE __m256i two_subs(const uint8_t *codes, const uint8_t *tables, __m256i sum)
+{
+    __m256i x = _mm256_loadu_si256((const void *)codes);
+    __m256i low = _mm256_load_si256((const void *)tables);
+    __m256i high = _mm256_load_si256((const void *)(tables + 32));
+    sum = _mm256_add_epi8(sum, _mm256_permutexvar_epi8(x, low));
+    return _mm256_add_epi8(sum, _mm256_permutexvar_epi8(_mm256_srli_epi16(x, 4), high));
+}
+
+/* Bytes are widened lazily: the even ones are summed together with 256 times the odd ones, whose
+ * sum is then taken away. */
+INLINE struct sums sum_block(const uint8_t *codes, const uint8_t *tables, uint32_t pairs,
+                             __m256i bias)
+{
+    __m256i even = bias, odd = _mm256_setzero_si256();
+    for (; pairs >= 4; pairs -= 4, codes += 128, tables += 256) {
+        __m256i sum = _mm256_setzero_si256();
+        for (uint32_t i = 0; i < 4; i++)
+            sum = two_subs(codes + 32 * i, tables + 64 * i, sum);
+        even = _mm256_add_epi16(even, sum);
+        odd = _mm256_add_epi16(odd, _mm256_srli_epi16(sum, 8));
+    }
+    if (pairs > 0) {
+        __m256i sum = _mm256_setzero_si256();
+        for (uint32_t i = 0; i < pairs; i++)
+            sum = two_subs(codes + 32 * i, tables + 64 * i, sum);
+        even = _mm256_add_epi16(even, sum);
+        odd = _mm256_add_epi16(odd, _mm256_srli_epi16(sum, 8));
+    }
+    return (struct sums){_mm256_sub_epi16(even, _mm256_slli_epi16(odd, 8)),
+                         _mm256_add_epi16(odd, bias)};
+}
+
+INLINE __m256i add_terms(__m256i sum, const int16_t *terms, __m256i factor, uint32_t shift)
+{
+    __m256i term = _mm256_mulhrs_epi16(_mm256_loadu_si256((const void *)terms), factor);
+    for (uint32_t i = 0; i < shift; i++)
+        term = _mm256_adds_epi16(term, term);
+    return _mm256_adds_epi16(sum, term);
+}
+
+/* The rows of a block that may be given out: those of [first, end) that are allowed. */
+INLINE uint32_t open_rows(const struct ivf_kernels_scan *scan, uint32_t base, uint32_t first,
+                          uint32_t end)
+{
+    uint32_t mask = UINT32_MAX;
+    if (base < first)
+        mask <<= first - base;
+    if (end - base < IVF_BLOCK)
+        mask &= (1u << (end - base)) - 1;
+    if (scan->allowed != NULL)
+        mask &= (uint32_t)(scan->allowed[base / 64] >> (base % 64));
+    return mask;
+}
+
+INLINE uint32_t give(uint32_t mask, struct sums sums, uint32_t base, uint32_t *rows,
+                     int16_t *estimates)
+{
+    uint32_t found = 0;
+    int16_t values[32] __attribute__((aligned(32)));
+    if (estimates != NULL) {
+        _mm256_store_si256((void *)values, sums.even);
+        _mm256_store_si256((void *)(values + 16), sums.odd);
+    }
+    for (; mask != 0; mask &= mask - 1) {
+        uint32_t at = (uint32_t)__builtin_ctz(mask);
+        if (estimates != NULL)
+            estimates[found] = values[at];
+        rows[found++] = base + at;
+    }
+    return found;
+}
+
+AVX512 static uint32_t scan_codes(const struct ivf_kernels_scan *scan, uint32_t first, uint32_t end,
+                                  uint32_t *rows, int16_t *estimates, uint64_t *blocks)
+{
+    const uint32_t pairs = scan->n_subs / 2;
+    const size_t block_bytes = ivf_format_block_bytes(scan->n_subs);
+    const __m256i bias = _mm256_set1_epi16(scan->bias), bound = _mm256_set1_epi16(scan->bound),
+                  factor = _mm256_set1_epi16(scan->factor);
+    const char *ahead = (const char *)scan->ahead;
+    uint32_t found = 0;
+    uint32_t base = first - first % IVF_BLOCK;
+    const uint8_t *codes = scan->codes + base / IVF_BLOCK * block_bytes;
+    for (; base < end; base += IVF_BLOCK, codes += block_bytes, ahead += block_bytes) {
+        uint32_t open = open_rows(scan, base, first, end);
+        if (open == 0)
+            continue;
+        *blocks += 1;
+        if (scan->ahead != NULL)
+            for (size_t line = 0; line < block_bytes; line += 64)
+                _mm_prefetch(ahead + line, _MM_HINT_T0);
+        struct sums sums = sum_block(codes, scan->tables, pairs, bias);
+        sums.even = add_terms(sums.even, scan->terms + base, factor, scan->shift);
+        sums.odd = add_terms(sums.odd, scan->terms + base + 16, factor, scan->shift);
+        uint32_t above = (uint32_t)_mm256_cmpgt_epi16_mask(sums.even, bound) |
+                         (uint32_t)_mm256_cmpgt_epi16_mask(sums.odd, bound) << 16;
+        if ((above & open) != 0)
+            found += give(above & open, sums, base, rows + found,
+                          estimates == NULL ? NULL : estimates + found);
+    }
+    return found;
+}
+
+/* ---- rows of bytes --------------------------------------------------------------------------- */
+
+AVX512 static void dot8(const struct ivf_kernels_rows8 *rows8, const uint32_t *list, uint32_t n,
+                        float *scores)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        const uint8_t *row = rows8->rows + (size_t)list[i] * rows8->row_bytes;
+        __m512i sum = _mm512_setzero_si512();
+        for (uint32_t j = 0; j < rows8->row_bytes; j += 64)
+            sum = _mm512_dpbusd_epi32(sum, _mm512_loadu_si512(row + j),
+                                      _mm512_loadu_si512(rows8->query + j));
+        float tail[2];
+        memcpy(tail, ivf_format_tail(row, rows8->row_bytes), sizeof tail);
+        float dot = (float)(_mm512_reduce_add_epi32(sum) - rows8->minus);
+        scores[i] = fmaf(dot * rows8->scale, tail[0], tail[1]);
+    }
+}
+
+AVX512 static void sad8(const struct ivf_kernels_rows8 *rows8, const uint32_t *list, uint32_t n,
+                        float *scores)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        const uint8_t *row = rows8->rows + (size_t)list[i] * rows8->row_bytes;
+        __m512i sum = _mm512_setzero_si512();
+        for (uint32_t j = 0; j < rows8->row_bytes; j += 64)
+            sum = _mm512_add_epi64(sum, _mm512_sad_epu8(_mm512_loadu_si512(row + j),
+                                                        _mm512_loadu_si512(rows8->query + j)));
+        scores[i] = (float)_mm512_reduce_add_epi64(sum) * -rows8->scale;
+    }
+}
+
+const struct ivf_kernels ivf_kernels_avx512_table = {
+    .name = "avx512",
+    .rank_lists = rank_lists,
+    .rank_lists_l1 = rank_lists_l1,
+    .count = count,
+    .pick = pick,
+    .round = round_bytes,
+    .products = products,
+    .tables = tables,
+    .scan = scan_codes,
+    .dot8 = dot8,
+    .sad8 = sad8,
+};
+#endif

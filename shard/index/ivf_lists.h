@@ -1,0 +1,46 @@
+/* The lists of a codebook in the order a query should visit them: ranked by bytes, taken out in
+ * portions, each portion nearest first.
+ *
+ * Only the lists of a portion are put in order, and only roughly (by 32 classes of distance):
+ * which of two nearly equal lists comes first does not matter, sorting thousands does.
+ *
+ * Owns: its memory, from ivf_lists_new. Threads: one at a time. Errors: KITH_NOMEM. */
+#ifndef IVF_LISTS_H
+#define IVF_LISTS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "shard/index/codebook.h"
+
+struct ivf_lists {
+    uint32_t n_lists, n_keys; /* n_keys: with padding */
+    /* The larger, the nearer: <q,c> - half_norm; manhattan: -|q - c|. */
+    float *keys;
+    const uint32_t *order; /* the portion: n lists */
+    uint32_t n;
+    float low; /* lists with a key not below it have been taken */
+    /* Inside. */
+    float *maxima;
+    uint32_t n_maxima;
+    uint32_t *picked, *sorted;
+    uint8_t *classes;
+    int8_t *bytes; /* of the query */
+    float spread;  /* about how far keys differ: where to begin looking for a bound */
+    uint32_t dim4;
+};
+
+enum kith_err ivf_lists_init(struct ivf_lists *lists, const struct codebook *codebook,
+                             struct kith_diag *diag);
+void ivf_lists_fini(struct ivf_lists *lists); /* a zeroed one is allowed */
+
+/* Begins a query. False: its numbers are too large to be ranked by bytes. */
+bool ivf_lists_rank(struct ivf_lists *lists, const struct codebook *codebook, const float *query,
+                    float length2);
+/* The next portion: about n lists, at least n if there are so many. */
+void ivf_lists_take(struct ivf_lists *lists, uint32_t n);
+/* The next portion: all with a key not below `low`. */
+void ivf_lists_take_above(struct ivf_lists *lists, float low);
+bool ivf_lists_all_taken(const struct ivf_lists *lists);
+
+#endif
