@@ -75,6 +75,19 @@ struct ivf {
     struct ivf_target targets[IVF_TARGETS]; /* recall ascending */
 };
 
+/* What an index is parsed from; borrowed as long as the index lives. */
+struct ivf_source {
+    struct kith_bytes meta, lists, codes, terms, rows8; /* the sections */
+    const void *rows;                                   /* the segment's, n_rows */
+    uint32_t n_rows;
+    enum kith_row_type row_type;
+};
+struct ivf_source ivf_source_of(const struct segment *segment, const struct slice_config *config);
+/* Checks everything a search relies on, in O(n_lists): KITH_CORRUPT. Takes no reference to the
+ * codebook: whoever keeps the index keeps one. */
+enum kith_err ivf_parse(struct ivf *out, const struct ivf_source *source,
+                        const struct codebook *codebook, struct kith_diag *diag);
+
 /* The effort for a recall target in (0, 1], over segments that share a codebook: the largest of
  * theirs. A target above what was reached: every list, widest margin. */
 struct ivf_target ivf_target_for(const struct ivf *const *segments, uint32_t n, float recall);
@@ -86,7 +99,9 @@ struct ivf_target ivf_target_for(const struct ivf *const *segments, uint32_t n, 
 struct ivf_part {
     const struct ivf *index;
     const uint64_t *allowed; /* bit r: row r may be found (live and matching); NULL: all */
-    bool (*name)(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq); /* flat_name_fn */
+    /* flat_name_fn. A row it refuses counts as found: what is deleted is to be missing in allowed.
+     */
+    bool (*name)(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq);
     void *name_ctx;
 };
 
@@ -105,12 +120,14 @@ struct ivf_stats { /* added to */
 };
 
 struct ivf_scratch;
+/* Makes *scratch (NULL at first) fit for searches with this codebook. */
 enum kith_err ivf_scratch_fit(struct ivf_scratch **scratch, const struct codebook *codebook,
                               uint32_t k, struct kith_diag *diag);
 void ivf_scratch_free(struct ivf_scratch *scratch); /* NULL allowed */
 
 /* Searches the lists of all parts together, nearest list first. Ranks pushed to the top-k are exact
- * and the same to the bit as flat_scan's. False: stopped. Allocates nothing. */
+ * and the same to the bit as flat_scan's. Without a threshold and a floor it finds min(k, allowed
+ * rows) hits; with one, all that are in reach of it. False: stopped. Allocates nothing. */
 bool ivf_search(const struct ivf_query *query, const struct ivf_part *parts, uint32_t n_parts,
                 struct ivf_scratch *scratch, struct ivf_stats *stats);
 

@@ -177,15 +177,20 @@ static float distance_of(const struct search *search, float score)
     return distance > 0 ? distance : 0;
 }
 
+static float floor_of(const struct ivf_query *query)
+{
+    float own = query->top->floor;
+    if (query->floor == NULL)
+        return own;
+    /* Relaxed: a floor is a number by itself, a stale one only lets more rows through. */
+    float shared = atomic_load_explicit(query->floor, memory_order_relaxed);
+    return own > shared ? own : shared;
+}
+
 static void refresh_bound(struct search *search)
 {
     const struct ivf_query *query = search->query;
-    float floor = query->top->floor;
-    /* Relaxed: a floor is a number by itself, a stale one only lets more rows through. */
-    if (query->floor != NULL) {
-        float shared = atomic_load_explicit(query->floor, memory_order_relaxed);
-        floor = shared > floor ? shared : floor;
-    }
+    float floor = floor_of(query);
     float bound = floor > -FLT_MAX ? score_of_rank(search, floor) : -INFINITY;
     if (ivf_best_full(&search->best) && ivf_best_bound(&search->best) > bound)
         bound = ivf_best_bound(&search->best);
@@ -230,7 +235,7 @@ static void push_exact(struct search *search, const struct ivf_part *part, uint3
         ->pick[kernels_form_of(search->codebook->metric)][kernels_type_of(index->row_type)](
             search->query->vector, one, &itself, 1, &hit.rank);
     search->stats.exact++;
-    if (hit.rank >= top->floor && part->name(part->name_ctx, row, &hit.id, &hit.seq))
+    if (hit.rank >= floor_of(search->query) && part->name(part->name_ctx, row, &hit.id, &hit.seq))
         (void)topk_push(top, &hit);
 }
 
@@ -517,16 +522,26 @@ static void look_ahead(struct search *search, uint32_t list)
     __builtin_prefetch(index->terms + block * IVF_BLOCK);
 }
 
+/* The first lists are visited in any case when the bound is that of others: reach is measured with
+ * searches that find their own. */
+static bool is_out_of_reach(const struct search *search, uint32_t list)
+{
+    const struct ivf_effort *effort = &search->query->effort;
+    if (search->bound == -INFINITY ||
+        (search->n_visited < effort->first_lists && !ivf_best_full(&search->best)))
+        return false;
+    return search->scratch->lists.keys[list] < search->reach_key ||
+           (effort->lists_max > 0 && search->n_visited >= effort->lists_max);
+}
+
 /* False: stopped. */
 static bool visit_portion(struct search *search)
 {
     const struct ivf_lists *lists = &search->scratch->lists;
-    uint32_t lists_max = search->query->effort.lists_max;
     for (uint32_t i = 0; i < lists->n; i++) {
         if (i % LISTS_A_STOP == 0 && is_stopped(search))
             return false;
-        if (search->bound > -INFINITY && (lists->keys[lists->order[i]] < search->reach_key ||
-                                          (lists_max > 0 && search->n_visited >= lists_max)))
+        if (is_out_of_reach(search, lists->order[i]))
             continue;
         look_ahead(search, lists->order[i + 1 < lists->n ? i + 1 : i]);
         visit(search, lists->order[i]);
@@ -607,8 +622,6 @@ static void finish(struct search *search)
     if (search->codebook->metric == KITH_EUCLID && search->bound > -INFINITY)
         length = sqrtf(distance_of(search, search->bound));
     float bound = search->bound - BYTE_ERRORS * error * length;
-    if (!ivf_best_full(best))
-        bound = -INFINITY;
     push_kept(search, best->first, best->n_first, bound);
     push_kept(search, best->second, best->n_second, bound);
 }

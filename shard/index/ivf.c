@@ -1,0 +1,132 @@
+#include "shard/index/ivf.h"
+
+#include <float.h>
+#include <string.h>
+
+#include "shard/index/ivf_format.h"
+
+#define WIDEST_MARGIN 8.0f /* standard errors */
+
+struct ivf_source ivf_source_of(const struct segment *segment, const struct slice_config *config)
+{
+    return (struct ivf_source){
+        .meta = segment_index_section(segment, IVF_SECTION_META),
+        .lists = segment_index_section(segment, IVF_SECTION_LISTS),
+        .codes = segment_index_section(segment, IVF_SECTION_CODES),
+        .terms = segment_index_section(segment, IVF_SECTION_TERMS),
+        .rows8 = segment_index_section(segment, IVF_SECTION_ROWS8),
+        .rows = segment_row_data(segment),
+        .n_rows = segment_rows(segment),
+        .row_type = config->rows,
+    };
+}
+
+static enum kith_err check_lists(struct kith_bytes bytes, uint32_t n_lists, uint32_t n_rows,
+                                 struct kith_diag *diag)
+{
+    if (bytes.len != ((size_t)n_lists + 1) * sizeof(uint32_t) ||
+        (uintptr_t)bytes.data % sizeof(uint32_t) != 0)
+        return kith_fail(diag, KITH_CORRUPT, "%zu bytes for %u lists", bytes.len, n_lists);
+    const uint32_t *lists = (const uint32_t *)(const void *)bytes.data;
+    for (uint32_t c = 0; c < n_lists; c++)
+        if (lists[c] > lists[c + 1])
+            return kith_fail(diag, KITH_CORRUPT, "list %u ends before it begins", c);
+    if (lists[0] != 0 || lists[n_lists] != n_rows)
+        return kith_fail(diag, KITH_CORRUPT, "lists hold other rows than the segment's %u", n_rows);
+    return KITH_OK;
+}
+
+/* The sections whose sizes follow from the shape. */
+static bool sizes_fit(const struct ivf_source *source, const struct codebook *codebook,
+                      uint32_t row8_bytes)
+{
+    size_t codes = 0, terms = 0, rows8 = 0;
+    if (codebook->codes == CODEBOOK_PQ4) {
+        codes = ivf_format_blocks(source->n_rows) * ivf_format_block_bytes(codebook->n_subs);
+        terms = ivf_format_terms_bytes(source->n_rows);
+    }
+    if (codebook->codes != CODEBOOK_ROWS)
+        rows8 = (size_t)source->n_rows * ivf_format_row8_bytes(codebook->dim);
+    return source->codes.len == codes && source->terms.len == terms && source->rows8.len == rows8 &&
+           (uintptr_t)source->terms.data % sizeof(int16_t) == 0 &&
+           row8_bytes ==
+               (codebook->codes == CODEBOOK_ROWS ? 0 : ivf_format_row8_bytes(codebook->dim));
+}
+
+enum kith_err ivf_parse(struct ivf *out, const struct ivf_source *source,
+                        const struct codebook *codebook, struct kith_diag *diag)
+{
+    struct ivf_meta meta;
+    enum kith_err err = ivf_format_load_meta(&meta, source->meta, diag);
+    if (err != KITH_OK)
+        return err;
+    if (meta.n_rows != source->n_rows || meta.codebook_hash != codebook->hash)
+        return kith_fail(diag, KITH_CORRUPT, "an index of other rows or of another codebook");
+    if (codebook->codes == CODEBOOK_PQ4 && codebook->metric == KITH_MANHATTAN)
+        return kith_fail(diag, KITH_CORRUPT, "products say nothing of manhattan distances");
+    if (!sizes_fit(source, codebook, meta.row8_bytes))
+        return kith_fail(diag, KITH_CORRUPT, "a section of the index has a wrong size");
+    err = check_lists(source->lists, codebook->n_lists, meta.n_rows, diag);
+    if (err != KITH_OK)
+        return err;
+    *out = (struct ivf){
+        .codebook = codebook,
+        .n_rows = meta.n_rows,
+        .rows = source->rows,
+        .row_type = source->row_type,
+        .lists = (const uint32_t *)(const void *)source->lists.data,
+        .codes = source->codes.data,
+        .terms = (const int16_t *)(const void *)source->terms.data,
+        .rows8 = source->rows8.data,
+        .row8_bytes = meta.row8_bytes,
+        .term_scale = meta.term_scale,
+        .error = meta.error,
+        .error8 = meta.error8,
+        .residual_energy = meta.residual_energy,
+        .n_targets = meta.n_targets,
+    };
+    memcpy(out->targets, meta.targets, sizeof out->targets);
+    return KITH_OK;
+}
+
+/* ---- effort ---------------------------------------------------------------------------------- */
+
+/* Every list: the reach is as long as a float can say. */
+static const struct ivf_target everything = {
+    .recall = 1, .rows_share = 1, .effort = {.reach = FLT_MAX, .margin = WIDEST_MARGIN}};
+
+static struct ivf_target target_of(const struct ivf *segment, float recall)
+{
+    for (uint32_t i = 0; i < segment->n_targets; i++)
+        if (segment->targets[i].recall >= recall)
+            return segment->targets[i];
+    return everything;
+}
+
+static void raise(struct ivf_effort *effort, const struct ivf_effort *other)
+{
+    effort->reach = other->reach > effort->reach ? other->reach : effort->reach;
+    effort->margin = other->margin > effort->margin ? other->margin : effort->margin;
+    if (other->first_lists > effort->first_lists)
+        effort->first_lists = other->first_lists;
+    if (other->lists_max == 0 || (effort->lists_max != 0 && other->lists_max > effort->lists_max))
+        effort->lists_max = other->lists_max;
+}
+
+struct ivf_target ivf_target_for(const struct ivf *const *segments, uint32_t n, float recall)
+{
+    struct ivf_target all = everything;
+    double rows = 0, looked_at = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        struct ivf_target one = target_of(segments[i], recall);
+        if (i == 0)
+            all = one;
+        raise(&all.effort, &one.effort);
+        all.recall = one.recall < all.recall ? one.recall : all.recall;
+        rows += (double)segments[i]->n_rows;
+        looked_at += (double)segments[i]->n_rows * (double)one.rows_share;
+    }
+    if (rows > 0)
+        all.rows_share = (float)(looked_at / rows);
+    return all;
+}
