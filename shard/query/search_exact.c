@@ -40,11 +40,13 @@ static enum kith_err cut_pieces(struct search_job *job, struct kith_diag *diag)
 {
     uint32_t row_bytes = kernels_row_bytes(kernels_type_of(job->config->rows), job->config->dim);
     job->n_pieces = 0;
+    job->bytes = 0;
     for (uint32_t u = 0; u < job->n_units; u++) {
         const struct search_unit *unit = &job->units[u];
         if (unit->matched == 0)
             continue;
         uint32_t rows = piece_rows(unit, row_bytes);
+        job->bytes += unit->matched * row_bytes;
         for (uint32_t first = 0; first < unit->rows; first += rows) {
             if (!kith_grow((void **)&job->pieces, &job->pieces_cap, job->n_pieces + 1u,
                            sizeof *job->pieces))
@@ -219,7 +221,8 @@ static void run_group(struct search_context *context, struct search_job *job,
         job->workers[i].ready = false;
     for (uint32_t q = 0; q < job->n_group; q++)
         atomic_store_explicit(&job->floors[q], -FLT_MAX, memory_order_relaxed);
-    kith_pool_run(context->pool, job->n_pieces, run_piece, job);
+    bool alone = job->bytes * job->n_group < context->share_bytes_min;
+    kith_pool_run(alone ? NULL : context->pool, job->n_pieces, run_piece, job);
     if (atomic_load_explicit(&job->err, memory_order_relaxed) != KITH_OK)
         return;
     for (uint32_t q = 0; q < job->n_group; q++) {

@@ -56,6 +56,7 @@ struct search_job {
     struct search_unit **asking; /* those whose filter has to be evaluated */
     size_t units_cap, asking_cap, pieces_cap, queries_cap;
     uint32_t n_units, n_pieces;
+    uint64_t bytes; /* of the rows to be ranked */
     struct search_piece *pieces;
     float *queries; /* of the part, normalised for cosine */
     const float *group;
@@ -73,6 +74,7 @@ struct search_job {
 struct search_context {
     struct kith_pool *pool;
     uint32_t n_workers;
+    uint64_t share_bytes_min;
     struct filter_cache *cache;
     pthread_mutex_t lock;
     struct search_job *spare; /* guarded by lock */
