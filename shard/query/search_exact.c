@@ -2,22 +2,15 @@
  *
  * Units are cut into pieces of about PIECE_BYTES of rows to be ranked; the pieces run on the pool,
  * each worker with its own scratch and its own top-k, all of them sharing the best k-th rank known;
- * then the workers' top-k are merged. The order of hits is total, so neither the cutting nor the
- * timing shows.
- *
- * Queries are taken in groups small enough that the workers' top-k stay under GROUP_BYTES_MAX.
+ * later the workers' top-k are merged. The order of hits is total, so neither the cutting nor
+ * the timing shows.
  *
  * Lost: one top-k per query under a lock (workers wait for each other when many rows tie), and one
  * task per segment (one large segment would run on one core). */
-#include <float.h>
-#include <math.h>
-#include <string.h>
-
 #include "common/kith_mem.h"
 #include "shard/query/search_job.h"
 
-#define PIECE_BYTES     (4u << 20) /* about 0.2 ms at memory speed: balance, and the deadline */
-#define GROUP_BYTES_MAX (32u << 20)
+#define PIECE_BYTES (4u << 20) /* about 0.2 ms at memory speed: balance, and the deadline */
 
 static bool is_sparse(const struct search_unit *unit)
 {
@@ -36,17 +29,14 @@ static uint32_t piece_rows(const struct search_unit *unit, uint32_t row_bytes)
     return (uint32_t)(rows + 63) / 64 * 64;
 }
 
-static enum kith_err cut_pieces(struct search_job *job, struct kith_diag *diag)
+enum kith_err search_exact_cut(struct search_job *job, bool by_lists, struct kith_diag *diag)
 {
     uint32_t row_bytes = kernels_row_bytes(kernels_type_of(job->config->rows), job->config->dim);
-    job->n_pieces = 0;
-    job->bytes = 0;
     for (uint32_t u = 0; u < job->n_units; u++) {
         const struct search_unit *unit = &job->units[u];
-        if (unit->matched == 0)
+        if (unit->matched == 0 || (unit->lists != NULL) != by_lists)
             continue;
         uint32_t rows = piece_rows(unit, row_bytes);
-        job->bytes += unit->matched * row_bytes;
         for (uint32_t first = 0; first < unit->rows; first += rows) {
             if (!kith_grow((void **)&job->pieces, &job->pieces_cap, job->n_pieces + 1u,
                            sizeof *job->pieces))
@@ -58,7 +48,7 @@ static enum kith_err cut_pieces(struct search_job *job, struct kith_diag *diag)
     return KITH_OK;
 }
 
-static bool name_segment_row(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq)
+bool search_exact_name_segment_row(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq)
 {
     const struct search_unit *unit = ctx;
     const struct segment *segment = unit->view->segments[unit->index].segment;
@@ -132,39 +122,25 @@ static void scan_run(struct flat_search *search, struct flat_rows run,
     }
 }
 
-static bool worker_begin(struct search_job *job, struct search_worker *worker)
-{
-    struct kith_diag diag = {0};
-    size_t need = (size_t)job->n_group * job->k;
-    if (!kith_grow((void **)&worker->hits, &worker->hits_cap, need, sizeof *worker->hits)) {
-        search_job_fail(job, kith_fail(&diag, KITH_NOMEM, "%zu hits", need), &diag);
-        return false;
-    }
-    enum kith_err err = flat_scratch_fit(&worker->flat, job->config->dim, job->n_group, &diag);
-    if (err != KITH_OK) {
-        search_job_fail(job, err, &diag);
-        return false;
-    }
-    for (uint32_t q = 0; q < job->n_group; q++)
-        topk_init(&worker->tops[q], job->k, job->threshold, worker->hits + (size_t)q * job->k);
-    worker->seen = 0;
-    worker->ready = true;
-    return true;
-}
-
-static void run_piece(void *ctx, uint32_t index, uint32_t worker_index)
+void search_exact_run_piece(void *ctx, uint32_t index, uint32_t worker_index)
 {
     struct search_job *job = ctx;
     struct search_worker *worker = &job->workers[worker_index];
     const struct search_piece *piece = &job->pieces[index];
     const struct search_unit *unit = piece->unit;
-    if (search_job_is_over(job) || (!worker->ready && !worker_begin(job, worker)))
+    struct kith_diag diag = {0};
+    if (search_job_is_over(job) || !search_job_begin_worker(job, worker))
         return;
+    enum kith_err err = flat_scratch_fit(&worker->flat, job->config->dim, job->n_queries, &diag);
+    if (err != KITH_OK) {
+        search_job_fail(job, err, &diag);
+        return;
+    }
     struct flat_search search = {.form = kernels_form_of(job->config->metric),
                                  .type = kernels_type_of(job->config->rows),
                                  .dim = job->config->dim,
-                                 .n_queries = job->n_group,
-                                 .queries = job->group,
+                                 .n_queries = job->n_queries,
+                                 .queries = job->vectors,
                                  .tops = worker->tops,
                                  .floors = job->floors,
                                  .seen = worker->seen};
@@ -173,7 +149,7 @@ static void run_piece(void *ctx, uint32_t index, uint32_t worker_index)
         const struct segment *segment = unit->view->segments[unit->index].segment;
         run.data = (const uint8_t *)segment_row_data(segment) +
                    (size_t)piece->first * segment_row_bytes(segment);
-        run.name = name_segment_row;
+        run.name = search_exact_name_segment_row;
         scan_run(&search, run, unit, worker);
     } else {
         const struct head *head = unit->view->heads[unit->index].head;
@@ -186,80 +162,4 @@ static void run_piece(void *ctx, uint32_t index, uint32_t worker_index)
         }
     }
     worker->seen = search.seen;
-}
-
-/* Copies the part's vectors, aligned; cosine: unit length, the zero vector stays. */
-static enum kith_err take_queries(struct search_job *job, const struct search_part *part,
-                                  struct kith_diag *diag)
-{
-    uint32_t dim = job->config->dim;
-    size_t need = (size_t)part->n_queries * dim;
-    if (!kith_grow((void **)&job->queries, &job->queries_cap, need, sizeof *job->queries))
-        return kith_fail(diag, KITH_NOMEM, "%u queries", part->n_queries);
-    if (need > 0)
-        memcpy(job->queries, part->vectors, need * sizeof *job->queries);
-    for (uint32_t q = 0; q < part->n_queries; q++) {
-        float *vector = job->queries + (size_t)q * dim;
-        double square = 0;
-        for (uint32_t i = 0; i < dim; i++)
-            square += (double)vector[i] * (double)vector[i];
-        if (!isfinite(square)) /* no square of a float overflows a double */
-            return kith_fail(diag, KITH_BAD_REQUEST, "query %u has a NaN or an infinity", q);
-        if (job->config->metric != KITH_COSINE || square == 0)
-            continue;
-        double scale = 1 / sqrt(square);
-        for (uint32_t i = 0; i < dim; i++)
-            vector[i] = (float)((double)vector[i] * scale);
-    }
-    return KITH_OK;
-}
-
-static void run_group(struct search_context *context, struct search_job *job,
-                      struct search_hits *found, struct kith_hit *memory)
-{
-    for (uint32_t i = 0; i < job->n_workers; i++)
-        job->workers[i].ready = false;
-    for (uint32_t q = 0; q < job->n_group; q++)
-        atomic_store_explicit(&job->floors[q], -FLT_MAX, memory_order_relaxed);
-    bool alone = job->bytes * job->n_group < context->share_bytes_min;
-    kith_pool_run(alone ? NULL : context->pool, job->n_pieces, run_piece, job);
-    if (atomic_load_explicit(&job->err, memory_order_relaxed) != KITH_OK)
-        return;
-    for (uint32_t q = 0; q < job->n_group; q++) {
-        struct topk top;
-        topk_init(&top, job->k, job->threshold, memory + (size_t)q * job->k);
-        for (uint32_t i = 0; i < job->n_workers; i++)
-            if (job->workers[i].ready)
-                topk_merge(&top, &job->workers[i].tops[q]);
-        topk_sort(&top);
-        found[q] = (struct search_hits){top.n, top.hits};
-    }
-}
-
-enum kith_err search_exact_run(struct search_context *context, struct search_job *job,
-                               const struct search_part *part, struct search_result *result,
-                               struct kith_diag *diag)
-{
-    uint64_t hits = (uint64_t)part->n_queries * job->k;
-    if (hits > KITH_FRAME_BODY_MAX / KITH_HIT_BYTES)
-        return kith_fail(diag, KITH_TOO_BIG, "%u queries of %u hits do not fit one answer",
-                         part->n_queries, job->k);
-    result->memory = kith_alloc_aligned(64, hits * sizeof *result->memory);
-    if (result->memory == NULL)
-        return kith_fail(diag, KITH_NOMEM, "%llu hits", (unsigned long long)hits);
-    enum kith_err err = take_queries(job, part, diag);
-    if (err == KITH_OK)
-        err = cut_pieces(job, diag);
-    if (err != KITH_OK)
-        return err;
-    size_t per_query = (size_t)job->n_workers * job->k * sizeof(struct kith_hit);
-    size_t group = GROUP_BYTES_MAX / per_query;
-    group = group < 1 ? 1 : group > FLAT_QUERIES_MAX ? FLAT_QUERIES_MAX : group;
-    for (uint32_t at = 0; at < part->n_queries; at += job->n_group) {
-        uint32_t left = part->n_queries - at;
-        job->n_group = left < group ? left : (uint32_t)group;
-        job->group = job->queries + (size_t)at * job->config->dim;
-        run_group(context, job, result->found + at, result->memory + (size_t)at * job->k);
-    }
-    return KITH_OK;
 }

@@ -11,6 +11,8 @@ void search_job_free(struct search_job *job)
     if (job == NULL)
         return;
     for (uint32_t i = 0; job->workers != NULL && i < job->n_workers; i++) {
+        for (uint32_t t = 0; t < SEARCH_SCRATCHES; t++)
+            ivf_scratch_free(job->workers[i].tables[t].scratch);
         flat_scratch_free(job->workers[i].flat);
         kith_free(job->workers[i].hits);
     }
@@ -18,6 +20,8 @@ void search_job_free(struct search_job *job)
     kith_free(job->units);
     kith_free(job->asking);
     kith_free(job->pieces);
+    kith_free(job->groups);
+    kith_free(job->parts);
     kith_free(job->queries);
     kith_buf_fini(&job->filter_key);
     kith_free(job);
@@ -62,6 +66,7 @@ static void trim(void **memory, size_t *cap, size_t elem)
 void search_job_give(struct search_context *context, struct search_job *job)
 {
     trim((void **)&job->queries, &job->queries_cap, sizeof *job->queries);
+    trim((void **)&job->parts, &job->parts_cap, sizeof *job->parts);
     trim((void **)&job->pieces, &job->pieces_cap, sizeof *job->pieces);
     if (job->filter_key.cap > SPARE_BYTES_MAX)
         kith_buf_fini(&job->filter_key);
@@ -89,15 +94,55 @@ void search_job_fail(struct search_job *job, enum kith_err err, const struct kit
         job->diag = *diag;
 }
 
-/* True when the piece in hand should not be worked on. */
+void search_job_fail_view(struct search_job *job, uint32_t view, enum kith_err err,
+                          const struct kith_diag *diag)
+{
+    struct kith_diag *failures = job->request->failures;
+    if (failures == NULL || err == KITH_NOMEM || err == KITH_TIMEOUT) {
+        search_job_fail(job, err, diag);
+        return;
+    }
+    (void)pthread_mutex_lock(&job->context->lock);
+    if (failures[view].err == KITH_OK) {
+        failures[view] = *diag;
+        failures[view].err = err;
+    }
+    (void)pthread_mutex_unlock(&job->context->lock);
+    /* Relaxed: read after the tasks. */
+    atomic_store_explicit(&job->view_failed, true, memory_order_relaxed);
+}
+
+bool search_job_failed(const struct search_job *job)
+{
+    return atomic_load_explicit(&job->err, memory_order_relaxed) != KITH_OK;
+}
+
 bool search_job_is_over(struct search_job *job)
 {
-    if (atomic_load_explicit(&job->err, memory_order_relaxed) != KITH_OK)
+    if (search_job_failed(job))
         return true;
-    if (job->deadline_ms == 0 || kith_now_ms() < job->deadline_ms)
+    uint64_t deadline_ms = job->request->deadline_ms;
+    if (deadline_ms == 0 || kith_now_ms() < deadline_ms)
         return false;
     struct kith_diag diag = {0};
     search_job_fail(job, kith_fail(&diag, KITH_TIMEOUT, "the search took longer than its deadline"),
                     &diag);
+    return true;
+}
+
+bool search_job_begin_worker(struct search_job *job, struct search_worker *worker)
+{
+    struct kith_diag diag = {0};
+    size_t need = (size_t)job->n_queries * job->k;
+    if (worker->ready)
+        return true;
+    if (!kith_grow((void **)&worker->hits, &worker->hits_cap, need, sizeof *worker->hits)) {
+        search_job_fail(job, kith_fail(&diag, KITH_NOMEM, "%zu hits", need), &diag);
+        return false;
+    }
+    for (uint32_t q = 0; q < job->n_queries; q++)
+        topk_init(&worker->tops[q], job->k, job->threshold, worker->hits + (size_t)q * job->k);
+    worker->seen = 0;
+    worker->ready = true;
     return true;
 }

@@ -12,6 +12,7 @@
 #include "shard/index/flat.h"
 #include "shard/query/filter_cache.h"
 #include "shard/query/search.h"
+#include "shard/query/search_cost.h"
 
 #define SEARCH_PIECE_ROWS_MAX 16384u /* rows to be ranked in one piece, however narrow */
 #define SEARCH_SPARSE_ONE_IN  16u    /* fewer matches than that: a list of rows, not words */
@@ -20,12 +21,13 @@
 
 struct search_unit {
     const struct view *view;
-    uint32_t index; /* of the segment or head in its view */
+    uint32_t view_index, index; /* of the view; of the segment or head in it */
     bool in_head;
     uint32_t rows;
     uint64_t matched;                   /* live rows that match */
     const struct filter_answer *answer; /* a reference; NULL: nobody had to ask */
     const uint64_t *words;              /* its rows; NULL: all of them */
+    const struct ivf *lists;            /* the index to search by; NULL: exactly */
 };
 
 struct search_piece {
@@ -33,10 +35,30 @@ struct search_piece {
     uint32_t first, n;
 };
 
+/* Segments that share a codebook, searched together. */
+struct search_group {
+    const struct codebook *codebook;
+    uint32_t first, n; /* in job->parts */
+    struct ivf_target target;
+    double share;        /* of their rows that match */
+    double estimated_ns; /* of one query */
+    double expected_ns;  /* with what was learnt */
+    double exact_ns;     /* if scanned instead */
+};
+
+#define SEARCH_SCRATCHES 4u /* codebooks whose tables a worker keeps at a time */
+struct search_tables {
+    uint64_t hash; /* of the codebook */
+    struct ivf_scratch *scratch;
+};
+
 struct search_worker {
-    bool ready; /* tops are set up for the group in hand */
+    bool ready; /* tops are set up for the queries in hand */
     uint64_t seen;
     struct flat_scratch *flat;
+    struct search_tables tables[SEARCH_SCRATCHES];
+    uint32_t next_tables; /* to be replaced */
+    struct ivf_stats stats;
     struct topk tops[FLAT_QUERIES_MAX];
     struct kith_hit *hits;
     size_t hits_cap;
@@ -45,59 +67,92 @@ struct search_worker {
 };
 
 struct search_job {
-    /* Immutable while pieces run. */
+    /* Immutable while tasks run. */
     struct search_job *next_spare;
-    struct filter_cache *cache;
-    const struct kith_filter *filter; /* of the part in hand; NULL: none */
+    struct search_context *context;
+    const struct search_request *request;
+    const struct search_part *part;   /* in hand */
+    const struct kith_filter *filter; /* the part's; NULL: none */
     struct kith_buf filter_key;
-    uint64_t deadline_ms;
     const struct slice_config *config;
     struct search_unit *units;
     struct search_unit **asking; /* those whose filter has to be evaluated */
-    size_t units_cap, asking_cap, pieces_cap, queries_cap;
-    uint32_t n_units, n_pieces;
-    uint64_t bytes; /* of the rows to be ranked */
-    struct search_piece *pieces;
+    struct search_piece *pieces; /* of units searched exactly, then of the others, once needed */
+    struct search_group *groups;
+    struct ivf_part *parts;
     float *queries; /* of the part, normalised for cosine */
-    const float *group;
-    uint32_t n_group, k;
+    size_t units_cap, asking_cap, pieces_cap, groups_cap, parts_cap, queries_cap;
+    uint32_t n_units, n_pieces, n_exact_pieces, n_groups, n_parts;
+    double expected_ns, exact_ns; /* one query, over all units */
+    uint64_t rows;                /* ranked exactly, for each query */
+    const float *vectors;         /* of the queries in hand */
+    uint32_t n_queries, k;
+    uint32_t queries_per_task;
     float threshold;
     uint32_t n_workers;
     /* By worker number. */
     struct search_worker *workers;
-    /* Any thread. The first to change err from KITH_OK writes diag; read after the pieces. */
+    /* By query: whoever searches its lists. Those that have to be done again, exactly. */
+    bool again[FLAT_QUERIES_MAX];
+    /* Any thread. The first to change err from KITH_OK writes diag; read after the tasks. */
     _Atomic int err;
     struct kith_diag diag;
+    atomic_bool view_failed; /* request->failures has a new one */
     _Atomic float floors[FLAT_QUERIES_MAX];
 };
 
 struct search_context {
     struct kith_pool *pool;
     uint32_t n_workers;
-    uint64_t share_bytes_min;
     struct filter_cache *cache;
+    struct search_cost cost;
     pthread_mutex_t lock;
-    struct search_job *spare; /* guarded by lock */
+    /* Guarded by lock. */
+    struct search_job *spare;
     uint32_t n_spare;
+    struct search_stats stats;
 };
+
+/* ---- search_job.c ---------------------------------------------------------------------------- */
 
 struct search_job *search_job_take(struct search_context *context); /* NULL: out of memory */
 void search_job_give(struct search_context *context, struct search_job *job);
 void search_job_free(struct search_job *job); /* NULL allowed */
 /* The first failure of a job stays; any thread. */
 void search_job_fail(struct search_job *job, enum kith_err err, const struct kith_diag *diag);
-/* True when the piece in hand should not be worked on: something failed, or time is up. */
+/* What is wrong with one view only; the job fails if the caller does not want it by itself. */
+void search_job_fail_view(struct search_job *job, uint32_t view, enum kith_err err,
+                          const struct kith_diag *diag);
+bool search_job_failed(const struct search_job *job);
+/* True when the task in hand should not be worked on: something failed, or time is up. */
 bool search_job_is_over(struct search_job *job);
+/* The worker's top-k for the queries in hand; false: the job failed. */
+bool search_job_begin_worker(struct search_job *job, struct search_worker *worker);
 
-/* Units of all views, and which of their rows match. Failures of filters are in job->err. */
-enum kith_err search_plan_choose_rows(struct search_context *context, struct search_job *job,
-                                      const struct search_request *request,
-                                      const struct search_part *part, struct kith_diag *diag);
+/* ---- search_plan.c --------------------------------------------------------------------------- */
+
+/* Units of all views, and which of their rows match. Failures of filters are in the job. */
+enum kith_err search_plan_choose_rows(struct search_job *job, struct search_explain *explain,
+                                      struct kith_diag *diag);
+/* Which units are searched by lists. */
+enum kith_err search_plan_choose_lists(struct search_job *job, struct search_explain *explain,
+                                       struct kith_diag *diag);
 void search_plan_drop_units(struct search_job *job);
 
+/* ---- search_exact.c, search_lists.c ---------------------------------------------------------- */
+
+/* Adds the pieces of units that are searched by lists, or of those that are not. */
+enum kith_err search_exact_cut(struct search_job *job, bool by_lists, struct kith_diag *diag);
+void search_exact_run_piece(void *job, uint32_t piece, uint32_t worker); /* a kith_piece_fn */
+bool search_exact_name_segment_row(void *unit, uint32_t row, struct kith_id *id, uint64_t *seq);
+
+/* Queries [task * queries_per_task, ...) over all groups of lists. */
+void search_lists_run_task(void *job, uint32_t task, uint32_t worker);
+
+/* ---- search_queries.c ------------------------------------------------------------------------ */
+
 /* The best job->k of the rows that match, for all queries of the part. */
-enum kith_err search_exact_run(struct search_context *context, struct search_job *job,
-                               const struct search_part *part, struct search_result *result,
-                               struct kith_diag *diag);
+enum kith_err search_queries_run(struct search_job *job, struct search_result *result,
+                                 struct kith_diag *diag);
 
 #endif

@@ -1,5 +1,5 @@
 #include "common/kith_mem.h"
-#include "shard/index/filter_set.h"
+#include "shard/index/ivf_build.h"
 #include "shard/query/search_job.h"
 
 static struct filter_question question_of(const struct search_job *job,
@@ -10,7 +10,7 @@ static struct filter_question question_of(const struct search_job *job,
                                                           : unit->index,
                                     .filter = job->filter,
                                     .key = {job->filter_key.data, job->filter_key.len},
-                                    .deadline_ms = job->deadline_ms};
+                                    .deadline_ms = job->request->deadline_ms};
 }
 
 static void take_answer(struct search_unit *unit, const struct filter_answer *answer)
@@ -30,16 +30,42 @@ static void ask_unit(void *ctx, uint32_t index, uint32_t worker)
     struct kith_diag diag = {0};
     const struct filter_question question = question_of(job, unit);
     const struct filter_answer *answer;
-    enum kith_err err = filter_cache_make(job->cache, &question, &answer, &diag);
+    enum kith_err err = filter_cache_make(job->context->cache, &question, &answer, &diag);
     if (err != KITH_OK)
-        search_job_fail(job, err, &diag);
+        search_job_fail_view(job, unit->view_index, err, &diag);
     else
         take_answer(unit, answer);
 }
 
-static enum kith_err list_units(struct search_job *job, const struct search_request *request,
-                                struct kith_diag *diag)
+static bool is_left_out(const struct search_job *job, const struct segment *segment)
 {
+    return job->part->indexed_only && segment_index(segment) == NULL &&
+           segment_rows(segment) >= IVF_MIN_ROWS;
+}
+
+static void list_view(struct search_job *job, uint32_t v)
+{
+    const struct view *view = job->request->views[v];
+    for (uint32_t i = 0; i < view->n_segments; i++)
+        if (!is_left_out(job, view->segments[i].segment))
+            job->units[job->n_units++] =
+                (struct search_unit){.view = view,
+                                     .view_index = v,
+                                     .index = i,
+                                     .rows = segment_rows(view->segments[i].segment),
+                                     .matched = view->segments[i].live};
+    for (uint32_t i = 0; i < view->n_heads; i++)
+        job->units[job->n_units++] = (struct search_unit){.view = view,
+                                                          .view_index = v,
+                                                          .index = i,
+                                                          .in_head = true,
+                                                          .rows = view->heads[i].rows,
+                                                          .matched = view->heads[i].live};
+}
+
+static enum kith_err list_units(struct search_job *job, struct kith_diag *diag)
+{
+    const struct search_request *request = job->request;
     size_t need = 0;
     for (uint32_t v = 0; v < request->n_views; v++)
         need += request->views[v]->n_segments + request->views[v]->n_heads;
@@ -47,21 +73,9 @@ static enum kith_err list_units(struct search_job *job, const struct search_requ
         !kith_grow((void **)&job->asking, &job->asking_cap, need, sizeof *job->asking))
         return kith_fail(diag, KITH_NOMEM, "search plan of %zu segments", need);
     job->n_units = 0;
-    for (uint32_t v = 0; v < request->n_views; v++) {
-        const struct view *view = request->views[v];
-        for (uint32_t i = 0; i < view->n_segments; i++)
-            job->units[job->n_units++] =
-                (struct search_unit){.view = view,
-                                     .index = i,
-                                     .rows = segment_rows(view->segments[i].segment),
-                                     .matched = view->segments[i].live};
-        for (uint32_t i = 0; i < view->n_heads; i++)
-            job->units[job->n_units++] = (struct search_unit){.view = view,
-                                                              .index = i,
-                                                              .in_head = true,
-                                                              .rows = view->heads[i].rows,
-                                                              .matched = view->heads[i].live};
-    }
+    for (uint32_t v = 0; v < request->n_views; v++)
+        if (request->failures == NULL || request->failures[v].err == KITH_OK)
+            list_view(job, v);
     return KITH_OK;
 }
 
@@ -72,11 +86,11 @@ static bool must_ask(const struct search_job *job, const struct search_unit *uni
     return job->filter != NULL || (!unit->in_head && unit->matched < unit->rows);
 }
 
-enum kith_err search_plan_choose_rows(struct search_context *context, struct search_job *job,
-                                      const struct search_request *request,
-                                      const struct search_part *part, struct kith_diag *diag)
+enum kith_err search_plan_choose_rows(struct search_job *job, struct search_explain *explain,
+                                      struct kith_diag *diag)
 {
-    enum kith_err err = list_units(job, request, diag);
+    const struct search_part *part = job->part;
+    enum kith_err err = list_units(job, diag);
     job->filter = part->filter != NULL && part->filter->n_nodes > 0 ? part->filter : NULL;
     kith_buf_reset(&job->filter_key);
     if (err == KITH_OK)
@@ -89,14 +103,197 @@ enum kith_err search_plan_choose_rows(struct search_context *context, struct sea
         if (!must_ask(job, unit))
             continue;
         const struct filter_question question = question_of(job, unit);
-        const struct filter_answer *answer = filter_cache_find(job->cache, &question);
+        const struct filter_answer *answer = filter_cache_find(job->context->cache, &question);
         if (answer != NULL)
             take_answer(unit, answer);
         else
             job->asking[n_asking++] = unit;
+        explain->filter_hits += answer != NULL;
+        explain->filter_misses += answer == NULL;
     }
-    kith_pool_run(context->pool, n_asking, ask_unit, job);
-    return KITH_OK; /* failures are in job->err */
+    kith_pool_run(job->context->pool, n_asking, ask_unit, job);
+    return KITH_OK; /* failures are in the job */
+}
+
+/* ---- lists or not ------------------------------------------------------------------------------
+ */
+
+static double exact_ns(const struct search_job *job, const struct search_unit *unit)
+{
+    uint32_t row_bytes = kernels_row_bytes(kernels_type_of(job->config->rows), job->config->dim);
+    return search_cost_exact(&job->context->cost, unit->rows, unit->matched, row_bytes);
+}
+
+static const struct ivf *index_of(const struct search_unit *unit)
+{
+    if (unit->in_head || unit->matched == 0)
+        return NULL;
+    return segment_index(unit->view->segments[unit->index].segment);
+}
+
+static struct search_group *group_of(struct search_job *job, const struct codebook *codebook)
+{
+    for (uint32_t g = 0; g < job->n_groups; g++)
+        if (job->groups[g].codebook->hash == codebook->hash)
+            return &job->groups[g];
+    job->groups[job->n_groups] = (struct search_group){.codebook = codebook};
+    return &job->groups[job->n_groups++];
+}
+
+/* The target over all segments of a codebook; false: it cannot be reached by lists. */
+static bool set_target(struct search_job *job, struct search_group *group,
+                       const struct ivf **indexes)
+{
+    uint32_t n = 0;
+    float recall = job->part->recall > 0 ? job->part->recall : SEARCH_RECALL_DEFAULT;
+    for (uint32_t u = 0; u < job->n_units; u++) {
+        const struct ivf *index = index_of(&job->units[u]);
+        if (index != NULL && index->codebook->hash == group->codebook->hash)
+            indexes[n++] = index;
+    }
+    group->target = ivf_target_for(indexes, n, recall);
+    if (job->part->effort != NULL) {
+        group->target.effort = *job->part->effort;
+        return true;
+    }
+    return group->target.recall >= recall;
+}
+
+/* Each segment whichever way is cheaper for it; then the group, since ranking the centroids has to
+ * pay, too. */
+static void weigh(struct search_job *job, struct search_group *group)
+{
+    const struct search_cost *cost = &job->context->cost;
+    uint32_t row_bytes = kernels_row_bytes(kernels_type_of(job->config->rows), job->config->dim);
+    uint64_t rows = 0, matched = 0;
+    double lists = search_cost_lists_base(cost, group->codebook, job->k, row_bytes);
+    bool forced = job->part->effort != NULL;
+    for (uint32_t u = 0; u < job->n_units; u++) {
+        struct search_unit *unit = &job->units[u];
+        const struct ivf *index = index_of(unit);
+        if (index == NULL || index->codebook->hash != group->codebook->hash)
+            continue;
+        double by_lists = search_cost_lists(cost, index, unit->matched, group->target.rows_share);
+        double share = (double)unit->matched / unit->rows, exact = exact_ns(job, unit);
+        if (!forced && search_cost_corrected(cost, group->codebook->hash, share, by_lists) >= exact)
+            continue;
+        unit->lists = index;
+        rows += unit->rows;
+        matched += unit->matched;
+        lists += by_lists;
+        group->exact_ns += exact;
+        group->n++;
+    }
+    if (group->n == 0)
+        return;
+    group->share = (double)matched / (double)rows;
+    group->estimated_ns = lists;
+    group->expected_ns = search_cost_corrected(cost, group->codebook->hash, group->share, lists);
+    if (forced || group->expected_ns < group->exact_ns)
+        return;
+    for (uint32_t u = 0; u < job->n_units; u++)
+        if (job->units[u].lists != NULL &&
+            job->units[u].lists->codebook->hash == group->codebook->hash)
+            job->units[u].lists = NULL;
+    group->n = 0;
+}
+
+/* Drops groups without a segment, and lists the parts of the others. */
+static void list_parts(struct search_job *job)
+{
+    uint32_t n_groups = 0;
+    job->n_parts = 0;
+    for (uint32_t g = 0; g < job->n_groups; g++) {
+        struct search_group *group = &job->groups[g];
+        if (group->n == 0)
+            continue;
+        group->first = job->n_parts;
+        for (uint32_t u = 0; u < job->n_units; u++) {
+            struct search_unit *unit = &job->units[u];
+            if (unit->lists != NULL && unit->lists->codebook->hash == group->codebook->hash)
+                job->parts[job->n_parts++] =
+                    (struct ivf_part){.index = unit->lists,
+                                      .allowed = unit->words,
+                                      .name = search_exact_name_segment_row,
+                                      .name_ctx = unit};
+        }
+        job->groups[n_groups++] = *group;
+    }
+    job->n_groups = n_groups;
+}
+
+static enum kith_err choose_groups(struct search_job *job, struct kith_diag *diag)
+{
+    const struct ivf **indexes = NULL;
+    job->n_groups = 0;
+    if (job->part->exact || (job->part->effort == NULL && job->part->recall >= 1))
+        return KITH_OK;
+    bool some = false;
+    for (uint32_t u = 0; u < job->n_units && !some; u++)
+        some = index_of(&job->units[u]) != NULL;
+    if (!some)
+        return KITH_OK;
+    indexes = kith_alloc(job->n_units * sizeof *indexes);
+    if (indexes == NULL ||
+        !kith_grow((void **)&job->groups, &job->groups_cap, job->n_units, sizeof *job->groups) ||
+        !kith_grow((void **)&job->parts, &job->parts_cap, job->n_units, sizeof *job->parts)) {
+        kith_free(indexes);
+        return kith_fail(diag, KITH_NOMEM, "search plan of %u segments", job->n_units);
+    }
+    for (uint32_t u = 0; u < job->n_units; u++)
+        if (index_of(&job->units[u]) != NULL)
+            (void)group_of(job, index_of(&job->units[u])->codebook);
+    for (uint32_t g = 0; g < job->n_groups; g++)
+        if (set_target(job, &job->groups[g], indexes))
+            weigh(job, &job->groups[g]);
+    list_parts(job);
+    kith_free(indexes);
+    return KITH_OK;
+}
+
+static enum search_plan plan_of(const struct search_job *job, uint64_t rows, uint64_t matched)
+{
+    bool masked = false;
+    for (uint32_t p = 0; p < job->n_parts && job->n_groups > 0; p++)
+        masked = masked || job->parts[p].allowed != NULL;
+    if (matched == 0)
+        return SEARCH_PLAN_NOTHING;
+    if (job->n_groups > 0)
+        return masked ? SEARCH_PLAN_LISTS_MASKED : SEARCH_PLAN_LISTS;
+    return matched * 2 < rows ? SEARCH_PLAN_PICK : SEARCH_PLAN_SCAN;
+}
+
+enum kith_err search_plan_choose_lists(struct search_job *job, struct search_explain *explain,
+                                       struct kith_diag *diag)
+{
+    uint64_t rows = 0, matched = 0;
+    enum kith_err err = choose_groups(job, diag);
+    if (err != KITH_OK)
+        return err;
+    job->expected_ns = job->exact_ns = 0;
+    job->rows = 0;
+    for (uint32_t u = 0; u < job->n_units; u++) {
+        const struct search_unit *unit = &job->units[u];
+        double exact = exact_ns(job, unit);
+        rows += unit->rows;
+        matched += unit->matched;
+        job->exact_ns += exact;
+        explain->heads += unit->in_head;
+        explain->segments_indexed += unit->lists != NULL;
+        explain->segments_plain += !unit->in_head && unit->lists == NULL;
+        if (unit->lists == NULL) {
+            job->expected_ns += exact;
+            job->rows += unit->matched;
+        }
+    }
+    for (uint32_t g = 0; g < job->n_groups; g++)
+        job->expected_ns += job->groups[g].expected_ns;
+    explain->plan = plan_of(job, rows, matched);
+    explain->recall = 1;
+    for (uint32_t g = 0; g < job->n_groups; g++)
+        if (job->groups[g].target.recall < explain->recall)
+            explain->recall = job->groups[g].target.recall;
+    return KITH_OK;
 }
 
 void search_plan_drop_units(struct search_job *job)

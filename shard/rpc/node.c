@@ -65,10 +65,38 @@ static void one(struct kith_buf *out, const char *name, const char *kind, const 
     kith_metrics_sample(out, name, "", value);
 }
 
+static void collect_searches(const struct node *node, struct kith_buf *out)
+{
+    struct search_stats stats;
+    search_context_stats(node->env.search, &stats);
+    const char *queries = "kith_search_queries_total", *rows = "kith_search_rows_total";
+    const char *filters = "kith_filter_cache_total";
+    kith_metrics_family(out, queries, "counter", "Queries run by this node, by plan.");
+    for (int i = 0; i < SEARCH_PLANS; i++) {
+        char text[64] = "";
+        struct kith_buf label = {
+            .data = (uint8_t *)text, .cap = sizeof text - 1, .limit = sizeof text - 1};
+        kith_metrics_label(&label, "plan", search_plan_name((enum search_plan)i));
+        kith_metrics_sample(out, queries, text, (double)stats.queries[i]);
+    }
+    one(out, "kith_search_fell_back_total", "counter",
+        "Queries whose index gave too little, done again exactly.", (double)stats.fell_back);
+    kith_metrics_family(out, rows, "counter", "Rows looked at by searches, by what was read.");
+    kith_metrics_sample(out, rows, "read=\"rows\"", (double)(stats.rows + stats.lists.exact));
+    kith_metrics_sample(out, rows, "read=\"codes\"", (double)stats.lists.rows);
+    kith_metrics_sample(out, rows, "read=\"bytes\"", (double)stats.lists.reranked);
+    kith_metrics_family(out, filters, "counter", "Filters asked of segments and heads, by answer.");
+    kith_metrics_sample(out, filters, "answer=\"kept\"", (double)stats.filters.hits);
+    kith_metrics_sample(out, filters, "answer=\"made\"", (double)stats.filters.misses);
+    one(out, "kith_filter_cache_bytes", "gauge", "Memory of kept answers of filters.",
+        (double)stats.filters.bytes);
+}
+
 static void collect(void *ctx, struct kith_buf *out)
 {
     struct node_counts counts;
     node_counts(ctx, &counts);
+    collect_searches(ctx, out);
     const char *slices = "kith_shard_slices";
     kith_metrics_family(out, slices, "gauge", "Slices on this node, by state.");
     kith_metrics_sample(out, slices, "state=\"open\"", counts.slices_open);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "common/kith_arena.h"
+#include "common/kith_log.h"
 #include "common/kith_mem.h"
 #include "shard/rpc/rpc.h"
 
@@ -14,7 +15,8 @@ struct searching {
     struct kith_msg_search msg;
     struct search_part *parts;
     struct search_result *results;
-    struct kith_filter filter; /* 40 KiB: parsed here, then kept at its real size */
+    struct kith_diag *failures; /* of views */
+    struct kith_filter filter;  /* 40 KiB: parsed here, then kept at its real size */
     struct rpc_views views;
 };
 
@@ -72,6 +74,23 @@ static enum kith_err read_parts(struct searching *s, struct kith_diag *diag)
     return KITH_OK;
 }
 
+/* The slices of views that failed say so, and have no part in the answer. */
+static void tell_failures(struct searching *s)
+{
+    uint32_t view = 0;
+    for (uint32_t i = 0; i < s->views.slices.n_slices; i++) {
+        struct kith_msg_slice *slice = &s->views.slices.slices[i];
+        if (slice->err != KITH_OK)
+            continue;
+        const struct kith_diag *failure = &s->failures[view++];
+        if (failure->err == KITH_OK)
+            continue;
+        kith_log(ERROR, "search.slice_failed", "collection=%llu slice=%u error=\"%s\"",
+                 (unsigned long long)s->msg.scope.collection, slice->slice, failure->text);
+        rpc_set_slice(slice, slice->slice, failure->err, failure->text);
+    }
+}
+
 static enum kith_err run(struct rpc_call *call, struct searching *s, struct kith_diag *diag)
 {
     for (uint32_t i = 0; i < s->views.n_views; i++)
@@ -81,12 +100,19 @@ static enum kith_err run(struct rpc_call *call, struct searching *s, struct kith
                              s->views.views[i]->config.dim);
     if (s->views.n_views == 0)
         return KITH_OK; /* nobody can answer: results stay empty, the slices say why */
+    s->failures = kith_arena_array(&s->arena, s->views.n_views, sizeof *s->failures);
+    if (s->failures == NULL)
+        return kith_fail(diag, KITH_NOMEM, "no memory for %u slices", s->views.n_views);
     struct search_request request = {.views = s->views.views,
                                      .n_views = s->views.n_views,
                                      .parts = s->parts,
                                      .n_parts = s->msg.n_parts,
-                                     .deadline_ms = call->deadline_ms};
-    return search_run(call->env->search, &request, s->results, diag);
+                                     .deadline_ms = call->deadline_ms,
+                                     .failures = s->failures};
+    enum kith_err err = search_run(call->env->search, &request, s->results, diag);
+    if (err == KITH_OK)
+        tell_failures(s);
+    return err;
 }
 
 static enum kith_err write_found(struct rpc_reply *reply, const struct searching *s)

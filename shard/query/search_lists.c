@@ -1,0 +1,82 @@
+/* Search by the approximate indexes: one query on one worker, since it takes tens of microseconds;
+ * the queries of a batch on as many workers as are free.
+ *
+ * The planner's estimate may be wrong (matches that lie in the farthest lists, a query far from
+ * everything). A search that has taken GIVE_UP times what an exact scan of the matches would take
+ * is ended, and the query is done exactly: the price of a wrong plan is bounded. */
+#include "common/kith_clock.h"
+#include "shard/query/search_job.h"
+
+#define GIVE_UP    2.0
+#define GIVE_UP_NS 100000.0 /* less is no news: a worker may have lost its CPU */
+
+struct clocked {
+    struct search_job *job;
+    uint64_t end_ns; /* 0: none */
+};
+
+static bool must_stop(void *ctx)
+{
+    const struct clocked *clocked = ctx;
+    return search_job_is_over(clocked->job) ||
+           (clocked->end_ns > 0 && kith_now_ns() > clocked->end_ns);
+}
+
+/* The worker's tables for a codebook; NULL: the job failed. */
+static struct ivf_scratch *scratch_for(struct search_job *job, struct search_worker *worker,
+                                       const struct codebook *codebook)
+{
+    struct search_tables *tables = NULL;
+    for (uint32_t i = 0; tables == NULL && i < SEARCH_SCRATCHES; i++)
+        if (worker->tables[i].scratch != NULL && worker->tables[i].hash == codebook->hash)
+            tables = &worker->tables[i];
+    if (tables == NULL) {
+        tables = &worker->tables[worker->next_tables++ % SEARCH_SCRATCHES];
+        tables->hash = codebook->hash;
+    }
+    struct kith_diag diag = {0};
+    enum kith_err err = ivf_scratch_fit(&tables->scratch, codebook, job->k, &diag);
+    if (err != KITH_OK) {
+        search_job_fail(job, err, &diag);
+        tables->hash = 0; /* what is there, if anything, is of another codebook */
+        ivf_scratch_free(tables->scratch);
+        tables->scratch = NULL;
+        return NULL;
+    }
+    return tables->scratch;
+}
+
+static void search_group(struct search_job *job, struct search_worker *worker, uint32_t q,
+                         const struct search_group *group)
+{
+    struct ivf_scratch *scratch = scratch_for(job, worker, group->codebook);
+    if (scratch == NULL)
+        return;
+    uint64_t begun = kith_now_ns();
+    struct clocked clocked = {.job = job};
+    if (job->part->effort == NULL)
+        clocked.end_ns = begun + (uint64_t)(GIVE_UP * group->exact_ns + GIVE_UP_NS);
+    const struct ivf_query query = {.vector = job->vectors + (size_t)q * job->config->dim,
+                                    .top = &worker->tops[q],
+                                    .floor = &job->floors[q],
+                                    .effort = group->target.effort,
+                                    .stop = must_stop,
+                                    .stop_ctx = &clocked};
+    if (ivf_search(&query, job->parts + group->first, group->n, scratch, &worker->stats))
+        search_cost_learn(&job->context->cost, group->codebook->hash, group->share,
+                          group->estimated_ns, (double)(kith_now_ns() - begun));
+    else
+        job->again[q] = true;
+}
+
+void search_lists_run_task(void *ctx, uint32_t task, uint32_t worker_index)
+{
+    struct search_job *job = ctx;
+    struct search_worker *worker = &job->workers[worker_index];
+    if (search_job_is_over(job) || !search_job_begin_worker(job, worker))
+        return;
+    uint32_t first = task * job->queries_per_task, end = first + job->queries_per_task;
+    for (uint32_t q = first; q < end && q < job->n_queries; q++)
+        for (uint32_t g = 0; g < job->n_groups && !job->again[q] && !search_job_failed(job); g++)
+            search_group(job, worker, q, &job->groups[g]);
+}
