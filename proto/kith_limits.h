@@ -70,6 +70,7 @@
 #define KITH_SEGMENTS_MAX   64u    /* live segments of one slice; merges keep it below 25 */
 #define KITH_SEGMENT_BLOCK  65536u /* bytes under one CRC32C */
 #define KITH_SECTION_ALIGN  4096u  /* page size: sections are mapped and advised on their own */
+#define KITH_MAPS_MAX       65536u /* files mapped at once: the kernel's own default limit */
 #define KITH_CLOSE_GRACE_MS 2000u  /* SIGTERM to exit */
 
 /* --- approximate indexes --------------------------------------------------------------------- */

@@ -15,7 +15,7 @@ struct ivf_source ivf_source_of(const struct segment *segment, const struct slic
         .codes = segment_index_section(segment, IVF_SECTION_CODES),
         .terms = segment_index_section(segment, IVF_SECTION_TERMS),
         .rows8 = segment_index_section(segment, IVF_SECTION_ROWS8),
-        .rows = segment_row_data(segment),
+        .rows = segment_row_data(segment, 0, segment_rows(segment)),
         .n_rows = segment_rows(segment),
         .row_type = config->rows,
     };

@@ -23,11 +23,11 @@ static enum kith_err count_view(const struct view *view, const struct parts_scop
 enum kith_err count_run(const struct parts_scope *scope, uint64_t *out, struct kith_diag *diag)
 {
     uint64_t total = 0;
-    for (uint32_t v = 0; v < scope->n_views; v++) {
-        enum kith_err err = count_view(scope->views[v], scope, &total, diag);
-        if (err != KITH_OK)
-            return err;
-    }
-    *out = total;
-    return KITH_OK;
+    enum kith_err err = KITH_OK;
+    for (uint32_t v = 0; err == KITH_OK && v < scope->n_views; v++)
+        err = count_view(scope->views[v], scope, &total, diag);
+    err = view_verdict(scope->views, scope->n_views, err, diag);
+    if (err == KITH_OK)
+        *out = total;
+    return err;
 }

@@ -384,6 +384,7 @@ enum kith_err facet_run(struct facet *out, const struct parts_scope *scope, stru
     for (uint32_t v = 0; v < scope->n_views; v++)
         for (uint32_t part = 0; err == KITH_OK && part < parts_count(scope->views[v]); part++)
             err = count_part(&tally, &(struct parts_spot){scope->views[v], part, 0}, scope);
+    err = view_verdict(scope->views, scope->n_views, err, diag);
     if (err == KITH_OK)
         err = make_hits(&tally, out);
     kith_buf_fini(&tally.memory);

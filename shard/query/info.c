@@ -145,7 +145,7 @@ enum kith_err info_run(struct info *out, struct view *const *views, uint32_t n_v
         for (uint32_t i = 0; err == KITH_OK && i < view->n_heads; i++)
             err = add_head(out, view, &view->heads[i], diag);
     }
-    return err;
+    return view_verdict(views, n_views, err, diag);
 }
 
 void info_fini(struct info *info)

@@ -75,9 +75,8 @@ enum kith_err parts_read(const struct parts_spot *spot, bool with_payload,
         if (err != KITH_OK)
             return err;
     }
-    const uint8_t *rows = segment_row_data(segment);
     *out = (struct parts_row){segment_ids(segment)[spot->row], segment_seqs(segment)[spot->row],
-                              rows + (size_t)spot->row * segment_row_bytes(segment), payload};
+                              segment_row_data(segment, spot->row, 1), payload};
     return KITH_OK;
 }
 

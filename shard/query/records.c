@@ -97,13 +97,13 @@ enum kith_err records_fetch(struct records *out, struct view *const *views, uint
     const struct records_want want = {fetch->with_payload, fetch->with_vector};
     struct kith_cursor c = kith_cursor_of(fetch->ids.data, fetch->ids.len);
     struct kith_id id;
-    for (uint32_t i = 0; i < fetch->n_ids; i++) {
-        if (!kith_read_id(&c, &id))
-            return kith_fail(diag, KITH_PROTOCOL, "id %u of a fetch is malformed", i);
-        enum kith_err err = fetch_one(out, views, n_views, &want, &id, diag);
-        if (err != KITH_OK)
-            return err;
-    }
-    records_finish(out);
-    return KITH_OK;
+    enum kith_err err = KITH_OK;
+    for (uint32_t i = 0; err == KITH_OK && i < fetch->n_ids; i++)
+        err = kith_read_id(&c, &id)
+                  ? fetch_one(out, views, n_views, &want, &id, diag)
+                  : kith_fail(diag, KITH_PROTOCOL, "id %u of a fetch is malformed", i);
+    err = view_verdict(views, n_views, err, diag);
+    if (err == KITH_OK)
+        records_finish(out);
+    return err;
 }

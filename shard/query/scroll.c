@@ -100,13 +100,12 @@ static enum kith_err offer(struct page *page, const struct pick *pick, bool *use
 
 static uint32_t seek_id(const struct segment *segment, const struct kith_id *from)
 {
-    const uint32_t *order = segment_id_order(segment);
     const struct kith_id *ids = segment_ids(segment);
     uint32_t low = 0;
     uint32_t high = segment_rows(segment);
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        if (kith_id_compare(&ids[order[middle]], from) < 0)
+        if (kith_id_compare(&ids[segment_by_id(segment, middle)], from) < 0)
             low = middle + 1;
         else
             high = middle;
@@ -117,17 +116,16 @@ static uint32_t seek_id(const struct segment *segment, const struct kith_id *fro
 static enum kith_err along_ids(struct page *page, const struct parts_spot *part,
                                const struct segment *segment, const struct bitmap *set)
 {
-    const uint32_t *order = segment_id_order(segment);
     struct pick pick = {.spot = *part};
     uint32_t offered = 0;
     bool useless = false;
     enum kith_err err = KITH_OK;
     for (uint32_t i = page->msg->has_from ? seek_id(segment, &page->msg->from) : 0;
          err == KITH_OK && i < segment_rows(segment) && offered < page->limit && !useless; i++) {
-        if (!bitmap_contains(set, order[i]))
+        pick.spot.row = segment_by_id(segment, i);
+        if (!bitmap_contains(set, pick.spot.row))
             continue;
-        pick.spot.row = order[i];
-        pick.id = segment_ids(segment)[order[i]];
+        pick.id = segment_ids(segment)[pick.spot.row];
         err = offer(page, &pick, &useless);
         offered++;
     }
@@ -266,6 +264,7 @@ enum kith_err scroll_run(struct records *out, const struct parts_scope *scope,
             err = page_part(&page, &(struct parts_spot){scope->views[v], part, 0});
     if (err == KITH_OK)
         err = write_page(&page, out);
+    err = view_verdict(scope->views, scope->n_views, err, diag);
     kith_free(page.picks);
     segment_cache_fini(&page.cache);
     return err;

@@ -189,6 +189,7 @@ enum kith_err search_run(struct search_context *context, const struct search_req
     atomic_store_explicit(&job->err, KITH_OK, memory_order_relaxed);
     atomic_store_explicit(&job->view_failed, false, memory_order_relaxed);
     err = run_parts(job, made, diag);
+    err = view_verdict(request->views, request->n_views, err, diag);
     if (err == KITH_OK)
         memcpy(results, made, request->n_parts * sizeof *made);
     else

@@ -147,8 +147,7 @@ void search_exact_run_piece(void *ctx, uint32_t index, uint32_t worker_index)
     struct flat_rows run = {.first = piece->first, .n = piece->n, .name_ctx = (void *)unit};
     if (!unit->in_head) {
         const struct segment *segment = unit->view->segments[unit->index].segment;
-        run.data = (const uint8_t *)segment_row_data(segment) +
-                   (size_t)piece->first * segment_row_bytes(segment);
+        run.data = segment_row_data(segment, piece->first, piece->n);
         run.name = search_exact_name_segment_row;
         scan_run(&search, run, unit, worker);
     } else {

@@ -58,9 +58,17 @@ uint32_t segment_rows(const struct segment *segment)
     return segment->n;
 }
 
-const void *segment_row_data(const struct segment *segment)
+const void *segment_row_data(const struct segment *segment, uint32_t first, uint32_t n)
 {
-    return segment->data;
+    assert_in_range(n, 1, segment->n - first);
+    return segment->data + (size_t)first * segment->row_bytes;
+}
+
+enum kith_err segment_check(const struct segment *segment, struct kith_diag *diag)
+{
+    (void)segment;
+    (void)diag;
+    return KITH_OK;
 }
 
 uint32_t segment_row_bytes(const struct segment *segment)

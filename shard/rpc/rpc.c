@@ -109,7 +109,9 @@ void rpc_set_slice(struct kith_msg_slice *slice, uint32_t number, enum kith_err 
 
 void rpc_take_views(struct rpc_env *env, const struct kith_msg_scope *scope, struct rpc_views *out)
 {
+    static const char *const damaged = "a file of the slice is damaged; the node's log says which";
     out->n_views = 0;
+    out->damage.text[0] = '\0';
     out->slices.n_slices = scope->n_slices;
     for (uint32_t i = 0; i < scope->n_slices; i++) {
         struct slice *slice = NULL;
@@ -120,6 +122,15 @@ void rpc_take_views(struct rpc_env *env, const struct kith_msg_scope *scope, str
         if (err != KITH_OK)
             continue;
         struct view *view = store_view(slice_store(slice));
+        bool first = out->damage.text[0] == '\0';
+        err = view_verdict(&view, 1, KITH_OK, first ? &out->damage : NULL);
+        if (err != KITH_OK) {
+            rpc_set_slice(&out->slices.slices[i], scope->slices[i], err,
+                          first ? out->damage.text : damaged);
+            view_unref(view);
+            slice_put(env->slices, slice);
+            continue;
+        }
         out->slices.slices[i].points = view->live_points;
         out->slices.slices[i].seq = view->seq;
         out->held[out->n_views] = slice;
@@ -134,6 +145,16 @@ void rpc_give_views(struct rpc_env *env, struct rpc_views *views)
         slice_put(env->slices, views->held[i]);
     }
     views->n_views = 0;
+}
+
+bool rpc_retake_views(struct rpc_env *env, const struct kith_msg_scope *scope,
+                      struct rpc_views *views)
+{
+    if (view_verdict(views->views, views->n_views, KITH_OK, NULL) == KITH_OK)
+        return false;
+    rpc_give_views(env, views);
+    rpc_take_views(env, scope, views);
+    return true;
 }
 
 /* ---- dispatch -------------------------------------------------------------------------------- */

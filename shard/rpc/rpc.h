@@ -85,9 +85,15 @@ struct rpc_views {
     struct slice *held[KITH_SLICES_PER_COLLECTION_MAX];
     struct view *views[KITH_SLICES_PER_COLLECTION_MAX]; /* of those that can answer */
     uint32_t n_views;
+    struct kith_diag damage; /* of the first damaged slice; the others' are in the log */
 };
+/* A slice with a damaged segment does not answer: its verdict says which file. */
 void rpc_take_views(struct rpc_env *env, const struct kith_msg_scope *scope, struct rpc_views *out);
 void rpc_give_views(struct rpc_env *env, struct rpc_views *views);
+/* After a read that failed with KITH_CORRUPT: was it damage that was found only now? Then the views
+ * are taken anew, without the damaged slices, and the read is to be made again. */
+bool rpc_retake_views(struct rpc_env *env, const struct kith_msg_scope *scope,
+                      struct rpc_views *views);
 /* A slice's verdict where it has no part in the answer; `why` must outlive the reply. */
 void rpc_set_slice(struct kith_msg_slice *slice, uint32_t number, enum kith_err err,
                    const char *why);

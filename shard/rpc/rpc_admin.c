@@ -134,8 +134,11 @@ void rpc_admin_info(struct rpc_call *call)
         goto out;
     }
     rpc_take_views(call->env, &scope, &facts->views);
-    fill_info(facts);
-    err = info_run(&facts->fields, facts->views.views, facts->views.n_views, &diag);
+    do {
+        info_fini(&facts->fields);
+        fill_info(facts);
+        err = info_run(&facts->fields, facts->views.views, facts->views.n_views, &diag);
+    } while (err == KITH_CORRUPT && rpc_retake_views(call->env, &scope, &facts->views));
     if (err != KITH_OK)
         goto out;
     rpc_begin(&reply);

@@ -74,8 +74,11 @@ void rpc_records_fetch(struct rpc_call *call)
         goto out;
     }
     rpc_take_views(call->env, &msg.scope, &reading->views);
-    err =
-        records_fetch(&records, reading->views.views, reading->views.n_views, &msg, &reading->diag);
+    do {
+        records_fini(&records);
+        err = records_fetch(&records, reading->views.views, reading->views.n_views, &msg,
+                            &reading->diag);
+    } while (err == KITH_CORRUPT && rpc_retake_views(call->env, &msg.scope, &reading->views));
     if (err == KITH_OK)
         write_records(reading, &records);
 out:
@@ -99,8 +102,11 @@ void rpc_records_scroll(struct rpc_call *call)
     if (err != KITH_OK)
         goto out;
     rpc_take_views(call->env, &msg.scope, &reading->views);
-    struct parts_scope scope = scope_of(call, reading);
-    err = scroll_run(&records, &scope, &msg, &reading->diag);
+    do {
+        struct parts_scope scope = scope_of(call, reading);
+        records_fini(&records);
+        err = scroll_run(&records, &scope, &msg, &reading->diag);
+    } while (err == KITH_CORRUPT && rpc_retake_views(call->env, &msg.scope, &reading->views));
     if (err == KITH_OK)
         write_records(reading, &records);
 out:
@@ -126,8 +132,10 @@ void rpc_records_count(struct rpc_call *call)
     if (err != KITH_OK)
         goto out;
     rpc_take_views(call->env, &msg.scope, &reading->views);
-    struct parts_scope scope = scope_of(call, reading);
-    err = count_run(&scope, &counted.count, &reading->diag);
+    do {
+        struct parts_scope scope = scope_of(call, reading);
+        err = count_run(&scope, &counted.count, &reading->diag);
+    } while (err == KITH_CORRUPT && rpc_retake_views(call->env, &msg.scope, &reading->views));
     if (err != KITH_OK)
         goto out;
     counted.slices = reading->views.slices;
@@ -154,8 +162,10 @@ void rpc_records_facet(struct rpc_call *call)
     if (err != KITH_OK)
         goto out;
     rpc_take_views(call->env, &msg.scope, &reading->views);
-    struct parts_scope scope = scope_of(call, reading);
-    err = facet_run(&facet, &scope, msg.key, &reading->diag);
+    do {
+        struct parts_scope scope = scope_of(call, reading);
+        err = facet_run(&facet, &scope, msg.key, &reading->diag);
+    } while (err == KITH_CORRUPT && rpc_retake_views(call->env, &msg.scope, &reading->views));
     if (err != KITH_OK)
         goto out;
     rpc_begin(&reading->reply);

@@ -152,7 +152,9 @@ void rpc_search_run(struct rpc_call *call)
         err = read_parts(s, &diag);
     if (err == KITH_OK) {
         rpc_take_views(call->env, &s->msg.scope, &s->views);
-        err = run(call, s, &diag);
+        do
+            err = run(call, s, &diag);
+        while (err == KITH_CORRUPT && rpc_retake_views(call->env, &s->msg.scope, &s->views));
         rpc_give_views(call->env, &s->views);
     }
     if (err == KITH_OK)

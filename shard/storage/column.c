@@ -1,13 +1,19 @@
 #include "shard/storage/column.h"
 
-/* Reading columns in place. Everything is checked once, at open, so that what filters touch later
- * needs no checks: offsets, alignment, order of paths, terms and numbers, and each row. That walk
- * costs about 1 ns per value (bitmaps: per container); the segment's checksums cost more. What it
- * does not prove is that sets agree with one another (a row of a term that is missing from the
- * VALUED set): such a section would give wrong answers, never wild reads, and a checksum guards
- * against it. */
+/* Reading columns in place. A path is checked when it is first asked for, so that what filters
+ * touch later needs no checks: offsets, alignment, order of terms and numbers, and each row. That
+ * walk costs about 1 ns per value (bitmaps: per container) of the paths that are used. What it does
+ * not prove is that sets agree with one another (a row of a term that is missing from the VALUED
+ * set): such a section would give wrong answers, never wild reads, and a checksum guards against
+ * it.
+ *
+ * A section in a map may turn into zeros later (columns_watch). What is kept here - pointers and
+ * counts of numbers and sets - stays; terms are read from the section at each use, so their rows
+ * are checked at each use, too. A frozen bitmap half of which became zeros must not be used any
+ * further, not even by other set operations: reading one reports failure. */
 
 #include <math.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "common/kith_mem.h"
@@ -20,9 +26,12 @@ struct numbers {
 };
 
 struct column {
+    struct columns *columns;
     const uint8_t *section;
     uint32_t n_rows;
     struct kith_bytes path;
+    const struct column_format_path *entry;
+    atomic_bool checked; /* release/acquire: carries what follows */
     uint32_t n_terms;
     const struct column_format_term *terms;
     struct column_format_set sets[COLUMN_SETS];
@@ -30,8 +39,17 @@ struct column {
 };
 
 struct columns {
+    /* Immutable after columns_watch. */
+    const uint8_t *section;
+    uint64_t bytes;
+    uint32_t n_rows, cap;
+    const atomic_bool *lost;
+    /* Any thread. */
+    atomic_bool begun; /* release/acquire: carries n, more, and the paths */
+    atomic_bool damaged;
     uint32_t n;
     bool more;
+    pthread_mutex_t lock; /* of those who check: over memory that was just verified */
     struct column items[];
 };
 
@@ -77,7 +95,8 @@ static bool sound_term_rows(const struct opening *o, const struct column_format_
     if (term->n_rows == 1)
         return term->rows_at < o->n_rows && term->rows_bytes == 0;
     if (term->rows_bytes == 0)
-        return term->n_rows > 0 && inside(o, term->rows_at, term->n_rows, 4, 4) &&
+        return term->n_rows > 0 && term->n_rows <= COLUMN_FORMAT_LIST_ROWS &&
+               inside(o, term->rows_at, term->n_rows, 4, 4) &&
                sound_rows(o, (const uint32_t *)(const void *)(o->section + term->rows_at),
                           term->n_rows);
     return inside(o, term->rows_at, term->rows_bytes, 1, 32) &&
@@ -163,15 +182,24 @@ static enum kith_err check_float_order(const struct opening *o, const struct num
     return KITH_OK;
 }
 
-static enum kith_err open_column(const struct opening *o, const struct column_format_path *path,
-                                 struct column *out)
+static enum kith_err open_path(const struct opening *o, const struct column_format_path *path,
+                               struct column *out)
 {
-    if (!inside(o, path->path_at, path->path_bytes, 1, 1) || path->path_bytes == 0 ||
-        path->path_bytes > KITH_FIELD_PATH_MAX)
+    uint64_t at = path->path_at;
+    uint32_t bytes = path->path_bytes;
+    if (!inside(o, at, bytes, 1, 1) || bytes == 0 || bytes > KITH_FIELD_PATH_MAX)
         return corrupt(o, "a path lies outside");
     out->section = o->section;
     out->n_rows = o->n_rows;
-    out->path = (struct kith_bytes){o->section + path->path_at, path->path_bytes};
+    out->entry = path;
+    out->path = (struct kith_bytes){o->section + at, bytes};
+    return KITH_OK;
+}
+
+static enum kith_err open_values(const struct opening *o, struct column *out)
+{
+    const struct column_format_path copy = *out->entry; /* it may change under our hands */
+    const struct column_format_path *path = &copy;
     enum kith_err err = open_numbers(o, &path->integers, &out->integers);
     if (err == KITH_OK)
         err = open_numbers(o, &path->floats, &out->floats);
@@ -206,31 +234,82 @@ static enum kith_err open_header(const struct opening *o, struct column_format_h
     return KITH_OK;
 }
 
-enum kith_err columns_open(struct columns **out, const uint8_t *section, size_t bytes,
-                           uint32_t n_rows, struct kith_diag *diag)
+enum kith_err columns_new(struct columns **out, const uint8_t *section, size_t bytes,
+                          uint32_t n_rows, struct kith_diag *diag)
 {
     kith_assert(((uintptr_t)section & 31) == 0);
-    struct opening o = {section, bytes, n_rows, diag};
+    struct column_format_header header = {0};
+    if (bytes >= sizeof header)
+        memcpy(&header, section, sizeof header);
+    /* Not to be believed yet, only to be large enough if it is true. */
+    uint32_t cap =
+        header.n_paths < KITH_FIELDS_INDEXED_MAX ? header.n_paths : KITH_FIELDS_INDEXED_MAX;
+    struct columns *columns = kith_alloc(sizeof *columns + cap * sizeof columns->items[0]);
+    if (columns == NULL)
+        return kith_fail(diag, KITH_NOMEM, "columns");
+    (void)pthread_mutex_init(&columns->lock, NULL);
+    columns->section = section;
+    columns->bytes = bytes;
+    columns->n_rows = n_rows;
+    columns->cap = cap;
+    *out = columns;
+    return KITH_OK;
+}
+
+void columns_watch(struct columns *columns, const atomic_bool *lost)
+{
+    columns->lost = lost;
+}
+
+static enum kith_err begin_locked(struct columns *columns, struct kith_diag *diag)
+{
+    struct opening o = {columns->section, columns->bytes, columns->n_rows, diag};
     struct column_format_header header;
     enum kith_err err = open_header(&o, &header);
     if (err != KITH_OK)
         return err;
     o.bytes = header.bytes;
-    if (!inside(&o, sizeof header, header.n_paths, sizeof(struct column_format_path), 8))
+    if (header.n_paths > columns->cap ||
+        !inside(&o, sizeof header, header.n_paths, sizeof(struct column_format_path), 8))
         return corrupt(&o, "the table of paths lies outside");
-    const struct column_format_path *paths = (const void *)(section + sizeof header);
-    struct columns *columns =
-        kith_alloc(sizeof *columns + header.n_paths * sizeof columns->items[0]);
-    if (columns == NULL)
-        return kith_fail(diag, KITH_NOMEM, "columns");
+    const struct column_format_path *paths = (const void *)(o.section + sizeof header);
+    for (uint32_t i = 0; i < header.n_paths; i++) {
+        struct column *item = &columns->items[i];
+        err = open_path(&o, &paths[i], item);
+        if (err != KITH_OK)
+            return err;
+        item->columns = columns;
+        if (i > 0 && compare_bytes(columns->items[i - 1].path, item->path) >= 0)
+            return corrupt(&o, "paths are out of order");
+    }
+    columns->bytes = header.bytes;
     columns->n = header.n_paths;
     columns->more = (header.flags & COLUMN_FORMAT_MORE) != 0;
-    for (uint32_t i = 0; err == KITH_OK && i < header.n_paths; i++) {
-        err = open_column(&o, &paths[i], &columns->items[i]);
-        if (err == KITH_OK && i > 0 &&
-            compare_bytes(columns->items[i - 1].path, columns->items[i].path) >= 0)
-            err = corrupt(&o, "paths are out of order");
+    return KITH_OK;
+}
+
+enum kith_err columns_begin(struct columns *columns, struct kith_diag *diag)
+{
+    enum kith_err err = KITH_OK;
+    (void)pthread_mutex_lock(&columns->lock);
+    if (!atomic_load_explicit(&columns->begun, memory_order_relaxed)) {
+        err = begin_locked(columns, diag);
+        atomic_store(&columns->damaged, err != KITH_OK);
+        atomic_store_explicit(&columns->begun, true, memory_order_release);
+    } else if (columns_damaged(columns)) {
+        err = kith_fail(diag, KITH_CORRUPT, "columns: damaged");
     }
+    (void)pthread_mutex_unlock(&columns->lock);
+    return err;
+}
+
+enum kith_err columns_open(struct columns **out, const uint8_t *section, size_t bytes,
+                           uint32_t n_rows, struct kith_diag *diag)
+{
+    struct columns *columns = NULL;
+    enum kith_err err = columns_new(&columns, section, bytes, n_rows, diag);
+    if (err == KITH_OK)
+        err = columns_begin(columns, diag);
     if (err != KITH_OK) {
         columns_close(columns);
         return err;
@@ -241,19 +320,57 @@ enum kith_err columns_open(struct columns **out, const uint8_t *section, size_t 
 
 void columns_close(struct columns *columns)
 {
+    if (columns != NULL)
+        (void)pthread_mutex_destroy(&columns->lock);
     kith_free(columns);
+}
+
+bool columns_are_open(const struct columns *columns)
+{
+    return atomic_load_explicit(&columns->begun, memory_order_acquire);
+}
+
+bool columns_damaged(const struct columns *columns)
+{
+    return atomic_load_explicit(&columns->damaged, memory_order_acquire);
+}
+
+static void check_values(struct column *column)
+{
+    struct columns *columns = column->columns;
+    struct opening o = {columns->section, columns->bytes, columns->n_rows, NULL};
+    (void)pthread_mutex_lock(&columns->lock);
+    if (!atomic_load_explicit(&column->checked, memory_order_relaxed)) {
+        if (open_values(&o, column) != KITH_OK) {
+            column->integers = column->floats = column->times = (struct numbers){0};
+            column->n_terms = 0;
+            memset(column->sets, 0, sizeof column->sets);
+            atomic_store(&columns->damaged, true);
+        }
+        atomic_store_explicit(&column->checked, true, memory_order_release);
+    }
+    (void)pthread_mutex_unlock(&columns->lock);
+}
+
+/* The check fills in what the column has beside its path: the one change to shared columns. */
+static const struct column *checked(const struct columns *columns, uint32_t index)
+{
+    const struct column *column = &columns->items[index];
+    if (!atomic_load_explicit(&column->checked, memory_order_acquire))
+        check_values(&((struct columns *)(uintptr_t)columns)->items[index]);
+    return column;
 }
 
 enum column_find_result columns_find(const struct columns *columns, struct kith_bytes path,
                                      const struct column **out)
 {
     uint32_t low = 0;
-    uint32_t high = columns->n;
+    uint32_t high = columns_are_open(columns) ? columns->n : 0;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
         int order = compare_bytes(columns->items[middle].path, path);
         if (order == 0) {
-            *out = &columns->items[middle];
+            *out = checked(columns, middle);
             return COLUMN_FOUND;
         }
         if (order < 0)
@@ -266,13 +383,13 @@ enum column_find_result columns_find(const struct columns *columns, struct kith_
 
 uint32_t columns_count(const struct columns *columns)
 {
-    return columns->n;
+    return columns_are_open(columns) ? columns->n : 0;
 }
 
 const struct column *columns_at(const struct columns *columns, uint32_t index)
 {
     kith_assert(index < columns->n);
-    return &columns->items[index];
+    return checked(columns, index);
 }
 
 struct kith_bytes column_path(const struct column *column)
@@ -282,6 +399,12 @@ struct kith_bytes column_path(const struct column *column)
 
 /* ---- sets and terms ------------------------------------------------------------------------ */
 
+static bool is_lost(const struct column *column)
+{
+    const atomic_bool *lost = column->columns->lost;
+    return lost != NULL && atomic_load_explicit(lost, memory_order_seq_cst);
+}
+
 static bool add_frozen(const struct column *column, uint64_t at, uint32_t bytes,
                        struct bitmap *into)
 {
@@ -290,6 +413,31 @@ static bool add_frozen(const struct column *column, uint64_t at, uint32_t bytes,
         return false;
     bitmap_or(into, view);
     bitmap_free(view);
+    return !is_lost(column);
+}
+
+/* A term's rows as a list. It was checked once; the section may have become zeros since. */
+struct list {
+    uint32_t n, rows[COLUMN_FORMAT_LIST_ROWS];
+};
+
+static bool read_list(const struct column *column, const struct column_format_term *term,
+                      struct list *out)
+{
+    uint64_t at = term->rows_at;
+    uint32_t n = term->n_rows;
+    if (n == 0 || n > COLUMN_FORMAT_LIST_ROWS)
+        return false;
+    out->n = n;
+    if (n == 1)
+        out->rows[0] = (uint32_t)at;
+    else if (at <= column->columns->bytes && n * 4 <= column->columns->bytes - at)
+        memcpy(out->rows, column->section + at, n * 4);
+    else
+        return false;
+    for (uint32_t i = 0; i < n; i++)
+        if (out->rows[i] >= column->n_rows)
+            return false;
     return true;
 }
 
@@ -312,25 +460,20 @@ uint32_t column_terms(const struct column *column)
 struct kith_bytes column_term(const struct column *column, uint32_t index)
 {
     kith_assert(index < column->n_terms);
-    const struct column_format_term *term = &column->terms[index];
-    return (struct kith_bytes){column->section + term->text_at, term->text_bytes};
-}
-
-static const uint32_t *term_list(const struct column *column, const struct column_format_term *term)
-{
-    return (const void *)(column->section + term->rows_at);
+    const struct column_format_term term = column->terms[index];
+    return (struct kith_bytes){column->section + term.text_at, term.text_bytes};
 }
 
 bool column_term_add(const struct column *column, uint32_t index, struct bitmap *into)
 {
     kith_assert(index < column->n_terms);
-    const struct column_format_term *term = &column->terms[index];
-    if (term->n_rows == 1)
-        bitmap_add(into, (uint32_t)term->rows_at);
-    else if (term->rows_bytes == 0)
-        bitmap_add_many(into, term->n_rows, term_list(column, term));
-    else
-        return add_frozen(column, term->rows_at, term->rows_bytes, into);
+    const struct column_format_term term = column->terms[index];
+    struct list list;
+    if (term.rows_bytes != 0)
+        return add_frozen(column, term.rows_at, term.rows_bytes, into);
+    if (!read_list(column, &term, &list))
+        return false;
+    bitmap_add_many(into, list.n, list.rows);
     return true;
 }
 
@@ -338,18 +481,18 @@ bool column_term_count(const struct column *column, uint32_t index, const struct
                        uint64_t *out)
 {
     kith_assert(index < column->n_terms);
-    const struct column_format_term *term = &column->terms[index];
+    const struct column_format_term term = column->terms[index];
     uint64_t count = 0;
+    struct list list;
     if (among == NULL) {
-        count = term->n_rows;
-    } else if (term->n_rows == 1) {
-        count = bitmap_contains(among, (uint32_t)term->rows_at);
-    } else if (term->rows_bytes == 0) {
-        const uint32_t *rows = term_list(column, term);
-        for (uint32_t i = 0; i < term->n_rows; i++)
-            count += bitmap_contains(among, rows[i]);
+        count = term.n_rows;
+    } else if (term.rows_bytes == 0) {
+        if (!read_list(column, &term, &list))
+            return false;
+        for (uint32_t i = 0; i < list.n; i++)
+            count += bitmap_contains(among, list.rows[i]);
     } else {
-        struct bitmap *view = bitmap_view(column->section + term->rows_at, term->rows_bytes);
+        struct bitmap *view = bitmap_view(column->section + term.rows_at, term.rows_bytes);
         if (view == NULL)
             return false;
         count = bitmap_count_and(view, among);

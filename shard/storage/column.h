@@ -17,14 +17,18 @@
  * must outlive it and start at a multiple of 32 bytes. Threads: builder: one; reader: any.
  * Limits: KITH_FIELDS_INDEXED_MAX paths; a path beyond it is reported as COLUMN_NOT_INDEXED, and
  * filters then walk the payloads (never a wrong answer).
- * Errors: the section's bytes come from disk: columns_open checks every offset, order and row
- * (KITH_CORRUPT), in time that grows with the section. */
+ * Errors: the section's bytes come from disk. Opening checks the table of paths; every offset,
+ * order and row of a path is checked when the path is first asked for. A path that fails is empty
+ * from then on and the columns are damaged (columns_damaged): what was read of them is not to be
+ * believed. */
 #ifndef COLUMN_H
 #define COLUMN_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <stdatomic.h>
 
 #include "common/kith_buf.h"
 #include "proto/kith_limits.h"
@@ -56,7 +60,18 @@ enum column_find_result { COLUMN_FOUND, COLUMN_ABSENT /* no row has it */, COLUM
 
 enum kith_err columns_open(struct columns **out, const uint8_t *section, size_t bytes,
                            uint32_t n_rows, struct kith_diag *diag);
-void columns_close(struct columns *columns);
+void columns_close(struct columns *columns); /* NULL allowed */
+/* columns_open in two steps: memory now, reading later. Until columns_begin there are no paths. It
+ * may be called by any number of threads; a failure is KITH_CORRUPT or KITH_UNSUPPORTED, for good.
+ */
+enum kith_err columns_new(struct columns **out, const uint8_t *section, size_t bytes,
+                          uint32_t n_rows, struct kith_diag *diag);
+enum kith_err columns_begin(struct columns *columns, struct kith_diag *diag);
+bool columns_are_open(const struct columns *columns); /* columns_begin is behind us */
+/* The section is in a map: when *lost becomes true its bytes turn to zeros (map_guard.h). Before
+ * columns_begin. */
+void columns_watch(struct columns *columns, const atomic_bool *lost);
+bool columns_damaged(const struct columns *columns);
 enum column_find_result columns_find(const struct columns *columns, struct kith_bytes path,
                                      const struct column **out);
 uint32_t columns_count(const struct columns *columns);

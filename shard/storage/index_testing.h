@@ -113,7 +113,7 @@ static inline enum kith_err test_index_open(void *self, const struct segment *se
     if (meta.len == 0 && firsts.len == 0)
         return KITH_OK;
     uint32_t n = segment_rows(segment), bytes = segment_row_bytes(segment);
-    const uint8_t *rows = segment_row_data(segment);
+    const uint8_t *rows = segment_row_data(segment, 0, n);
     if (meta.len != 4 || firsts.len != (size_t)n * sizeof(float))
         return kith_fail(diag, KITH_CORRUPT, "test index: its size");
     uint32_t generation;

@@ -8,14 +8,15 @@
 #include "common/kith_mem.h"
 #include "shard/storage/block_codec.h"
 #include "shard/storage/row_codec.h"
+#include "shard/storage/segment_blocks.h"
 #include "shard/storage/segment_format.h"
 #include "shard/storage/segment_writer.h"
 
-/* Opening checks everything once: the header by its own CRC, every block by its CRC (which holds
- * the segment's number and the block's place, so a stale or misplaced block fails), every section
- * against the file, every row number in the id order. What remains is checked where it is used: id
- * slots and payload offsets, because a lookup touches few of them. After that the bytes are trusted
- * as far as not to crash; that they are right is the CRCs' part.
+/* Opening checks the header by its own CRC, every section against the file, and the table of
+ * checksums by its own. Blocks are verified before their first use (segment_blocks.h; their CRC
+ * holds the segment's number and the block's place, so a stale or misplaced block fails). Numbers
+ * that lead elsewhere - slots of the id table, the id order, payload offsets - are checked where
+ * they are used: a lookup touches few of them, and a file that is cut turns into zeros meanwhile.
  *
  * ids, seqs and rows are used in place: struct kith_id's layout is the disk's (its static assert),
  * and row_codec.c refuses big-endian machines. */
@@ -30,6 +31,8 @@ struct segment {
     const uint8_t *parts[SEGMENT_SECTIONS];
     uint64_t part_bytes[SEGMENT_SECTIONS];
     struct columns *columns;
+    /* Any thread; behind a pointer, so that readers of a const segment can verify it. */
+    struct segment_blocks *blocks;
     /* Set by segment_index_open, before the segment is shared. */
     void *index;
     void (*close_index)(void *index);
@@ -42,26 +45,6 @@ static atomic_uint_fast64_t next_serial; /* relaxed: only that numbers differ ma
 static enum kith_err bad(struct kith_diag *diag, const char *what)
 {
     return kith_fail(diag, KITH_CORRUPT, "%s", what);
-}
-
-static enum kith_err check_blocks(const struct segment *segment, uint64_t body,
-                                  struct kith_diag *diag)
-{
-    uint64_t n = (body + KITH_SEGMENT_BLOCK - 1) / KITH_SEGMENT_BLOCK;
-    const uint8_t *crcs = segment->map + body;
-    if (segment->bytes != body + (n + 1) * 4)
-        return bad(diag, "the file's size is not the header's");
-    if (kith_load_u32(crcs + n * 4) !=
-        segment_format_block_crc(crcs, n * 4, segment->number, UINT64_MAX))
-        return bad(diag, "the table of checksums fails its own");
-    for (uint64_t i = 0; i < n; i++) {
-        uint64_t at = i * KITH_SEGMENT_BLOCK;
-        size_t len = body - at < KITH_SEGMENT_BLOCK ? (size_t)(body - at) : KITH_SEGMENT_BLOCK;
-        if (kith_load_u32(crcs + i * 4) !=
-            segment_format_block_crc(segment->map + at, len, segment->number, i))
-            return kith_fail(diag, KITH_CORRUPT, "block %" PRIu64 " fails its checksum", i);
-    }
-    return KITH_OK;
 }
 
 static enum kith_err check_sections(struct segment *segment, uint64_t body, struct kith_diag *diag)
@@ -88,10 +71,6 @@ static enum kith_err check_sections(struct segment *segment, uint64_t body, stru
         return bad(diag, "a section's size does not fit the number of rows");
     segment->n_slots = (uint32_t)slots;
     segment->n_blocks = (uint32_t)(bytes[SEGMENT_BLOCKS] / SEGMENT_BLOCK_ENTRY);
-    const uint32_t *order = segment_id_order(segment);
-    for (uint32_t i = 0; i < segment->n_rows; i++)
-        if (order[i] >= segment->n_rows)
-            return bad(diag, "the id order names a row that is not there");
     return KITH_OK;
 }
 
@@ -117,7 +96,8 @@ static enum kith_err check_header(struct segment *segment, const struct slice_co
     if (segment->n_rows == 0 || segment->n_rows > SEGMENT_ROWS_MAX || body < SEGMENT_HEADER_BYTES ||
         body > segment->bytes)
         return bad(diag, "the header's numbers are out of range");
-    enum kith_err err = check_blocks(segment, body, diag);
+    enum kith_err err =
+        segment_blocks_init(segment->blocks, body, segment->bytes, segment->number, diag);
     return err == KITH_OK ? check_sections(segment, body, diag) : err;
 }
 
@@ -127,8 +107,10 @@ enum kith_err segment_open(struct segment **out, struct io *io, const char *dir,
     char path[512];
     segment_writer_path(path, sizeof path, dir, number);
     struct segment *segment = kith_alloc(sizeof *segment);
-    if (segment == NULL)
+    if (segment == NULL || (segment->blocks = kith_alloc(sizeof *segment->blocks)) == NULL) {
+        kith_free(segment);
         return kith_fail(diag, KITH_NOMEM, "segment");
+    }
     atomic_init(&segment->refs, 1);
     segment->serial = atomic_fetch_add_explicit(&next_serial, 1, memory_order_relaxed);
     segment->io = io;
@@ -142,10 +124,14 @@ enum kith_err segment_open(struct segment **out, struct io *io, const char *dir,
     if (err == KITH_OK)
         err = io->map(io->self, segment->file, segment->bytes, &segment->map, diag);
     if (err == KITH_OK)
+        err = segment_blocks_guard(segment->blocks, path, segment->map, segment->bytes, diag);
+    if (err == KITH_OK)
         err = check_header(segment, config, diag);
     if (err == KITH_OK)
-        err = columns_open(&segment->columns, segment->parts[SEGMENT_COLUMNS],
-                           segment->part_bytes[SEGMENT_COLUMNS], segment->n_rows, diag);
+        err = columns_new(&segment->columns, segment->parts[SEGMENT_COLUMNS],
+                          segment->part_bytes[SEGMENT_COLUMNS], segment->n_rows, diag);
+    if (err == KITH_OK)
+        columns_watch(segment->columns, &segment->blocks->guard.lost);
     if (err != KITH_OK) {
         kith_diag_prefix(diag, "%s", path);
         segment_unref(segment);
@@ -167,6 +153,8 @@ void segment_unref(struct segment *segment)
     if (segment->index != NULL)
         segment->close_index(segment->index);
     columns_close(segment->columns);
+    segment_blocks_fini(segment->blocks);
+    kith_free(segment->blocks);
     segment->io->unmap(segment->io->self, segment->map, segment->bytes);
     segment->io->close(segment->io->self, segment->file);
     kith_free(segment);
@@ -179,6 +167,8 @@ enum kith_err segment_index_open(struct segment *segment, const struct segment_i
     if (hooks == NULL)
         return KITH_OK;
     enum kith_err err = hooks->open(hooks->self, segment, &segment->index, diag);
+    if (segment_check(segment, diag) != KITH_OK)
+        err = KITH_CORRUPT; /* what was parsed is not to be believed */
     if (err != KITH_OK)
         kith_diag_prefix(diag, "the index of segment %016" PRIx64, segment->number);
     segment->close_index = hooks->close;
@@ -210,9 +200,25 @@ uint32_t segment_rows(const struct segment *segment)
     return segment->n_rows;
 }
 
-const void *segment_row_data(const struct segment *segment)
+/* Verified as far as [offset, offset + bytes) of a section goes. */
+static bool need(const struct segment *segment, enum segment_section section, uint64_t offset,
+                 uint64_t bytes)
 {
-    return segment->parts[SEGMENT_ROWS];
+    uint64_t at = (uint64_t)(segment->parts[section] - segment->map) + offset;
+    return segment_blocks_need(segment->blocks, at, bytes);
+}
+
+static void condemn(const struct segment *segment, const uint8_t *at)
+{
+    segment_blocks_condemn(segment->blocks, (uint64_t)(at - segment->map));
+}
+
+const void *segment_row_data(const struct segment *segment, uint32_t first, uint32_t n)
+{
+    uint64_t at = (uint64_t)first * segment->row_bytes;
+    kith_assert(first <= segment->n_rows && n <= segment->n_rows - first);
+    (void)need(segment, SEGMENT_ROWS, at, (uint64_t)n * segment->row_bytes);
+    return segment->parts[SEGMENT_ROWS] + at;
 }
 
 uint32_t segment_row_bytes(const struct segment *segment)
@@ -223,27 +229,44 @@ uint32_t segment_row_bytes(const struct segment *segment)
 /* Sections begin at multiples of 4 KiB of a page-aligned map, so the casts below are aligned. */
 const struct kith_id *segment_ids(const struct segment *segment)
 {
+    (void)need(segment, SEGMENT_IDS, 0, segment->part_bytes[SEGMENT_IDS]);
     return (const void *)segment->parts[SEGMENT_IDS];
 }
 
 const uint64_t *segment_seqs(const struct segment *segment)
 {
+    (void)need(segment, SEGMENT_SEQS, 0, segment->part_bytes[SEGMENT_SEQS]);
     return (const void *)segment->parts[SEGMENT_SEQS];
 }
 
-const uint32_t *segment_id_order(const struct segment *segment)
+uint32_t segment_by_id(const struct segment *segment, uint32_t index)
 {
-    return (const void *)segment->parts[SEGMENT_ID_ORDER];
+    const uint32_t *order = (const void *)segment->parts[SEGMENT_ID_ORDER];
+    kith_assert(index < segment->n_rows);
+    (void)need(segment, SEGMENT_ID_ORDER, (uint64_t)index * 4, 4);
+    uint32_t row = order[index];
+    if (row < segment->n_rows)
+        return row;
+    condemn(segment, segment->parts[SEGMENT_ID_ORDER] + (uint64_t)index * 4);
+    return 0;
 }
 
 const struct columns *segment_columns(const struct segment *segment)
 {
+    if (!columns_are_open(segment->columns)) {
+        struct kith_diag diag = {0};
+        (void)need(segment, SEGMENT_COLUMNS, 0, segment->part_bytes[SEGMENT_COLUMNS]);
+        if (segment_check(segment, &diag) != KITH_OK ||
+            columns_begin(segment->columns, &diag) != KITH_OK)
+            condemn(segment, segment->parts[SEGMENT_COLUMNS]);
+    }
     return segment->columns;
 }
 
 struct kith_bytes segment_index_section(const struct segment *segment, unsigned kind)
 {
     kith_assert(kind >= SEGMENT_INDEX_FIRST && kind < SEGMENT_SECTIONS);
+    (void)need(segment, (enum segment_section)kind, 0, segment->part_bytes[kind]);
     return (struct kith_bytes){segment->parts[kind], (size_t)segment->part_bytes[kind]};
 }
 
@@ -255,13 +278,20 @@ uint64_t segment_file_bytes(const struct segment *segment)
 bool segment_find(const struct segment *segment, const struct kith_id *id, uint32_t *row)
 {
     const uint32_t *slots = (const void *)segment->parts[SEGMENT_ID_TABLE];
-    const struct kith_id *ids = segment_ids(segment);
+    const struct kith_id *ids = (const void *)segment->parts[SEGMENT_IDS];
     uint32_t mask = segment->n_slots - 1;
     uint32_t at = (uint32_t)(kith_id_hash(id) >> 32) & mask;
     /* Bounded by the table: a file with no empty slot must not turn this for ever. */
-    for (uint32_t probes = 0; probes <= mask && slots[at] != 0; probes++, at = (at + 1) & mask) {
-        uint32_t found = slots[at] - 1;
-        if (found < segment->n_rows && kith_id_equal(&ids[found], id)) {
+    for (uint32_t probes = 0; probes <= mask; probes++, at = (at + 1) & mask) {
+        if (!need(segment, SEGMENT_ID_TABLE, (uint64_t)at * 4, 4))
+            return false;
+        uint32_t found = slots[at] - 1; /* an empty slot gives UINT32_MAX */
+        if (found == UINT32_MAX)
+            return false;
+        if (found >= segment->n_rows ||
+            !need(segment, SEGMENT_IDS, (uint64_t)found * sizeof *ids, sizeof *ids))
+            continue;
+        if (kith_id_equal(&ids[found], id)) {
             *row = found;
             return true;
         }
@@ -272,6 +302,7 @@ bool segment_find(const struct segment *segment, const struct kith_id *id, uint3
 void segment_cache_fini(struct segment_cache *cache)
 {
     kith_buf_fini(&cache->raw);
+    kith_buf_fini(&cache->packed);
     cache->segment = NULL;
 }
 
@@ -284,18 +315,26 @@ static enum kith_err load_block(const struct segment *segment, uint32_t block,
     if (block >= segment->n_blocks)
         return bad(diag, "a payload lies in a block that is not there");
     const uint8_t *entry = segment->parts[SEGMENT_BLOCKS] + (size_t)block * SEGMENT_BLOCK_ENTRY;
+    if (!need(segment, SEGMENT_BLOCKS, (uint64_t)block * SEGMENT_BLOCK_ENTRY, SEGMENT_BLOCK_ENTRY))
+        return segment_check(segment, diag);
     uint64_t offset = kith_load_u64(entry);
     uint32_t packed = kith_load_u32(entry + 8);
     uint32_t bytes = kith_load_u32(entry + 12);
     uint64_t room = segment->part_bytes[SEGMENT_PAYLOADS];
     if (offset > room || packed > room - offset || bytes > SEGMENT_PAYLOAD_BLOCK + KITH_PAYLOAD_MAX)
         return bad(diag, "a payload block lies outside its section");
+    if (!need(segment, SEGMENT_PAYLOADS, offset, packed))
+        return segment_check(segment, diag);
     kith_buf_reset(&cache->raw);
+    kith_buf_reset(&cache->packed);
     uint8_t *to = kith_buf_reserve(&cache->raw, bytes);
-    if (to == NULL)
+    /* A copy: a decoder is not made for bytes that change, as those of a file that is cut do. */
+    kith_buf_append(&cache->packed, segment->parts[SEGMENT_PAYLOADS] + offset, packed);
+    if (to == NULL || cache->packed.failed) {
+        kith_buf_reset(&cache->packed);
         return kith_fail(diag, KITH_NOMEM, "payload block");
-    enum kith_err err =
-        block_codec_unpack(segment->parts[SEGMENT_PAYLOADS] + offset, packed, to, bytes, diag);
+    }
+    enum kith_err err = block_codec_unpack(cache->packed.data, packed, to, bytes, diag);
     if (err != KITH_OK)
         return err;
     cache->raw.len = bytes;
@@ -306,6 +345,7 @@ static enum kith_err load_block(const struct segment *segment, uint32_t block,
 
 static struct segment_spot spot_of(const struct segment *segment, uint32_t row)
 {
+    (void)need(segment, SEGMENT_PAYLOAD_INDEX, (uint64_t)row * 8, 8);
     return segment_format_spot_of(
         kith_load_u64(segment->parts[SEGMENT_PAYLOAD_INDEX] + (size_t)row * 8));
 }
@@ -350,7 +390,13 @@ enum kith_err segment_payload_order(const struct segment *segment, uint32_t *row
         starts[b] += starts[b - 1];
     for (uint32_t row = 0; row < segment->n_rows; row++) {
         struct segment_spot spot = spot_of(segment, row);
-        rows[starts[spot.len == 0 ? segment->n_blocks : spot.block]++] = row;
+        uint32_t bucket = spot.len == 0 ? segment->n_blocks : spot.block;
+        /* The file may have turned into zeros since they were counted. */
+        if (bucket >= n_buckets || starts[bucket] >= segment->n_rows) {
+            kith_free(starts);
+            return bad(diag, "the places of payloads changed");
+        }
+        rows[starts[bucket]++] = row;
     }
     kith_free(starts);
     return KITH_OK;
@@ -369,4 +415,25 @@ enum kith_err segment_payload(const struct segment *segment, uint32_t row, struc
     }
     segment_cache_fini(&cache);
     return err;
+}
+
+/* ---- damage -----------------------------------------------------------------------------------
+ */
+
+enum kith_err segment_check(const struct segment *segment, struct kith_diag *diag)
+{
+    if (columns_damaged(segment->columns))
+        condemn(segment, segment->parts[SEGMENT_COLUMNS]);
+    return segment_blocks_verdict(segment->blocks, diag);
+}
+
+enum kith_err segment_verify(const struct segment *segment, bool (*go_on)(void *ctx), void *ctx,
+                             struct kith_diag *diag)
+{
+    const uint64_t step = 64 * KITH_SEGMENT_BLOCK; /* 0.5 ms: between two looks at go_on */
+    struct segment_blocks *blocks = segment->blocks;
+    for (uint64_t at = 0; at < blocks->body && (go_on == NULL || go_on(ctx)); at += step)
+        if (!segment_blocks_need(blocks, at, blocks->body - at < step ? blocks->body - at : step))
+            break;
+    return segment_check(segment, diag);
 }

@@ -3,8 +3,14 @@
  * Layout (docs/STORAGE.md): header page, section table, sections aligned to KITH_SECTION_ALIGN, one
  * CRC32C per KITH_SEGMENT_BLOCK over (content, segment number, block number). Little endian. Rows
  * are numbered 0 .. n-1; every section uses the same numbers. Owns: the map and the parsed
- * directory. Threads: any, once open; counted with segment_ref/unref. Errors: a file that fails any
- * check is KITH_CORRUPT, naming file and block; never a crash, never a wrong row. */
+ * directory. Threads: any, once open; counted with segment_ref/unref.
+ *
+ * Opening takes time that does not depend on the rows: the header and the table of checksums are
+ * checked, nothing else. Every accessor verifies the blocks it is asked for, once. What fails is
+ * remembered for good, and the accessor goes on with bytes that are safe to read and wrong: so a
+ * reader asks segment_check after it has read, and believes nothing of what it read if that is not
+ * KITH_OK. Errors: a file that fails any check is KITH_CORRUPT, naming file and block; never a
+ * crash, never a wrong row that passes segment_check. */
 #ifndef SEGMENT_H
 #define SEGMENT_H
 
@@ -24,15 +30,14 @@ uint64_t segment_number(const struct segment *segment);
 /* No other segment has, or will have, this one in the life of the process. */
 uint64_t segment_serial(const struct segment *segment);
 uint32_t segment_rows(const struct segment *segment);
-const void *
-segment_row_data(const struct segment *segment); /* all rows, contiguous, 4 KiB-aligned */
+/* Rows [first, first + n), contiguous; all of them begin 4 KiB-aligned. */
+const void *segment_row_data(const struct segment *segment, uint32_t first, uint32_t n);
 uint32_t
 segment_row_bytes(const struct segment *segment); /* stride: dim * element size, no padding */
 const struct kith_id *segment_ids(const struct segment *segment);
 const uint64_t *segment_seqs(const struct segment *segment);
 bool segment_find(const struct segment *segment, const struct kith_id *id, uint32_t *row);
-const uint32_t *
-segment_id_order(const struct segment *segment); /* order[i]: row of the i-th smallest id */
+uint32_t segment_by_id(const struct segment *segment, uint32_t index); /* row of i-th smallest id */
 /* Decompressed payload of a row (msgpack map; empty = none), appended to out. */
 enum kith_err segment_payload(const struct segment *segment, uint32_t row, struct kith_buf *out,
                               struct kith_diag *diag);
@@ -43,7 +48,7 @@ enum kith_err segment_payload(const struct segment *segment, uint32_t row, struc
 struct segment_cache {
     const struct segment *segment; /* whose block is in raw; NULL = none */
     uint32_t block;
-    struct kith_buf raw;
+    struct kith_buf raw, packed;
 };
 enum kith_err segment_payload_cached(const struct segment *segment, uint32_t row,
                                      struct segment_cache *cache, struct kith_bytes *out,
@@ -54,10 +59,10 @@ enum kith_err segment_payload_order(const struct segment *segment, uint32_t *row
                                     struct kith_diag *diag);
 const struct columns *segment_columns(const struct segment *segment);
 uint64_t segment_file_bytes(const struct segment *segment);
-/* A section of the index (segment_index.h); no bytes: it has none. */
+/* A section of the index (segment_index.h), all of it verified; no bytes: it has none. */
 struct kith_bytes segment_index_section(const struct segment *segment, unsigned kind);
 
-/* Verifies the whole file. segment_writer.h writes it. */
+/* segment_writer.h writes it. */
 enum kith_err segment_open(struct segment **out, struct io *io, const char *dir, uint64_t number,
                            const struct slice_config *config, struct kith_diag *diag);
 /* Has the hooks (NULL: none) parse its index; once, before the segment is shared. Closed with the
@@ -68,5 +73,12 @@ void *segment_index(const struct segment *segment); /* what the hooks made; NULL
 void segment_ref(struct segment *segment);
 void segment_unref(struct segment *segment); /* NULL allowed */
 bool segment_is_last_ref(struct segment *segment);
+
+/* What was read of the segment so far can be believed: KITH_OK. Costs about one cache miss. */
+enum kith_err segment_check(const struct segment *segment, struct kith_diag *diag);
+/* Verifies what nobody has used yet; false from `go_on` (NULL: never) stops it. One owner of the
+ * call at a time is enough, more do no harm. */
+enum kith_err segment_verify(const struct segment *segment, bool (*go_on)(void *ctx), void *ctx,
+                             struct kith_diag *diag);
 
 #endif

@@ -108,7 +108,7 @@ static void check(const struct segment *segment, uint32_t n)
 {
     struct kith_buf expected = {0}, got = {0};
     struct segment_cache cache = {0};
-    const float *rows = segment_row_data(segment);
+    const float *rows = segment_row_data(segment, 0, segment_rows(segment));
     assert_int_equal(segment_rows(segment), n);
     assert_int_equal(segment_row_bytes(segment), DIM * 4);
     for (uint32_t row = 0; row < n; row++) {
@@ -130,10 +130,10 @@ static void check(const struct segment *segment, uint32_t n)
             assert_memory_equal(cached.data, expected.data, got.len);
         }
     }
-    const uint32_t *order = segment_id_order(segment);
     const struct kith_id *ids = segment_ids(segment);
     for (uint32_t i = 1; i < n; i++)
-        assert_true(kith_id_compare(&ids[order[i - 1]], &ids[order[i]]) < 0);
+        assert_true(kith_id_compare(&ids[segment_by_id(segment, i - 1)],
+                                    &ids[segment_by_id(segment, i)]) < 0);
     check_payload_order(segment, n);
     struct kith_bytes part = segment_index_section(segment, SEGMENT_INDEX_FIRST + 1);
     assert_int_equal(part.len, 5);
@@ -176,6 +176,42 @@ static void test_segment_gives_back_what_was_written(void **state)
     assert_int_equal(kith_mem_live(), 0);
 }
 
+/* Opens it and reads all of it, in the way of a query. */
+static enum kith_err read_all(struct io *io, const struct slice_config *as)
+{
+    struct segment *segment = NULL;
+    enum kith_err err = segment_open(&segment, io, "s", 4, as, NULL);
+    if (err != KITH_OK)
+        return err;
+    struct segment_cache cache = {0};
+    const struct column *column;
+    struct kith_bytes payload;
+    uint32_t n = segment_rows(segment), found;
+    (void)segment_row_data(segment, 0, n);
+    (void)columns_find(segment_columns(segment), (struct kith_bytes){(const uint8_t *)"t", 1},
+                       &column);
+    for (uint32_t row = 0; row < n; row++) {
+        struct kith_id id = segment_ids(segment)[segment_by_id(segment, row)];
+        (void)segment_find(segment, &id, &found);
+        (void)segment_seqs(segment)[row];
+        (void)segment_payload_cached(segment, row, &cache, &payload, NULL);
+    }
+    err = segment_check(segment, NULL);
+    segment_cache_fini(&cache);
+    segment_unref(segment);
+    return err;
+}
+
+static enum kith_err verify(struct io *io)
+{
+    struct segment *segment = NULL;
+    enum kith_err err = segment_open(&segment, io, "s", 4, &config, NULL);
+    if (err == KITH_OK)
+        err = segment_verify(segment, NULL, NULL, NULL);
+    segment_unref(segment);
+    return err;
+}
+
 /* Blocks of several per file: flips anywhere, and one block over another. */
 static void test_segment_notices_every_damage(void **state)
 {
@@ -189,14 +225,23 @@ static void test_segment_notices_every_damage(void **state)
     assert_true(len > 3 * KITH_SEGMENT_BLOCK);
     for (uint64_t at = 0; at < len; at += at < 4096 ? 1 : 997) {
         bytes[at] ^= 0x80;
-        if (segment_open(&segment, io, "s", 4, &config, NULL) != KITH_CORRUPT)
+        if (verify(io) != KITH_CORRUPT)
             fail_msg("a flip at %llu", (unsigned long long)at);
         bytes[at] ^= 0x80;
     }
     uint8_t *good = kith_memdup(bytes, (size_t)len);
     memcpy(bytes + KITH_SEGMENT_BLOCK, bytes + 2 * KITH_SEGMENT_BLOCK, KITH_SEGMENT_BLOCK);
-    assert_int_equal(segment_open(&segment, io, "s", 4, &config, NULL), KITH_CORRUPT);
+    assert_int_equal(verify(io), KITH_CORRUPT);
+    assert_int_equal(read_all(io, &config), KITH_CORRUPT);
     memcpy(bytes, good, (size_t)len);
+    /* A block is verified by whoever uses it. */
+    for (uint64_t at = KITH_SEGMENT_BLOCK / 2; at < len; at += KITH_SEGMENT_BLOCK) {
+        bytes[at] ^= 0x80;
+        if (read_all(io, &config) != KITH_CORRUPT)
+            fail_msg("a flip at %llu was read", (unsigned long long)at);
+        bytes[at] ^= 0x80;
+    }
+    assert_int_equal(read_all(io, &config), KITH_OK);
     struct slice_config other = config;
     other.slice++;
     assert_int_equal(segment_open(&segment, io, "s", 4, &other, NULL), KITH_CORRUPT);

@@ -385,6 +385,8 @@ enum kith_err store_open(struct store **out, const struct store_options *options
         err = open_segments(store, &manifest, diag);
     if (err == KITH_OK)
         err = store_replay_run(store, diag);
+    if (err == KITH_OK) /* replay looked ids up in the segments */
+        err = store_write_verdict(store, diag);
     struct names names = {.io = store->io, .dir = store->dir, .wanted = is_wanted, .ctx = store};
     if (err == KITH_OK)
         err = sweep(&names, diag);

@@ -281,7 +281,7 @@ static enum kith_err point_at(struct store *store, const struct place *place, co
         return KITH_OK;
     }
     const struct segment *segment = store->segments[place->segment].segment;
-    *row = (const uint8_t *)segment_row_data(segment) + (size_t)place->row * store->row_bytes;
+    *row = segment_row_data(segment, place->row, 1);
     return segment_payload_cached(segment, place->row, &store->cache, payload, diag);
 }
 

@@ -439,7 +439,8 @@ static void on_file(void *ctx, const char *name)
     (void)snprintf(files->path[files->n++], sizeof files->path[0], "c/0/%s", name);
 }
 
-/* Opens the damaged disk: it must refuse, or show exactly the state it had. */
+/* Opens the damaged disk and reads it: it must refuse, or show exactly the state it had. A point
+ * that is read wrong fails the test only if the verdict afterwards is good. */
 static bool open_damaged(const struct history *h, struct io *io, const char *what)
 {
     struct store_options options = h->options;
@@ -453,11 +454,20 @@ static bool open_damaged(const struct history *h, struct io *io, const char *wha
         return false;
     }
     struct view *view = store_view(store);
-    if (!same_state(view, &h->states[WRITES]))
+    bool same = true;
+    for (uint64_t id = 0; id < IDS && same; id++)
+        same = test_reads(view, id, h->states[WRITES].version[id]);
+    bool believed = view_verdict(&view, 1, KITH_OK, NULL) == KITH_OK;
+    if (believed && !same)
         fail_msg("%s: a wrong answer", what);
+    /* What reading did not touch is found when all of it is verified. */
+    for (uint32_t s = 0; s < view->n_segments && believed; s++)
+        believed = segment_verify(view->segments[s].segment, NULL, NULL, NULL) == KITH_OK;
+    if (believed && !same_state(view, &h->states[WRITES]))
+        fail_msg("%s: a wrong state", what);
     view_unref(view);
     store_close(store);
-    return true;
+    return believed;
 }
 
 /* A slice with segments, deletes and a log of several records, closed; its files. */

@@ -94,8 +94,7 @@ static const void *row_at(const void *ctx, uint32_t taken)
     uint32_t k = 0;
     while (taken >= merging->ends[k])
         k++;
-    const uint8_t *rows = segment_row_data(source_of(merging, k)->segment);
-    return rows + (size_t)merging->rows[taken] * merging->store->row_bytes;
+    return segment_row_data(source_of(merging, k)->segment, merging->rows[taken], 1);
 }
 
 static bool stops(const void *ctx)
@@ -228,8 +227,10 @@ static enum kith_err merge(struct store *store, struct merging *merging, struct 
     if (err == KITH_OK && merging->n_rows > 0) {
         number = atomic_fetch_add(&store->next_file, 1);
         err = write_segment(store, merging, number, diag);
+        /* What was copied must be what was written once. */
+        err = view_verdict(&merging->view, 1, err, diag);
         if (err == KITH_OK)
-            err = store_segment_open(store, number, &merging->segment, diag);
+            err = store_seal_open(store, number, &merging->segment, diag);
     }
     if (err == KITH_OK)
         err = store_write_on_writer(store, swap_in, merging, diag);
@@ -278,7 +279,8 @@ enum kith_err store_merge_run(struct store *store, bool *did, struct kith_diag *
     if (!take_turn(store, &merging))
         return KITH_OK;
     enum kith_err err = store_write_on_writer(store, begin, &merging, diag);
-    if (err == KITH_OK)
+    /* A damaged segment stays as it is, for whoever can repair it; so do the others till then. */
+    if (err == KITH_OK && view_verdict(&merging.view, 1, KITH_OK, NULL) == KITH_OK)
         choose(&merging);
     if (merging.choice.n > 0) {
         err = merge(store, &merging, diag);

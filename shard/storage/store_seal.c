@@ -101,6 +101,13 @@ static enum kith_err write_segment(struct store *store, struct sealing *sealing,
     return segment_build_run(&build, &sealing->place, &sealing->bytes, diag);
 }
 
+enum kith_err store_seal_open(struct store *store, uint64_t number, struct segment **out,
+                              struct kith_diag *diag)
+{
+    enum kith_err err = store_segment_open(store, number, out, diag);
+    return err == KITH_IO ? KITH_UNAVAILABLE : err;
+}
+
 void store_seal_insert(struct store *store, const struct view_part *part)
 {
     kith_assert(store->n_segments < KITH_SEGMENTS_MAX);
@@ -159,7 +166,7 @@ static enum kith_err seal(struct store *store, struct sealing *sealing, struct k
         number = atomic_fetch_add(&store->next_file, 1);
         err = write_segment(store, sealing, number, diag);
         if (err == KITH_OK)
-            err = store_segment_open(store, number, &sealing->segment, diag);
+            err = store_seal_open(store, number, &sealing->segment, diag);
     }
     if (err == KITH_OK)
         err = store_write_on_writer(store, swap_in, sealing, diag);

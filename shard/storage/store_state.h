@@ -139,6 +139,9 @@ void *store_write_thread(void *store);
 /* Makes the parts visible: view_new, then publish, which cannot fail. */
 enum kith_err store_write_view(struct store *store, struct view **out, struct kith_diag *diag);
 void store_write_publish(struct store *store, struct view *view);
+/* KITH_CORRUPT when a segment is quarantined: then nobody can tell where a point's old version is.
+ */
+enum kith_err store_write_verdict(const struct store *store, struct kith_diag *diag);
 /* The active head becomes a frozen one, log and head begin anew with room for so many rows. */
 enum kith_err store_write_turn(struct store *store, uint32_t rows, struct kith_diag *diag);
 void store_write_fail(struct store *store, const struct kith_diag *diag); /* for good */
@@ -179,6 +182,10 @@ enum kith_err store_seal_run(struct store *store, bool *did, struct kith_diag *d
 enum kith_err store_merge_run(struct store *store, bool *did, struct kith_diag *diag);
 /* Without background threads: seals, and merges first when there are too many segments. */
 enum kith_err store_seal_here(struct store *store, bool *did, struct kith_diag *diag);
+/* A segment just written. That it cannot be read now (no descriptors left, say) is no doubt about
+ * what was synced: KITH_UNAVAILABLE, and the round is tried again. */
+enum kith_err store_seal_open(struct store *store, uint64_t number, struct segment **out,
+                              struct kith_diag *diag);
 /* Writer thread: puts a segment at its place by size. Room was checked. */
 void store_seal_insert(struct store *store, const struct view_part *part);
 

@@ -203,9 +203,7 @@ static inline struct test_point test_get(const struct view *view, const struct k
         kith_buf_append(&point.payload, row.payload.data, row.payload.len);
     } else {
         const struct segment *segment = view->segments[place.part].segment;
-        const uint8_t *rows = segment_row_data(segment);
-        row_codec_decode(&view->config, rows + (size_t)place.row * segment_row_bytes(segment),
-                         point.vector);
+        row_codec_decode(&view->config, segment_row_data(segment, place.row, 1), point.vector);
         point.seq = segment_seqs(segment)[place.row];
         assert_int_equal(segment_payload(segment, place.row, &point.payload, NULL), KITH_OK);
     }
@@ -232,6 +230,30 @@ static inline uint64_t test_version(const struct view *view, uint64_t number)
     assert_memory_equal(point.vector, expected, sizeof expected);
     kith_buf_fini(&point.payload);
     return version;
+}
+
+/* Whether the view has this version (0 = none), read without any claim that it can be read. */
+static inline bool test_reads(const struct view *view, uint64_t number, uint64_t version)
+{
+    struct kith_id id = kith_id_number(number);
+    struct view_place place;
+    if (!view_find(view, &id, &place))
+        return version == 0;
+    if (place.in_head)
+        return test_version(view, number) == version;
+    const struct segment *segment = view->segments[place.part].segment;
+    struct kith_buf payload = {0}, expected = {0};
+    float vector[DIM], row[DIM];
+    test_vector(number, version, vector);
+    row_codec_decode(&view->config, segment_row_data(segment, place.row, 1), row);
+    test_payload(&expected, number, version);
+    bool same = segment_payload(segment, place.row, &payload, NULL) == KITH_OK &&
+                payload.len == expected.len &&
+                memcmp(payload.data, expected.data, payload.len) == 0 &&
+                memcmp(row, vector, sizeof row) == 0;
+    kith_buf_fini(&payload);
+    kith_buf_fini(&expected);
+    return same;
 }
 
 static inline uint64_t test_count(const struct view *view)

@@ -81,7 +81,7 @@ static bool view_is_sound(const struct view *view)
     float sum = 0;
     for (uint32_t s = 0; s < view->n_segments; s++) {
         const struct view_segment *part = &view->segments[s];
-        const float *rows = segment_row_data(part->segment);
+        const float *rows = segment_row_data(part->segment, 0, segment_rows(part->segment));
         for (uint32_t row = 0; row < segment_rows(part->segment); row++)
             if (part->deleted == NULL || !bitmap_contains(part->deleted, row)) {
                 sum += rows[(size_t)row * DIM];

@@ -16,7 +16,8 @@
  *
  * When a sync fails, nobody knows what the disk holds: the store fails for good, and the last
  * published view goes on being served. When the disk is full, the group is undone and refused, and
- * the next one tries again. */
+ * the next one tries again. While a segment is quarantined all writes are refused: a put must know
+ * whether an old version lies there. */
 
 #define GROUP_BYTES_MAX (8u << 20) /* of log: bounds how long the first write of a group waits */
 #define HEAD_ROWS_LIMIT (1u << 24)
@@ -85,6 +86,14 @@ void store_write_fail(struct store *store, const struct kith_diag *diag)
     pthread_cond_broadcast(&store->writer_wake);
     pthread_cond_broadcast(&store->changed);
     pthread_mutex_unlock(&store->lock);
+}
+
+enum kith_err store_write_verdict(const struct store *store, struct kith_diag *diag)
+{
+    enum kith_err err = KITH_OK;
+    for (uint32_t i = 0; i < store->n_segments && err == KITH_OK; i++)
+        err = segment_check(store->segments[i].segment, diag);
+    return err;
 }
 
 /* ---- jobs -------------------------------------------------------------------------------------
@@ -277,17 +286,19 @@ static void commit_group(struct store *store, struct group *group)
 {
     struct kith_diag diag = {0};
     struct view *view = NULL;
-    enum kith_err err = KITH_OK;
+    /* What the group looked up must have been there to be found. */
+    enum kith_err err = store_write_verdict(store, &diag);
     bool logged = !wal_is_empty(store->wal);
-    if (logged) {
-        err = store_write_view(store, &view, &diag); /* now: after the sync it may not fail */
+    if (logged || err != KITH_OK) {
+        if (err == KITH_OK) /* now: after the sync it may not fail */
+            err = store_write_view(store, &view, &diag);
         if (err == KITH_OK)
             err = wal_commit(store->wal, &diag);
         if (err == KITH_OK) {
             store_write_publish(store, view);
         } else {
             view_unref(view);
-            if (err == KITH_NOMEM || err == KITH_DISK_FULL) {
+            if (err == KITH_NOMEM || err == KITH_DISK_FULL || err == KITH_CORRUPT) {
                 undo_group(store, group);
             } else {
                 err = KITH_IO;
@@ -355,6 +366,10 @@ static void process(struct store *store, struct store_request *list)
         if (atomic_load(&store->failed)) {
             (void)kith_fail(&diag, KITH_IO, "an earlier sync failed; open the slice again");
             finish_all(list, KITH_IO, &diag);
+            return;
+        }
+        if (store_write_verdict(store, &diag) != KITH_OK) {
+            finish_all(list, KITH_CORRUPT, &diag);
             return;
         }
         struct group group;

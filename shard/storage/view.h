@@ -78,4 +78,18 @@ struct view_place {
 };
 bool view_find(const struct view *view, const struct kith_id *id, struct view_place *out);
 
+/* The last step of everything that reads views: `err`, unless some segment turned out damaged while
+ * it was read; then KITH_CORRUPT, because nothing that was read can be believed. */
+static inline enum kith_err view_verdict(struct view *const *views, uint32_t n_views,
+                                         enum kith_err err, struct kith_diag *diag)
+{
+    for (uint32_t v = 0; v < n_views; v++)
+        for (uint32_t i = 0; i < views[v]->n_segments; i++) {
+            enum kith_err found = segment_check(views[v]->segments[i].segment, diag);
+            if (found != KITH_OK)
+                return found;
+        }
+    return err;
+}
+
 #endif
