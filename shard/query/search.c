@@ -14,6 +14,9 @@
 #include "common/kith_mem.h"
 #include "shard/query/search_job.h"
 
+#define SHARE_BYTES_MIN (512u << 10) /* some 50 us; a thread that sleeps is awake after 10 to 50   \
+                                      */
+
 enum kith_err search_context_open(struct search_context **out, struct kith_pool *pool,
                                   struct kith_diag *diag)
 {
@@ -29,9 +32,15 @@ enum kith_err search_context_open(struct search_context **out, struct kith_pool 
     }
     context->pool = pool;
     context->n_workers = pool == NULL ? 1 : kith_pool_threads(pool) + 1;
+    context->share_bytes_min = SHARE_BYTES_MIN;
     (void)pthread_mutex_init(&context->lock, NULL);
     *out = context;
     return KITH_OK;
+}
+
+void search_context_share_from(struct search_context *context, uint64_t bytes)
+{
+    context->share_bytes_min = bytes;
 }
 
 void search_context_close(struct search_context *context)

@@ -31,6 +31,9 @@ struct search_context;
 /* pool NULL: everything on the caller. */
 enum kith_err search_context_open(struct search_context **out, struct kith_pool *pool,
                                   struct kith_diag *diag);
+/* Work on fewer bytes of rows than that is one thread's (512 KiB unless set): waking others takes
+ * longer. Before the first search. */
+void search_context_share_from(struct search_context *context, uint64_t bytes);
 void search_context_close(struct search_context *context); /* NULL allowed; no search may run */
 
 #define SEARCH_RECALL_DEFAULT 0.95f

@@ -18,8 +18,9 @@
  * Learning: a tenth of what a search was off, so that a search which lost its CPU for a while does
  * not decide the plan of those after it. */
 
-#define MEASURE_BYTES (4u << 20) /* beyond the L2 cache, and read in a fraction of a millisecond   \
-                                  */
+#define MEASURE_BYTES                                                                              \
+    (4u << 20) /* beyond the L2 cache, and read in a fraction of a millisecond                     \
+                */
 #define MEASURE_DIM    128u
 #define MEASURE_ROUNDS 3u /* the best counts */
 #define PICK_ONE_IN    5u

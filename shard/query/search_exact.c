@@ -37,6 +37,7 @@ enum kith_err search_exact_cut(struct search_job *job, bool by_lists, struct kit
         if (unit->matched == 0 || (unit->lists != NULL) != by_lists)
             continue;
         uint32_t rows = piece_rows(unit, row_bytes);
+        job->bytes += unit->matched * row_bytes;
         for (uint32_t first = 0; first < unit->rows; first += rows) {
             if (!kith_grow((void **)&job->pieces, &job->pieces_cap, job->n_pieces + 1u,
                            sizeof *job->pieces))

@@ -85,6 +85,7 @@ struct search_job {
     uint32_t n_units, n_pieces, n_exact_pieces, n_groups, n_parts;
     double expected_ns, exact_ns; /* one query, over all units */
     uint64_t rows;                /* ranked exactly, for each query */
+    uint64_t bytes;               /* of the rows of the pieces that match */
     const float *vectors;         /* of the queries in hand */
     uint32_t n_queries, k;
     uint32_t queries_per_task;
@@ -104,6 +105,7 @@ struct search_job {
 struct search_context {
     struct kith_pool *pool;
     uint32_t n_workers;
+    uint64_t share_bytes_min;
     struct filter_cache *cache;
     struct search_cost cost;
     pthread_mutex_t lock;

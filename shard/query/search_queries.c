@@ -13,8 +13,9 @@
 #include "shard/query/search_job.h"
 
 #define GROUP_BYTES_MAX (32u << 20)
-#define TASK_NS         200000.0 /* of queries one worker takes at a time: beside it, a wake-up is small \
-                                  */
+#define TASK_NS                                                                                    \
+    200000.0 /* of queries one worker takes at a time: beside it, a wake-up is small               \
+              */
 
 /* Copies the part's vectors, aligned; cosine: unit length, the zero vector stays. */
 static enum kith_err take_queries(struct search_job *job, const struct search_part *part,
@@ -55,6 +56,12 @@ static void begin(struct search_job *job, uint32_t first, uint32_t n)
     }
 }
 
+static void run_pieces(struct search_job *job, uint32_t n)
+{
+    bool alone = job->bytes * job->n_queries < job->context->share_bytes_min;
+    kith_pool_run(alone ? NULL : job->context->pool, n, search_exact_run_piece, job);
+}
+
 static void finish(struct search_job *job, struct search_hits *found, struct kith_hit *memory)
 {
     for (uint32_t q = 0; q < job->n_queries; q++) {
@@ -86,7 +93,7 @@ static enum kith_err do_again(struct search_job *job, uint32_t first, uint32_t n
             break;
         result->explain.fell_back++;
         begin(job, q, 1);
-        kith_pool_run(job->context->pool, job->n_pieces, search_exact_run_piece, job);
+        run_pieces(job, job->n_pieces);
         if (search_job_failed(job))
             break;
         finish(job, result->found + q, result->memory + (size_t)q * job->k);
@@ -97,13 +104,12 @@ static enum kith_err do_again(struct search_job *job, uint32_t first, uint32_t n
 static enum kith_err run_group(struct search_job *job, uint32_t first, uint32_t n,
                                struct search_result *result, struct kith_diag *diag)
 {
-    struct kith_pool *pool = job->context->pool;
     begin(job, first, n);
     if (job->n_groups > 0)
-        kith_pool_run(pool, (n + job->queries_per_task - 1) / job->queries_per_task,
+        kith_pool_run(job->context->pool, (n + job->queries_per_task - 1) / job->queries_per_task,
                       search_lists_run_task, job);
     if (!search_job_failed(job))
-        kith_pool_run(pool, job->n_exact_pieces, search_exact_run_piece, job);
+        run_pieces(job, job->n_exact_pieces);
     if (search_job_failed(job))
         return KITH_OK;
     finish(job, result->found + first, result->memory + (size_t)first * job->k);
@@ -134,6 +140,7 @@ enum kith_err search_queries_run(struct search_job *job, struct search_result *r
         return kith_fail(diag, KITH_NOMEM, "%llu hits", (unsigned long long)hits);
     enum kith_err err = take_queries(job, part, diag);
     job->n_pieces = 0;
+    job->bytes = 0;
     if (err == KITH_OK)
         err = search_exact_cut(job, false, diag);
     job->n_exact_pieces = job->n_pieces;

@@ -470,7 +470,10 @@ static inline int set_up(void **state)
     (void)state;
     if (kith_pool_open(&pool, 3, NULL) != KITH_OK)
         return -1;
-    return search_context_open(&context, pool, NULL) == KITH_OK ? 0 : -1;
+    if (search_context_open(&context, pool, NULL) != KITH_OK)
+        return -1;
+    search_context_share_from(context, 0);
+    return 0;
 }
 
 static inline int tear_down(void **state)
