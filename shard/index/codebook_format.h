@@ -26,6 +26,11 @@ uint64_t codebook_hash(const uint8_t *bytes, size_t len);
 /* Bytes of a codebook of this shape. */
 size_t codebook_format_bytes(const struct codebook_parts *parts);
 void codebook_format_store_header(uint8_t *out, const struct codebook_parts *parts);
+/* The generation in the header of a codebook. */
+static inline uint32_t codebook_format_generation(const uint8_t *header)
+{
+    return kith_load_u32(header + 32);
+}
 /* Sub-quantizers of so many dimensions: even. */
 uint32_t codebook_format_subs(uint32_t dim, uint32_t sub_dim);
 

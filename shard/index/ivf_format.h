@@ -21,7 +21,8 @@
  *                                -|x|^2/2; the scale makes the error orthogonal to the row.
  *                                Standard deviation of the rest: meta.error8, as above.
  *          manhattan             rank = -SAD(u, v) * codebook.scale8 about, v the query's bytes
- * made by ivf_format_byte. scale and bias of the row are 0.
+ * made by ivf_format_byte. scale and bias of the row are 0;
+ *                                error8 is the standard deviation of the rank.
  *
  * PQ4 is not used for manhattan. Threads: no state. */
 #ifndef IVF_FORMAT_H

@@ -1,0 +1,525 @@
+#include "shard/index/ivf_build.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <cmocka.h>
+
+#include "common/kith_f16.h"
+#include "common/kith_mem.h"
+#include "shard/index/ivf_format.h"
+#include "shard/storage/io_fake.h"
+#include "shard/storage/segment_build.h"
+
+#define ROWS_MAX 5000u
+#define DIM_MAX  40u
+
+static uint64_t seed;
+
+static uint32_t random_u32(void)
+{
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(seed >> 32);
+}
+
+static float random_unit(void)
+{
+    return (float)random_u32() * 0x1p-31f - 1.0f;
+}
+
+/* Rows as they come to a store, and what is to be made of them. */
+struct world {
+    struct slice_config config;
+    enum codebook_codes codes;
+    uint32_t n;
+    float rows[ROWS_MAX * DIM_MAX];
+    uint16_t halves[ROWS_MAX * DIM_MAX];
+    _Atomic int stop_after; /* asks until it says so; negative: never */
+};
+static struct world world;
+
+static void make_world(struct world *w, enum kith_metric metric, enum codebook_codes codes,
+                       uint32_t n)
+{
+    uint32_t dim = 1 + random_u32() % DIM_MAX;
+    float centres[30 * DIM_MAX], offset = metric == KITH_EUCLID ? 5.0f : 0.0f;
+    w->config = (struct slice_config){.collection = 1,
+                                      .dim = dim,
+                                      .metric = metric,
+                                      .rows = random_u32() % 2 ? KITH_ROWS_F16 : KITH_ROWS_F32};
+    w->codes = codes;
+    w->n = n;
+    for (uint32_t i = 0; i < 30 * dim; i++)
+        centres[i] = offset + random_unit();
+    for (uint32_t i = 0; i < n; i++) {
+        const float *centre = centres + random_u32() % 30 * dim;
+        float *row = w->rows + (size_t)i * dim, length = 0.0f;
+        for (uint32_t j = 0; j < dim; j++) {
+            row[j] = centre[j] + 0.2f * random_unit();
+            length += row[j] * row[j];
+        }
+        for (uint32_t j = 0; j < dim && metric == KITH_COSINE; j++)
+            row[j] /= sqrtf(length);
+        kith_f16_pack(w->halves + (size_t)i * dim, row, dim);
+        if (w->config.rows == KITH_ROWS_F16)
+            kith_f16_unpack(row, w->halves + (size_t)i * dim, dim);
+    }
+    atomic_store(&w->stop_after, -1);
+}
+
+static const void *row_at(const void *ctx, uint32_t i)
+{
+    const struct world *w = ctx;
+    size_t at = (size_t)i * w->config.dim;
+    return w->config.rows == KITH_ROWS_F16 ? (const void *)(w->halves + at) : w->rows + at;
+}
+
+static bool stops(const void *ctx)
+{
+    struct world *w = (void *)(uintptr_t)ctx;
+    return atomic_load(&w->stop_after) >= 0 && atomic_fetch_sub(&w->stop_after, 1) <= 0;
+}
+
+static struct segment_source source_of(const struct world *w)
+{
+    return (struct segment_source){.n_rows = w->n, .row = row_at, .ctx = w, .stop = stops};
+}
+
+static enum kith_err write_points(void *ctx, struct segment_building *building,
+                                  struct kith_diag *diag)
+{
+    const struct world *w = ctx;
+    enum kith_err err = KITH_OK;
+    for (uint32_t i = 0; i < w->n && err == KITH_OK; i++) {
+        struct kith_id id = kith_id_number(i);
+        struct segment_point point = {.id = &id, .seq = i + 1};
+        err = segment_build_point(building, i, &point, diag);
+    }
+    return err;
+}
+
+static enum kith_err write_segment(struct world *w, struct io *io, struct ivf_builder *builder,
+                                   uint64_t number)
+{
+    struct segment_build build = {
+        .writer = {.io = io, .dir = "s", .config = &w->config, .number = number, .n_rows = w->n},
+        .rows = source_of(w),
+        .points = write_points,
+        .points_ctx = w,
+        .index = ivf_builder_hooks(builder)};
+    uint32_t *place = NULL;
+    uint64_t bytes;
+    enum kith_err err = segment_build_run(&build, &place, &bytes, NULL);
+    kith_free(place);
+    return err;
+}
+
+static struct segment *open_segment(struct world *w, struct io *io, struct ivf_builder *builder,
+                                    uint64_t number)
+{
+    struct segment *segment;
+    assert_int_equal(segment_open(&segment, io, "s", number, &w->config, NULL), KITH_OK);
+    assert_int_equal(segment_index_open(segment, ivf_builder_hooks(builder), NULL), KITH_OK);
+    return segment;
+}
+
+static struct codebook *train(const struct world *w, uint32_t generation)
+{
+    struct codebook_training training = {.config = &w->config,
+                                         .codes = w->codes,
+                                         .rows = w->rows,
+                                         .n_rows = w->n,
+                                         .collection_rows = w->n,
+                                         .n_lists = 40,
+                                         .generation = generation,
+                                         .threads = 1};
+    struct codebook *codebook;
+    assert_int_equal(codebook_train(&codebook, &training, NULL), KITH_OK);
+    return codebook;
+}
+
+static struct ivf_builder *new_builder(const struct world *w)
+{
+    struct ivf_builder_options options = {
+        .config = w->config, .codes = w->codes, .min_rows = 10, .threads = 2};
+    struct ivf_builder *builder;
+    assert_int_equal(ivf_builder_new(&builder, &options, NULL), KITH_OK);
+    return builder;
+}
+
+static struct io *new_disk(void)
+{
+    struct io *io;
+    assert_int_equal(io_fake_new(&io, NULL), KITH_OK);
+    assert_int_equal(io->make_dir(io->self, "s", NULL), KITH_OK);
+    return io;
+}
+
+static double dot(const float *a, const float *b, uint32_t dim)
+{
+    double sum = 0.0;
+    for (uint32_t j = 0; j < dim; j++)
+        sum += (double)a[j] * (double)b[j];
+    return sum;
+}
+
+/* The squared distance from a centroid in the space rows are assigned in. */
+static double distance(const struct codebook *c, const float *row, uint32_t list)
+{
+    const float *centroid = c->centroids + (size_t)list * c->dim;
+    double length = dot(row, row, c->dim), lift = (double)c->lift - length;
+    double sum = length - 2 * dot(row, centroid, c->dim) + dot(centroid, centroid, c->dim);
+    if (c->lifts != NULL) {
+        double gap = (lift > 0 ? sqrt(lift) : 0.0) - (double)c->lifts[list];
+        sum += gap * gap;
+    }
+    return sum;
+}
+
+static void check_nearest(const struct codebook *c, const float *row, uint32_t list)
+{
+    double own = distance(c, row, list);
+    for (uint32_t other = 0; other < c->n_lists; other++)
+        assert_true(own <= distance(c, row, other) + 1e-4 * (1.0 + dot(row, row, c->dim)));
+}
+
+/* A row as its code says. */
+static void decode(const struct ivf *ivf, uint32_t row, uint32_t list, float *out)
+{
+    const struct codebook *c = ivf->codebook;
+    for (uint32_t j = 0; j < c->dim; j++) {
+        uint32_t sub = j / c->sub_dim;
+        uint8_t pair = ivf->codes[ivf_format_code(c->n_subs, row, sub / 2)];
+        uint32_t word = sub % 2 == 0 ? pair & 15 : pair >> 4;
+        out[j] = c->centroids[(size_t)list * c->dim + j] +
+                 c->subs[((size_t)sub * c->sub_dim + j % c->sub_dim) * 16 + word];
+    }
+}
+
+/* Sums over all rows of what estimates leave. */
+struct errors {
+    double codes, bytes;
+};
+
+/* The estimate is exact for the row itself as the query, up to the rounding of the term. */
+static void check_code(const struct ivf *ivf, const float *row, uint32_t at, uint32_t list,
+                       struct errors *errors)
+{
+    const struct codebook *c = ivf->codebook;
+    float coded[DIM_MAX], error[DIM_MAX];
+    double xx = dot(row, row, c->dim), term = ivf->terms[at] * (double)ivf->term_scale;
+    decode(ivf, at, list, coded);
+    for (uint32_t j = 0; j < c->dim; j++)
+        error[j] = row[j] - coded[j];
+    double score = dot(row, coded, c->dim), slack = (double)ivf->term_scale + 1e-5 * (1.0 + xx);
+    if (c->metric == KITH_EUCLID) {
+        assert_true(fabs(score - (double)c->half_norms[list] + term - xx / 2) < slack);
+        errors->codes += dot(error, error, c->dim);
+    } else {
+        assert_true(fabs(score + term * xx - xx) < slack * (1.0 + xx));
+        double along = dot(error, row, c->dim);
+        errors->codes += dot(error, error, c->dim) - along * along / xx;
+    }
+}
+
+static void check_bytes(const struct ivf *ivf, const float *row, uint32_t at, struct errors *errors)
+{
+    const struct codebook *c = ivf->codebook;
+    const uint8_t *bytes = ivf->rows8 + (size_t)at * ivf->row8_bytes;
+    float tail[2], values[DIM_MAX];
+    memcpy(tail, ivf_format_tail(bytes, ivf->row8_bytes), sizeof tail);
+    for (uint32_t j = c->dim; j < ivf->row8_bytes - IVF_ROW8_TAIL; j++)
+        assert_int_equal(bytes[j], IVF_BYTE_ZERO);
+    if (c->metric == KITH_MANHATTAN) {
+        for (uint32_t j = 0; j < c->dim; j++)
+            assert_int_equal(bytes[j], ivf_format_byte(c, row[j]));
+        return;
+    }
+    double xx = dot(row, row, c->dim);
+    for (uint32_t j = 0; j < c->dim; j++)
+        values[j] = tail[0] * ((float)bytes[j] - (float)IVF_BYTE_ZERO);
+    assert_true(fabs(dot(row, values, c->dim) - xx) < 1e-4 * (1.0 + xx));
+    assert_true(fabs((double)tail[1] + (c->metric == KITH_EUCLID ? xx / 2 : 0)) < 1e-4 * (1 + xx));
+    for (uint32_t j = 0; j < c->dim; j++)
+        values[j] -= row[j];
+    errors->bytes += dot(values, values, c->dim);
+}
+
+static void check_index(const struct world *w, const struct segment *segment)
+{
+    const struct ivf *ivf = segment_index(segment);
+    assert_non_null(ivf);
+    const struct codebook *c = ivf->codebook;
+    struct errors errors = {0};
+    double energy = 0.0;
+    uint32_t list = 0;
+    for (uint32_t at = 0; at < w->n; at++) {
+        uint32_t from = (uint32_t)segment_ids(segment)[at].lo; /* write_points numbers them */
+        const float *row = w->rows + (size_t)from * c->dim;
+        while (ivf->lists[list + 1] <= at)
+            list++;
+        size_t bytes = segment_row_bytes(segment);
+        assert_memory_equal((const uint8_t *)ivf->rows + at * bytes, row_at(w, from), bytes);
+        check_nearest(c, row, list);
+        energy += distance(c, row, list) / w->n;
+        if (c->codes == CODEBOOK_PQ4)
+            check_code(ivf, row, at, list, &errors);
+        if (c->codes != CODEBOOK_ROWS)
+            check_bytes(ivf, row, at, &errors);
+    }
+    assert_true(fabs(energy - (double)ivf->residual_energy) < 1e-3 * (1.0 + energy));
+    double n = (double)w->n * c->dim;
+    if (c->codes == CODEBOOK_PQ4)
+        assert_true(fabs(sqrt(fabs(errors.codes) / n) - (double)ivf->error) < 1e-3);
+    if (c->codes != CODEBOOK_ROWS && c->metric != KITH_MANHATTAN)
+        assert_true(fabs(sqrt(errors.bytes / n) - (double)ivf->error8) < 1e-3);
+}
+
+static void test_ivf_build_makes_what_the_format_says(void **state)
+{
+    (void)state;
+    static const enum codebook_codes codes[] = {CODEBOOK_ROWS, CODEBOOK_INT8, CODEBOOK_PQ4};
+    for (int metric = KITH_COSINE; metric <= KITH_MANHATTAN; metric++)
+        for (int i = 0; i < 3; i++) {
+            if (metric == KITH_MANHATTAN && codes[i] == CODEBOOK_PQ4)
+                continue;
+            make_world(&world, (enum kith_metric)metric, codes[i], 100 + random_u32() % 4900);
+            struct io *io = new_disk();
+            struct codebook *codebook = train(&world, 1);
+            struct ivf_builder *builder = new_builder(&world);
+            ivf_builder_set_codebook(builder, codebook);
+            assert_int_equal(write_segment(&world, io, builder, 1), KITH_OK);
+            struct segment *segment = open_segment(&world, io, builder, 1);
+            check_index(&world, segment);
+            segment_unref(segment);
+            ivf_builder_free(builder);
+            codebook_unref(codebook);
+            io_fake_free(io);
+        }
+}
+
+static void test_ivf_build_leaves_small_segments_alone(void **state)
+{
+    (void)state;
+    make_world(&world, KITH_COSINE, CODEBOOK_PQ4, 200);
+    struct io *io = new_disk();
+    struct codebook *codebook = train(&world, 1);
+    struct ivf_builder *builder = new_builder(&world);
+    const struct segment_index_hooks *hooks = ivf_builder_hooks(builder);
+    assert_int_equal(write_segment(&world, io, builder, 1), KITH_OK);
+    struct segment *bare = open_segment(&world, io, builder, 1);
+    assert_null(segment_index(bare));
+    assert_false(hooks->wants(hooks->self, bare)); /* there is no codebook */
+    ivf_builder_set_codebook(builder, codebook);
+    assert_true(hooks->wants(hooks->self, bare));
+    world.n = 9; /* below min_rows */
+    assert_int_equal(write_segment(&world, io, builder, 2), KITH_OK);
+    struct segment *small = open_segment(&world, io, builder, 2);
+    assert_null(segment_index(small));
+    assert_false(hooks->wants(hooks->self, small));
+    segment_unref(small);
+    segment_unref(bare);
+    ivf_builder_free(builder);
+    codebook_unref(codebook);
+    io_fake_free(io);
+}
+
+static void test_ivf_build_keeps_one_copy_of_a_codebook(void **state)
+{
+    (void)state;
+    make_world(&world, KITH_DOT, CODEBOOK_PQ4, 500);
+    long before = kith_mem_live();
+    struct io *io = new_disk();
+    struct codebook *first = train(&world, 1), *second = train(&world, 2);
+    struct ivf_builder *builder = new_builder(&world), *other = new_builder(&world);
+    const struct segment_index_hooks *hooks = ivf_builder_hooks(other);
+    ivf_builder_set_codebook(builder, first);
+    assert_int_equal(write_segment(&world, io, builder, 1), KITH_OK);
+    assert_int_equal(write_segment(&world, io, builder, 2), KITH_OK);
+    ivf_builder_set_codebook(builder, second);
+    assert_int_equal(write_segment(&world, io, builder, 3), KITH_OK);
+    /* A builder that starts with the files alone. */
+    struct segment *segments[3];
+    const struct ivf *ivf[3];
+    for (uint32_t i = 0; i < 3; i++) {
+        segments[i] = open_segment(&world, io, other, i + 1);
+        ivf[i] = segment_index(segments[i]);
+    }
+    assert_true(ivf[0]->codebook == ivf[1]->codebook && ivf[1]->codebook != ivf[2]->codebook);
+    ivf_builder_set_codebook(other, second);
+    const struct codebook *current = ivf_builder_codebook(other);
+    assert_true(current == ivf[2]->codebook); /* the copy in use, not a second one */
+    codebook_unref(current);
+    ivf_builder_set_codebook(other, first); /* older: ignored */
+    assert_true(hooks->wants(hooks->self, segments[0]));
+    assert_false(hooks->wants(hooks->self, segments[2]));
+    for (uint32_t i = 0; i < 3; i++)
+        segment_unref(segments[i]);
+    ivf_builder_set_codebook(other, NULL);
+    assert_null(ivf_builder_codebook(other));
+    ivf_builder_free(other);
+    ivf_builder_free(builder);
+    codebook_unref(first);
+    codebook_unref(second);
+    io_fake_free(io);
+    assert_int_equal(kith_mem_live(), before);
+}
+
+static enum kith_err begin_and_end(struct world *w, struct ivf_builder *builder)
+{
+    const struct segment_index_hooks *hooks = ivf_builder_hooks(builder);
+    struct segment_source source = source_of(w);
+    void *made = NULL;
+    uint32_t *order = kith_xalloc(w->n * sizeof *order);
+    enum kith_err err = hooks->begin(hooks->self, &w->config, &source, order, &made, NULL);
+    assert_true((err == KITH_OK) == (made != NULL));
+    if (made != NULL)
+        hooks->end(made);
+    kith_free(order);
+    return err;
+}
+
+static void test_ivf_build_stops_when_told(void **state)
+{
+    (void)state;
+    make_world(&world, KITH_EUCLID, CODEBOOK_PQ4, ROWS_MAX);
+    struct codebook *codebook = train(&world, 1);
+    struct ivf_builder *builder = new_builder(&world);
+    ivf_builder_set_codebook(builder, codebook);
+    long before = kith_mem_live();
+    enum kith_err err = KITH_CANCELLED;
+    uint32_t rounds = 0;
+    for (int n = 0; err == KITH_CANCELLED; n += 5, rounds++) {
+        atomic_store(&world.stop_after, n);
+        err = begin_and_end(&world, builder);
+        assert_int_equal(kith_mem_live(), before);
+    }
+    assert_int_equal(err, KITH_OK);
+    assert_true(rounds > 8);
+    ivf_builder_free(builder);
+    codebook_unref(codebook);
+}
+
+static void test_ivf_build_survives_each_oom(void **state)
+{
+    (void)state;
+    make_world(&world, KITH_DOT, CODEBOOK_PQ4, 300);
+    long before = kith_mem_live();
+    struct codebook *codebook = train(&world, 1);
+    struct ivf_builder *builder = NULL;
+    struct ivf_builder_options options = {
+        .config = world.config, .codes = world.codes, .min_rows = 10, .threads = 2};
+    enum kith_err err = KITH_NOMEM;
+    for (long n = 0; err == KITH_NOMEM; n++) {
+        kith_mem_fail_after(n);
+        err = ivf_builder_new(&builder, &options, NULL);
+        kith_mem_fail_after(-1);
+    }
+    assert_int_equal(err, KITH_OK);
+    ivf_builder_set_codebook(builder, codebook);
+    long with_both = kith_mem_live();
+    err = KITH_NOMEM;
+    for (long n = 1; err == KITH_NOMEM; n++) { /* the first is the test's own */
+        kith_mem_fail_after(n);
+        err = begin_and_end(&world, builder);
+        kith_mem_fail_after(-1);
+        assert_int_equal(kith_mem_live(), with_both);
+    }
+    assert_int_equal(err, KITH_OK);
+    struct io *io = new_disk();
+    assert_int_equal(write_segment(&world, io, builder, 1), KITH_OK);
+    struct ivf_builder *fresh = new_builder(&world);
+    struct segment *segment;
+    assert_int_equal(segment_open(&segment, io, "s", 1, &world.config, NULL), KITH_OK);
+    err = KITH_NOMEM;
+    for (long n = 0; err == KITH_NOMEM; n++) {
+        kith_mem_fail_after(n);
+        err = segment_index_open(segment, ivf_builder_hooks(fresh), NULL);
+        kith_mem_fail_after(-1);
+    }
+    assert_int_equal(err, KITH_OK);
+    segment_unref(segment);
+    ivf_builder_free(fresh);
+    ivf_builder_free(builder);
+    codebook_unref(codebook);
+    io_fake_free(io);
+    assert_int_equal(kith_mem_live(), before);
+}
+
+static void test_ivf_build_tells_drift(void **state)
+{
+    (void)state;
+    do
+        make_world(&world, KITH_EUCLID, CODEBOOK_PQ4, 4000);
+    while (world.config.dim < 8); /* with few dimensions 125 held-out rows tell too little */
+    struct codebook *codebook = train(&world, 1);
+    struct ivf_builder *builder = new_builder(&world);
+    assert_true(ivf_builder_drift(builder) == 1.0f);
+    ivf_builder_set_codebook(builder, codebook);
+    assert_true(ivf_builder_drift(builder) == 1.0f);
+    assert_int_equal(begin_and_end(&world, builder), KITH_OK);
+    float same = ivf_builder_drift(builder);
+    assert_true(same > 0.85f && same < IVF_DRIFT);
+    /* Other clusters: the centroids do not fit any more. */
+    struct slice_config config = world.config;
+    for (uint32_t i = 0; i < world.n * config.dim; i++) {
+        world.rows[i] = 5.0f - world.rows[i];
+        world.halves[i] = kith_f16_from_f32(world.rows[i]);
+    }
+    assert_int_equal(begin_and_end(&world, builder), KITH_OK);
+    assert_true(ivf_builder_drift(builder) > 2.0f);
+    ivf_builder_free(builder);
+    codebook_unref(codebook);
+}
+
+/* Rows that no arithmetic likes: a segment can still be written and read. */
+static void test_ivf_build_takes_extreme_rows(void **state)
+{
+    (void)state;
+    static const float odd[] = {0.0f, 3e38f, -3e38f, 1e-40f, 1e-30f, 1e19f};
+    for (int metric = KITH_DOT; metric <= KITH_MANHATTAN; metric++) {
+        make_world(&world, (enum kith_metric)metric,
+                   metric == KITH_MANHATTAN ? CODEBOOK_INT8 : CODEBOOK_PQ4, 200);
+        world.config.rows = KITH_ROWS_F32;
+        struct codebook *codebook = train(&world, 1);
+        for (uint32_t i = 0; i < 20 * world.config.dim; i++)
+            world.rows[i] = odd[random_u32() % 6];
+        struct io *io = new_disk();
+        struct ivf_builder *builder = new_builder(&world);
+        ivf_builder_set_codebook(builder, codebook);
+        assert_int_equal(write_segment(&world, io, builder, 1), KITH_OK);
+        struct segment *segment = open_segment(&world, io, builder, 1);
+        assert_non_null(segment_index(segment));
+        segment_unref(segment);
+        ivf_builder_free(builder);
+        codebook_unref(codebook);
+        io_fake_free(io);
+    }
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    seed = getenv("KITH_SEED") != NULL ? strtoull(getenv("KITH_SEED"), NULL, 10)
+                                       : (uint64_t)time(NULL);
+    print_message("KITH_SEED=%llu\n", (unsigned long long)seed);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_ivf_build_makes_what_the_format_says),
+        cmocka_unit_test(test_ivf_build_leaves_small_segments_alone),
+        cmocka_unit_test(test_ivf_build_keeps_one_copy_of_a_codebook),
+        cmocka_unit_test(test_ivf_build_stops_when_told),
+        cmocka_unit_test(test_ivf_build_survives_each_oom),
+        cmocka_unit_test(test_ivf_build_tells_drift),
+        cmocka_unit_test(test_ivf_build_takes_extreme_rows),
+    };
+    return cmocka_run_group_tests(tests, set_up, NULL);
+}
