@@ -16,10 +16,23 @@
 #define SAMPLE_BYTES_MAX  (1u << 30)
 #define PQ_ROWS           32768u
 #define PQ_BYTES_MAX      (128u << 20)
-#define HELD_SHARE        32u /* one row of so many is held out */
-#define HELD_MAX          4096u
 #define NARROW_DIM        200u  /* up to here two dimensions for each sub-quantizer, above four */
 #define NORM_MAX          1e30f /* squared length of a row: sums of many stay finite */
+
+/* Held out to measure the residual energy: its error is about 1/sqrt of them, more when a few rows
+ * have most of the energy. */
+#define HELD_SHARE     32u
+#define HELD_MAX       4096u
+#define HELD_SHARE_MAX 8u /* of small samples */
+#define HELD_WANTED    1024u
+
+static uint32_t held_of(uint32_t n_rows)
+{
+    uint32_t held = n_rows / HELD_SHARE_MAX;
+    held = held < HELD_WANTED ? held : HELD_WANTED;
+    held = n_rows / HELD_SHARE > held ? n_rows / HELD_SHARE : held;
+    return held < HELD_MAX ? held : HELD_MAX;
+}
 
 uint32_t codebook_lists_for(uint64_t collection_rows)
 {
@@ -32,7 +45,7 @@ uint32_t codebook_lists_for(uint64_t collection_rows)
 uint32_t codebook_sample_rows(uint64_t collection_rows, uint32_t dim)
 {
     uint64_t rows = (uint64_t)codebook_lists_for(collection_rows) * ROWS_PER_LIST;
-    rows += rows / HELD_SHARE;
+    rows += HELD_MAX;
     uint64_t room = SAMPLE_BYTES_MAX / ((uint64_t)dim * sizeof(float));
     rows = rows < room ? rows : room;
     return (uint32_t)(rows < collection_rows ? rows : collection_rows);
@@ -64,7 +77,7 @@ static void choose_shape(struct run *run)
 {
     const struct codebook_training *t = run->training;
     const struct slice_config *config = t->config;
-    run->n_held = t->n_rows / HELD_SHARE < HELD_MAX ? t->n_rows / HELD_SHARE : HELD_MAX;
+    run->n_held = held_of(t->n_rows);
     run->n_train = t->n_rows - run->n_held;
     uint32_t lists = t->n_lists > 0 ? t->n_lists : codebook_lists_for(t->collection_rows);
     uint32_t most = run->n_train / ROWS_PER_LIST_MIN;
