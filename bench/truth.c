@@ -89,6 +89,16 @@ static void find_truth(struct truth *truth)
     }
 }
 
+/* Fewer than K when the filter leaves fewer rows. */
+static uint32_t count_found(const float *best)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < K; i++)
+        n += best[i] > -INFINITY;
+    return n;
+}
+
 static void write_kth(const struct truth *truth)
 {
     FILE *file = fopen(truth->kth_path, "we");
@@ -96,7 +106,7 @@ static void write_kth(const struct truth *truth)
     if (file == NULL)
         die(truth->kth_path, strerror(errno));
     for (uint64_t q = 0; q < truth->n; q++)
-        fprintf(file, "%.9g\n", (double)truth->best[q * K]);
+        fprintf(file, "%.9g %u\n", (double)truth->best[q * K], count_found(truth->best + q * K));
     if (fclose(file) != 0)
         die(truth->kth_path, strerror(errno));
 }
@@ -125,20 +135,22 @@ static double recall_of(const struct truth *truth)
     FILE *kth_file = fopen(truth->kth_path, "re"), *answers = fopen(truth->answers_path, "re");
     char *line = NULL;
     size_t cap = 0;
-    uint64_t right = 0;
+    uint64_t right = 0, wanted = 0;
 
     if (kth_file == NULL || answers == NULL)
         die(kth_file == NULL ? truth->kth_path : truth->answers_path, strerror(errno));
     for (uint64_t q = 0; q < truth->n; q++) {
         float kth;
-        if (fscanf(kth_file, "%f", &kth) != 1 || getline(&line, &cap, answers) <= 0)
-            die("too few lines", kth_file == NULL ? truth->kth_path : truth->answers_path);
+        uint32_t n;
+        if (fscanf(kth_file, "%f %u", &kth, &n) != 2 || getline(&line, &cap, answers) <= 0)
+            die("too few lines", truth->answers_path);
         right += count_right(truth, line, q, kth);
+        wanted += n;
     }
     free(line); /* getline's own */
     fclose(kth_file);
     fclose(answers);
-    return (double)right / (double)(truth->n * K);
+    return wanted == 0 ? 1 : (double)right / (double)wanted;
 }
 
 static uint64_t number(const char *text, uint64_t max)
