@@ -63,13 +63,16 @@
 #define KITH_ENCODER_FILE_NAME_MAX 200u        /* leaves room for suffixes below NAME_MAX (255) */
 
 /* --- storage --------------------------------------------------------------------------------- */
-#define KITH_WAL_RECORD_MAX (KITH_FRAME_BODY_MAX + (1u << 20))
-#define KITH_WAL_FILE_MAX   (256u << 20) /* rotate; bounds replay of one file to about a second */
-#define KITH_HEAD_ROWS_MAX  32768u       /* bounds memory, and what is replayed at start */
-#define KITH_HEAD_BYTES_MAX (64u << 20)
-#define KITH_SEGMENTS_MAX   64u    /* live segments of one slice; merges keep it below 25 */
-#define KITH_SEGMENT_BLOCK  65536u /* bytes under one CRC32C */
-#define KITH_SECTION_ALIGN  4096u  /* page size: sections are mapped and advised on their own */
+#define KITH_WAL_RECORD_MAX    (KITH_FRAME_BODY_MAX + (1u << 20))
+#define KITH_WAL_FILE_MAX      (256u << 20) /* rotate; bounds replay of one file to about a second */
+#define KITH_HEAD_ROWS_MAX     32768u       /* bounds memory, and what is replayed at start */
+#define KITH_HEAD_BYTES_MAX    (64u << 20)
+#define KITH_SEGMENTS_MAX      64u    /* live segments of one slice; merges keep it below 25 */
+#define KITH_SEGMENT_BLOCK     65536u /* bytes under one CRC32C */
+#define KITH_SECTION_ALIGN     4096u  /* page size: sections are mapped and advised on their own */
+#define KITH_SCRUB_BYTES_PER_S (64u << 20) /* 5 TB a day, and a few percent of what one SSD reads  \
+                                            */
+#define KITH_SCRUB_PERIOD_S (24u * 3600)   /* between two rounds: bits rot over months */
 #define KITH_MAPS_MAX       65536u /* files mapped at once: the kernel's own default limit */
 #define KITH_CLOSE_GRACE_MS 2000u  /* SIGTERM to exit */
 

@@ -6,12 +6,14 @@
 #include "common/kith_mem.h"
 #include "shard/query/select.h"
 #include "shard/rpc/rpc.h"
+#include "shard/storage/scrub.h"
 
 struct node {
     /* Immutable after open. */
     struct io *io;
     struct rpc_env env;
     struct kith_net_server *server;
+    struct scrub *scrub;
     void (*on_ready)(void *ctx);
     void *on_ready_ctx;
     /* Set by the admin worker; relaxed: it says "no more waiting", and publishes nothing. */
@@ -26,6 +28,7 @@ static void warm(void *ctx)
     slice_table_counts(node->env.slices, &counts);
     kith_log(INFO, "node.ready", "slices=%u open=%u failed=%u", counts.slices, counts.open,
              counts.failed);
+    scrub_wake(node->scrub);
     atomic_store_explicit(&node->ready, true, memory_order_relaxed);
     if (node->on_ready != NULL)
         node->on_ready(node->on_ready_ctx);
@@ -43,6 +46,7 @@ static bool add_stats(void *ctx, const struct slice_config *config, struct store
     counts->head_bytes += stats.head_bytes;
     counts->fsyncs += stats.fsyncs;
     counts->writes += stats.writes;
+    counts->segments_quarantined += stats.quarantined;
     return true;
 }
 
@@ -110,10 +114,39 @@ static void collect(void *ctx, struct kith_buf *out)
     one(out, "kith_shard_points", "gauge", "Live points on this node.", (double)counts.points);
     one(out, "kith_shard_tasks_waiting", "gauge", "Requests waiting for a worker.",
         counts.tasks_waiting);
+    struct scrub_stats scrubbed;
+    scrub_stats(((struct node *)ctx)->scrub, &scrubbed);
+    one(out, "kith_shard_segments_quarantined", "gauge",
+        "Damaged segments; their slices answer with an error.",
+        (double)counts.segments_quarantined);
+    one(out, "kith_shard_scrub_rounds", "gauge", "Rounds of the scrubber.",
+        (double)scrubbed.rounds);
+    one(out, "kith_shard_scrub_bytes", "gauge", "Bytes read by the scrubber.",
+        (double)scrubbed.bytes);
+    one(out, "kith_shard_scrub_damaged", "gauge", "Files the scrubber found damaged.",
+        (double)scrubbed.damaged);
     one(out, "kith_shard_fsyncs", "gauge", "fdatasync calls of the open slices' logs.",
         (double)counts.fsyncs);
     one(out, "kith_shard_writes", "gauge", "Writes applied by the open slices.",
         (double)counts.writes);
+}
+
+struct visit {
+    scrub_store_fn fn;
+    void *ctx;
+};
+
+static bool visit_slice(void *ctx, const struct slice_config *config, struct store *store)
+{
+    const struct visit *visit = ctx;
+    (void)config;
+    return visit->fn(visit->ctx, store);
+}
+
+static void each_store(void *owner, scrub_store_fn fn, void *ctx)
+{
+    struct visit visit = {fn, ctx};
+    slice_table_each(owner, visit_slice, &visit);
 }
 
 enum kith_err node_open(struct node **out, const struct node_options *options,
@@ -136,6 +169,11 @@ enum kith_err node_open(struct node **out, const struct node_options *options,
         err = search_context_open(&env->search, env->workers, diag);
     if (err == KITH_OK)
         err = slice_table_open(&env->slices, node->io, select_ids, diag);
+    if (err == KITH_OK)
+        err = scrub_open(
+            &node->scrub,
+            &(struct scrub_options){.each = each_store, .owner = env->slices, .background = true},
+            diag);
     if (err == KITH_OK)
         err = kith_net_listen(&node->server, options->listen_url, rpc_serve, env, diag);
     if (err == KITH_OK)
@@ -163,6 +201,7 @@ void node_close(struct node *node)
         kith_metrics_uncollect(env->metrics, collect, node);
     search_context_close(env->search);
     kith_pool_close(env->workers);
+    scrub_close(node->scrub);
     slice_table_close(env->slices);
     if (node->io != NULL)
         io_real_close(node->io);

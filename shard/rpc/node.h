@@ -42,6 +42,7 @@ struct node_counts {
     uint32_t slices, slices_open, slices_warming, slices_failed;
     uint32_t tasks_waiting;
     uint64_t points, segment_bytes, wal_bytes, head_bytes, fsyncs, writes;
+    uint64_t segments_quarantined;
 };
 void node_counts(struct node *node, struct node_counts *out);
 

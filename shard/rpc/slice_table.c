@@ -244,6 +244,8 @@ enum kith_err slice_table_drop(struct slice_table *table, uint64_t collection, u
     struct slice *slice = find_locked(table, collection, number);
     if (slice != NULL) {
         set_state_locked(table, slice, SLICE_DROPPING); /* no new references from here on */
+        if (slice->store != NULL)
+            store_hurry(slice->store);
         while (slice->refs > 0)
             (void)pthread_cond_wait(&table->released, &table->lock);
     }

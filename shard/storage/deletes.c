@@ -110,8 +110,7 @@ enum kith_err deletes_store(const struct deletes *deletes, struct io *io, const 
     return err;
 }
 
-static enum kith_err parse(struct deletes *out, const uint8_t *data, uint64_t size,
-                           uint64_t segment, uint32_t n_rows, struct kith_diag *diag)
+static enum kith_err check(const uint8_t *data, uint64_t size, struct kith_diag *diag)
 {
     if (size < HEADER_BYTES || kith_load_u64(data) != MAGIC ||
         kith_load_u32(data + 32) != kith_crc32c(0, data, 32) ||
@@ -119,10 +118,19 @@ static enum kith_err parse(struct deletes *out, const uint8_t *data, uint64_t si
         kith_load_u32(data + 36) !=
             kith_crc32c(kith_load_u32(data + 32), data + HEADER_BYTES, size - HEADER_BYTES))
         return kith_fail(diag, KITH_CORRUPT, "fails its checksum");
+    return KITH_OK;
+}
+
+static enum kith_err parse(struct deletes *out, const uint8_t *data, uint64_t size,
+                           uint64_t segment, uint32_t n_rows, struct kith_diag *diag)
+{
+    enum kith_err err = check(data, size, diag);
+    if (err != KITH_OK)
+        return err;
     if (kith_load_u64(data + 8) != segment || kith_load_u32(data + 16) != n_rows)
         return kith_fail(diag, KITH_CORRUPT, "belongs to another segment");
     struct bitmap *set = NULL;
-    enum kith_err err = bitmap_load(&set, data + HEADER_BYTES, size - HEADER_BYTES, n_rows, diag);
+    err = bitmap_load(&set, data + HEADER_BYTES, size - HEADER_BYTES, n_rows, diag);
     if (err != KITH_OK)
         return err;
     bitmap_free(out->set);
@@ -133,10 +141,39 @@ static enum kith_err parse(struct deletes *out, const uint8_t *data, uint64_t si
     return KITH_OK;
 }
 
+/* The whole file; *data is the caller's, also on an error. */
+static enum kith_err read_file(struct io *io, const char *path, uint64_t bytes_max, uint8_t **data,
+                               uint64_t *size, struct kith_diag *diag)
+{
+    struct io_file *file = NULL;
+    enum kith_err err = io->open(io->self, path, IO_READ, &file, diag);
+    if (err == KITH_OK)
+        err = io->size(io->self, file, size, diag);
+    if (err == KITH_OK && *size > bytes_max)
+        err = kith_fail(diag, KITH_CORRUPT, "is too large");
+    if (err == KITH_OK && (*data = kith_alloc(*size)) == NULL)
+        err = kith_fail(diag, KITH_NOMEM, "%llu bytes", (unsigned long long)*size);
+    if (err == KITH_OK)
+        err = io->read(io->self, file, 0, *data, *size, diag);
+    io->close(io->self, file);
+    return err;
+}
+
+enum kith_err deletes_check(struct io *io, const char *path, uint64_t *bytes,
+                            struct kith_diag *diag)
+{
+    uint8_t *data = NULL;
+    enum kith_err err =
+        read_file(io, path, BYTES_MAX(UINT32_MAX) + HEADER_BYTES, &data, bytes, diag);
+    if (err == KITH_OK)
+        err = check(data, *bytes, diag);
+    kith_free(data);
+    return err;
+}
+
 enum kith_err deletes_load(struct deletes **out, struct io *io, const char *path, uint64_t segment,
                            uint32_t n_rows, struct kith_diag *diag)
 {
-    struct io_file *file = NULL;
     uint8_t *data = NULL;
     uint64_t size = 0;
     struct deletes *deletes = deletes_new();
@@ -144,15 +181,7 @@ enum kith_err deletes_load(struct deletes **out, struct io *io, const char *path
     if (deletes == NULL)
         err = KITH_NOMEM;
     if (err == KITH_OK)
-        err = io->open(io->self, path, IO_READ, &file, diag);
-    if (err == KITH_OK)
-        err = io->size(io->self, file, &size, diag);
-    if (err == KITH_OK && size > BYTES_MAX(n_rows) + HEADER_BYTES)
-        err = kith_fail(diag, KITH_CORRUPT, "is too large");
-    if (err == KITH_OK && (data = kith_alloc(size)) == NULL)
-        err = kith_fail(diag, KITH_NOMEM, "%llu bytes", (unsigned long long)size);
-    if (err == KITH_OK)
-        err = io->read(io->self, file, 0, data, size, diag);
+        err = read_file(io, path, BYTES_MAX(n_rows) + HEADER_BYTES, &data, &size, diag);
     if (err == KITH_OK)
         err = parse(deletes, data, size, segment, n_rows, diag);
     if (err == KITH_OK) {
@@ -161,7 +190,6 @@ enum kith_err deletes_load(struct deletes **out, struct io *io, const char *path
     } else {
         kith_diag_prefix(diag, "%s", path);
     }
-    io->close(io->self, file);
     kith_free(data);
     deletes_unref(deletes);
     return err;

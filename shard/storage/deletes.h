@@ -31,5 +31,8 @@ enum kith_err deletes_store(const struct deletes *deletes, struct io *io, const 
                             uint64_t segment, uint32_t n_rows, struct kith_diag *diag);
 enum kith_err deletes_load(struct deletes **out, struct io *io, const char *path, uint64_t segment,
                            uint32_t n_rows, struct kith_diag *diag);
+/* Whether the file is what was written, whatever segment it belongs to; *bytes of it. */
+enum kith_err deletes_check(struct io *io, const char *path, uint64_t *bytes,
+                            struct kith_diag *diag);
 
 #endif

@@ -17,6 +17,8 @@ struct io_file; /* an open file */
 
 enum io_open_mode {
     IO_READ,       /* must exist */
+    IO_READ_DISK,  /* the same, past the page cache where the file system can: offsets and memory at
+                      multiples of 4096, and memory has room up to the next one */
     IO_WRITE,      /* must exist; read and write */
     IO_CREATE_NEW, /* must not exist */
 };

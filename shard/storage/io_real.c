@@ -22,8 +22,11 @@ struct real {
     int lock_fd;
 };
 
+#define DIRECT_ALIGN 4096u
+
 struct io_file {
     int fd;
+    bool direct;
 };
 
 static enum kith_err fail_errno(struct kith_diag *diag, int code, const char *what,
@@ -51,7 +54,7 @@ static enum kith_err real_open(void *self, const char *path, enum io_open_mode m
                                struct io_file **out, struct kith_diag *diag)
 {
     int flags = O_CLOEXEC | O_NOFOLLOW;
-    if (mode == IO_READ)
+    if (mode == IO_READ || mode == IO_READ_DISK)
         flags |= O_RDONLY;
     else if (mode == IO_WRITE)
         flags |= O_RDWR;
@@ -60,7 +63,12 @@ static enum kith_err real_open(void *self, const char *path, enum io_open_mode m
     struct io_file *file = kith_alloc(sizeof *file);
     if (file == NULL)
         return kith_fail(diag, KITH_NOMEM, "open %s", path);
-    file->fd = openat(of(self)->root_fd, path, flags, 0640);
+    file->direct = mode == IO_READ_DISK;
+    file->fd = openat(of(self)->root_fd, path, flags | (file->direct ? O_DIRECT : 0), 0640);
+    if (file->fd < 0 && errno == EINVAL && file->direct) { /* tmpfs has no disk to go to */
+        file->direct = false;
+        file->fd = openat(of(self)->root_fd, path, flags, 0640);
+    }
     if (file->fd < 0) {
         int code = errno;
         kith_free(file);
@@ -96,7 +104,8 @@ static enum kith_err real_read(void *self, struct io_file *file, uint64_t offset
     (void)self;
     uint8_t *to = out;
     while (len > 0) {
-        ssize_t n = pread(file->fd, to, len, (off_t)offset);
+        size_t want = file->direct ? (len + DIRECT_ALIGN - 1) / DIRECT_ALIGN * DIRECT_ALIGN : len;
+        ssize_t n = pread(file->fd, to, want, (off_t)offset);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -104,6 +113,8 @@ static enum kith_err real_read(void *self, struct io_file *file, uint64_t offset
         if (n == 0)
             return kith_fail(diag, KITH_CORRUPT, "file ends before offset %llu",
                              (unsigned long long)offset + len);
+        if ((size_t)n >= len)
+            break;
         to += n;
         offset += (uint64_t)n;
         len -= (size_t)n;

@@ -437,3 +437,44 @@ enum kith_err segment_verify(const struct segment *segment, bool (*go_on)(void *
             break;
     return segment_check(segment, diag);
 }
+
+static enum kith_err scrub_chunk(const struct segment *segment, uint64_t at, const uint8_t *chunk,
+                                 uint64_t bytes)
+{
+    struct segment_blocks *blocks = segment->blocks;
+    uint64_t end = at + bytes < blocks->body ? at + bytes : blocks->body;
+    for (uint64_t block = at; block < end; block += KITH_SEGMENT_BLOCK)
+        if (!segment_blocks_check(blocks, block / KITH_SEGMENT_BLOCK, chunk + (block - at)))
+            return KITH_CORRUPT;
+    /* The table was checked when it was opened. */
+    uint64_t from = end > at ? end - at : 0;
+    if (from < bytes && memcmp(segment->map + at + from, chunk + from, bytes - from) != 0) {
+        segment_blocks_condemn(blocks, at + from);
+        return KITH_CORRUPT;
+    }
+    return KITH_OK;
+}
+
+enum kith_err segment_scrub(const struct segment *segment, const char *path,
+                            bool (*go_on)(void *ctx, uint64_t bytes), void *ctx,
+                            struct kith_diag *diag)
+{
+    const uint64_t step = 16 * KITH_SEGMENT_BLOCK; /* 1 MiB */
+    struct io *io = segment->io;
+    struct io_file *file = NULL;
+    uint8_t *chunk = kith_alloc_aligned(4096, step);
+    enum kith_err err = chunk != NULL ? io->open(io->self, path, IO_READ_DISK, &file, diag)
+                                      : kith_fail(diag, KITH_NOMEM, "scrub");
+    for (uint64_t at = 0; err == KITH_OK && at < segment->bytes; at += step) {
+        uint64_t bytes = segment->bytes - at < step ? segment->bytes - at : step;
+        if (!go_on(ctx, bytes))
+            break;
+        err = io->read(io->self, file, at, chunk, bytes, diag);
+        if (err == KITH_OK)
+            err = scrub_chunk(segment, at, chunk, bytes);
+    }
+    io->close(io->self, file);
+    kith_free(chunk);
+    enum kith_err verdict = segment_check(segment, diag);
+    return verdict != KITH_OK ? verdict : err;
+}

@@ -76,6 +76,12 @@ bool segment_is_last_ref(struct segment *segment);
 
 /* What was read of the segment so far can be believed: KITH_OK. Costs about one cache miss. */
 enum kith_err segment_check(const struct segment *segment, struct kith_diag *diag);
+/* Reads the file at `path`, which is this segment's, from the disk itself and compares it with the
+ * checksums in use; go_on hears of the bytes. KITH_CORRUPT: quarantined now. KITH_IO, KITH_NOMEM:
+ * nothing is known. */
+enum kith_err segment_scrub(const struct segment *segment, const char *path,
+                            bool (*go_on)(void *ctx, uint64_t bytes), void *ctx,
+                            struct kith_diag *diag);
 /* Verifies what nobody has used yet; false from `go_on` (NULL: never) stops it. One owner of the
  * call at a time is enough, more do no harm. */
 enum kith_err segment_verify(const struct segment *segment, bool (*go_on)(void *ctx), void *ctx,

@@ -442,7 +442,12 @@ void store_stats(struct store *store, struct store_stats *out)
     *out = store->stats;
     out->busy = store->n_frozen > 0 || store->seal_busy || store->merge_busy ||
                 store->merge_waits || store->merge_settled != store->merge_nudges;
+    struct view *view = store->view;
+    view_ref(view);
     pthread_mutex_unlock(&store->lock);
+    for (uint32_t i = 0; i < view->n_segments; i++)
+        out->quarantined += segment_check(view->segments[i].segment, NULL) != KITH_OK;
+    view_unref(view);
 }
 
 void store_nudge(struct store *store)

@@ -90,12 +90,36 @@ struct store_stats {
     uint32_t index_pending; /* segments that are to be rewritten with another index */
     bool busy;              /* sealing, merging or indexing is going on or due */
     bool failed;            /* a sync failed; see above */
+    uint32_t quarantined;   /* segments found damaged: the slice answers KITH_CORRUPT */
 };
 void store_stats(struct store *store, struct store_stats *out);
 
 /* The index hooks would answer otherwise now (another codebook): look again at what is to be
  * rewritten. Any thread. */
 void store_nudge(struct store *store);
+
+/* ---- scrubbing ----------------------------------------------------------------------------------
+ */
+
+struct store_scrub_options {
+    bool (*pace)(void *ctx, uint64_t bytes); /* told what is read, may wait; false: stop. NULL: go */
+    void (*on_damage)(void *ctx, const char *dir, const char *file, const char *text); /* or NULL */
+    void *ctx;
+};
+struct store_scrub_result {
+    uint32_t files, damaged;
+    uint64_t bytes;
+};
+/* Reads all files from the disk and checks them, while the store is in use; any thread. Damage is
+ * counted in *result (added to), not an error: a segment is quarantined, other files are written
+ * anew from memory. KITH_NOMEM, KITH_IO: the round was not done. */
+enum kith_err store_scrub(struct store *store, const struct store_scrub_options *options,
+                          struct store_scrub_result *result, struct kith_diag *diag);
+/* Verifies the segments' blocks that nobody has used yet. KITH_CORRUPT: something is quarantined. */
+enum kith_err store_verify(struct store *store, const struct store_scrub_options *options,
+                           struct kith_diag *diag);
+/* From now on these two return as soon as they can: the store is going to be closed. */
+void store_hurry(struct store *store);
 
 /* One round of background work now (seal, merge); *did_work says whether there was any. */
 enum kith_err store_maintain(struct store *store, bool *did_work, struct kith_diag *diag);

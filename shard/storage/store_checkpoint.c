@@ -65,7 +65,7 @@ static const struct store_stored *stored_of(const struct store *store,
 static enum kith_err store_deletes(struct store *store, const struct view *view,
                                    struct store_stored *out, struct kith_diag *diag)
 {
-    bool wrote = false;
+    bool wrote = false, renew = atomic_exchange(&store->renew_deletes, false);
     for (uint32_t i = 0; i < view->n_segments; i++) {
         struct segment *segment = view->segments[i].segment;
         struct deletes *deletes = view_deletes(view, i);
@@ -73,7 +73,7 @@ static enum kith_err store_deletes(struct store *store, const struct view *view,
         out[i] = (struct store_stored){.segment = segment, .deletes = deletes};
         if (deletes_count(deletes) == 0)
             continue;
-        if (before != NULL && before->deletes == deletes && before->deletes_file != 0) {
+        if (!renew && before != NULL && before->deletes == deletes && before->deletes_file != 0) {
             out[i].deletes_file = before->deletes_file;
             continue;
         }

@@ -101,6 +101,8 @@ struct store {
     _Atomic uint64_t next_file;
     _Atomic uint64_t sealed_ns; /* relaxed: when a head was sealed last */
     atomic_bool failed, stop_background, checkpoint_due;
+    atomic_bool renew_deletes; /* the next checkpoint writes all of their files anew */
+    atomic_bool hurry;         /* relaxed: the scrubber should leave */
 
     /* Guarded by lock. It is never held over I/O, nor while another is taken. */
     pthread_mutex_t lock;
