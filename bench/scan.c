@@ -22,7 +22,7 @@
 #include "common/kith_f16.h"
 #include "common/kith_mem.h"
 #include "common/kith_pool.h"
-#include "scan_faiss.h"
+#include "shard/index/faiss.h"
 #include "shard/index/flat.h"
 
 #define ROUNDS_MAX 31u
@@ -242,7 +242,20 @@ static void bench_bandwidth(struct bench *b, uint32_t threads)
     fflush(stdout);
 }
 
-#ifdef SCAN_WITH_FAISS
+static struct faiss_index *faiss_flat(uint32_t dim, enum kith_metric metric, uint32_t n,
+                                      const void *rows)
+{
+    struct faiss_index *index = NULL;
+    struct kith_diag diag = {0};
+    struct blas_block block = {rows, n, dim};
+    if (faiss_index_new("Flat", dim, metric, &index, &diag) != KITH_OK ||
+        faiss_index_add(index, block, (struct faiss_poll){0}, &diag) != KITH_OK) {
+        fprintf(stderr, "scan: %s\n", diag.text);
+        exit(1);
+    }
+    return index;
+}
+
 static void bench_faiss(struct bench *b, const char *name, uint32_t batch)
 {
     static struct scan_job job;
@@ -251,12 +264,16 @@ static void bench_faiss(struct bench *b, const char *name, uint32_t batch)
     double ours[ROUNDS_MAX], theirs[ROUNDS_MAX], ratio[ROUNDS_MAX];
     enum kernels_form form = strcmp(name, "euclid") == 0 ? KERNELS_L2 : KERNELS_IP;
     b->form = form;
-    void *index =
-        scan_faiss_new(b->dim, form == KERNELS_L2, (const float *)(void *)b->buffer, b->n);
+    struct faiss_index *index =
+        faiss_flat(b->dim, form == KERNELS_L2 ? KITH_EUCLID : KITH_DOT, b->n, b->buffer);
+    struct blas_block queries = {b->queries, batch, b->dim};
+    struct faiss_hits hits = {rows, scores};
     uint32_t rounds = b->rounds > 9 && batch > 1 ? 9 : b->rounds;
     for (uint32_t i = 0; i < rounds; i++) {
         uint64_t start = kith_now_ns();
-        scan_faiss_search(index, b->queries, batch, K, scores, rows);
+        enum kith_err err =
+            faiss_index_search(index, queries, K, (struct faiss_effort){0}, hits, NULL);
+        kith_assert(err == KITH_OK);
         theirs[i] = batch / ((double)(kith_now_ns() - start) / 1e9);
         ours[i] = batch / scan_seconds(b, 1, batch, &job);
         ratio[i] = ours[i] / theirs[i];
@@ -265,7 +282,7 @@ static void bench_faiss(struct bench *b, const char *name, uint32_t batch)
     for (uint32_t q = 0; q < batch; q++)
         for (uint32_t i = 0; i < K; i++)
             same += job.tops[0][q].hits[i].id.lo == (uint64_t)rows[q * K + i];
-    scan_faiss_free(index);
+    faiss_index_free(index);
     double o = median(ours, rounds), t = median(theirs, rounds), x = median(ratio, rounds);
     fprintf(stderr,
             "%-6s d=%-5u batch %-3u kith %9.1f q/s  faiss %9.1f q/s  ratio %.2f  same hits %u/%u  "
@@ -277,11 +294,9 @@ static void bench_faiss(struct bench *b, const char *name, uint32_t batch)
            name, b->dim, b->n, batch, o, t, x, same);
     fflush(stdout);
 }
-#endif
 
 static void bench_peers(struct bench *b)
 {
-#ifdef SCAN_WITH_FAISS
     fprintf(stderr, "\nagainst Faiss IndexFlat, f32, 1 thread, k = %u, rows: %zu MiB\n", K,
             b->bytes >> 20);
     for (size_t d = 0; d < sizeof dims / sizeof dims[0]; d++) {
@@ -293,12 +308,6 @@ static void bench_peers(struct bench *b)
         bench_faiss(b, "dot", BATCH_MAX);
         bench_faiss(b, "euclid", BATCH_MAX);
     }
-#else
-    (void)b;
-    fprintf(stderr, "\nFaiss was not found when this was built: nothing to compare with "
-                    "(install libfaiss-dev)\n");
-    printf("{\"bench\":\"scan\",\"case\":\"faiss\",\"skipped\":\"Faiss not found at build\"}\n");
-#endif
 }
 
 static void bench_reads(struct bench *b)

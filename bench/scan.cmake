@@ -1,16 +1,3 @@
 add_executable(bench_scan scan.c)
 target_link_libraries(bench_scan PRIVATE shard_index)
 target_compile_options(bench_scan PRIVATE ${KITH_WARNINGS})
-
-# The peer: Faiss, when it is installed. Its headers are C++ and not warning-clean.
-find_library(FAISS_LIB faiss)
-find_path(FAISS_INCLUDE faiss/IndexFlat.h)
-find_package(OpenMP COMPONENTS CXX)
-find_library(LAPACK_LIB NAMES lapack openblas)
-if(FAISS_LIB AND FAISS_INCLUDE AND OpenMP_CXX_FOUND AND LAPACK_LIB AND NOT KITH_SANITIZE)
-  target_sources(bench_scan PRIVATE scan_faiss.cpp)
-  set_source_files_properties(scan_faiss.cpp PROPERTIES COMPILE_OPTIONS "-Wno-error;-w")
-  target_include_directories(bench_scan SYSTEM PRIVATE ${FAISS_INCLUDE})
-  target_compile_definitions(bench_scan PRIVATE SCAN_WITH_FAISS)
-  target_link_libraries(bench_scan PRIVATE ${FAISS_LIB} OpenMP::OpenMP_CXX PkgConfig::BLAS ${LAPACK_LIB})
-endif()
