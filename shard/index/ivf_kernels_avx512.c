@@ -245,19 +245,18 @@ AVX512 static uint32_t scan_codes(const struct ivf_kernels_scan *scan, uint32_t 
     const size_t block_bytes = ivf_format_block_bytes(scan->n_subs);
     const __m256i bias = _mm256_set1_epi16(scan->bias), bound = _mm256_set1_epi16(scan->bound),
                   factor = _mm256_set1_epi16(scan->factor);
-    const char *ahead = (const char *)scan->ahead;
     uint32_t found = 0;
     uint32_t base = first - first % IVF_BLOCK;
     const uint8_t *codes = scan->codes + base / IVF_BLOCK * block_bytes;
-    for (; base < end; base += IVF_BLOCK, codes += block_bytes, ahead += block_bytes) {
+    for (size_t at = 0; base < end; base += IVF_BLOCK, at += block_bytes) {
         uint32_t open = open_rows(scan, base, first, end);
         if (open == 0)
             continue;
         *blocks += 1;
         if (scan->ahead != NULL)
             for (size_t line = 0; line < block_bytes; line += 64)
-                _mm_prefetch(ahead + line, _MM_HINT_T0);
-        struct sums sums = sum_block(codes, scan->tables, pairs, bias);
+                _mm_prefetch((const char *)scan->ahead + at + line, _MM_HINT_T0);
+        struct sums sums = sum_block(codes + at, scan->tables, pairs, bias);
         sums.even = add_terms(sums.even, scan->terms + base, factor, scan->shift);
         sums.odd = add_terms(sums.odd, scan->terms + base + 16, factor, scan->shift);
         uint32_t above = (uint32_t)_mm256_cmpgt_epi16_mask(sums.even, bound) |

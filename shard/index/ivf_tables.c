@@ -7,10 +7,11 @@
 #include "shard/index/ivf_kernels.h"
 
 /* The bytes of a group are rounded one by one and must not sum to more than 255. */
-#define GROUP_SUM_MAX  (255.0f - (float)IVF_KERNELS_GROUP / 2)
-#define RANGE_MIN      1e-30f
-#define ROUNDING_ERROR 0.2887f /* standard deviation of a uniform error of one step: 1 / sqrt 12   \
-                                */
+#define GROUP_SUM_MAX (255.0f - (float)IVF_KERNELS_GROUP / 2)
+#define RANGE_MIN     1e-30f
+#define ROUNDING_ERROR                                                                             \
+    0.2887f /* standard deviation of a uniform error of one step: 1 / sqrt 12                      \
+             */
 
 enum kith_err ivf_tables_init(struct ivf_tables *tables, const struct codebook *codebook,
                               struct kith_diag *diag)

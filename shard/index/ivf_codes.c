@@ -1,0 +1,194 @@
+/* The first sieve: estimates from codes, and the opening, in which there is no bound to hold them
+ * against. */
+#include "shard/index/ivf_job.h"
+
+#include "shard/index/ivf_format.h"
+
+#define OPENING_SHARE 4u  /* estimates for each entry that is kept, before the first bound */
+#define PENDING_MAX   64u /* more than that would fall out of the L1 cache again */
+#define FACTOR_ONE    32768.0f
+#define SHIFT_MAX     15u
+#define ESTIMATE_MAX  1e9f /* fits an int32_t with room for what a list adds */
+
+static uint32_t opening_rows(uint32_t k)
+{
+    return OPENING_SHARE * ivf_best_kept(k);
+}
+
+/* The opening may leave nearly all it has to wait for their bytes, while one more run comes. */
+size_t ivf_codes_candidates(uint32_t k)
+{
+    return opening_rows(k) + 2 * IVF_RUN_ROWS;
+}
+
+/* ---- the opening ----------------------------------------------------------------------------- */
+
+/* What an estimate has to be for about the best n to be above it: at most n are. By bisection,
+ * because counting is what vector units do best, and no input is slow. */
+static int32_t nth_estimate(const int32_t *estimates, uint32_t n_estimates, uint32_t n)
+{
+    int32_t low = INT32_MAX, high = INT32_MIN;
+    for (uint32_t i = 0; i < n_estimates; i++) {
+        low = estimates[i] < low ? estimates[i] : low;
+        high = estimates[i] > high ? estimates[i] : high;
+    }
+    while (low < high) { /* at most n are above high, more than n above low - 1 */
+        int32_t middle = (int32_t)(((int64_t)low + high) >> 1);
+        int32_t above = 0;
+        for (uint32_t i = 0; i < n_estimates; i++)
+            above += estimates[i] > middle;
+        if ((uint32_t)above <= n)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return high;
+}
+
+static void swap_candidates(struct ivf_scratch *s, uint32_t a, uint32_t b)
+{
+    uint32_t row = s->rows[a], part = s->parts[a];
+    int32_t estimate = s->estimates[a];
+    s->rows[a] = s->rows[b];
+    s->parts[a] = s->parts[b];
+    s->estimates[a] = s->estimates[b];
+    s->rows[b] = row;
+    s->parts[b] = part;
+    s->estimates[b] = estimate;
+}
+
+/* Puts the n best candidates, by estimate, in front. */
+static void best_in_front(struct ivf_scratch *s, uint32_t n_candidates, uint32_t n)
+{
+    int32_t above = nth_estimate(s->estimates, n_candidates, n);
+    uint32_t front = 0;
+    for (uint32_t i = 0; i < n_candidates; i++)
+        if (s->estimates[i] > above)
+            swap_candidates(s, i, front++);
+    for (uint32_t i = front; i < n_candidates && front < n; i++)
+        if (s->estimates[i] == above)
+            swap_candidates(s, i, front++);
+}
+
+/* Standard deviation of what codes leave of the score of a row at the bound. */
+static float estimate_error(const struct ivf_job *job, const struct ivf *index)
+{
+    float length2 = job->length2;
+    if (job->codebook->metric == KITH_EUCLID)
+        length2 = ivf_rerank_distance(job, job->bound);
+    float rounding = job->scratch->tables.error;
+    return sqrtf(index->error * index->error * length2 + rounding * rounding);
+}
+
+/* The score an estimate has to reach. */
+static float wanted(const struct ivf_job *job, const struct ivf *index)
+{
+    if (job->bound == -INFINITY)
+        return -INFINITY;
+    return job->bound - job->query->effort.margin * estimate_error(job, index);
+}
+
+void ivf_codes_end_opening(struct ivf_job *job)
+{
+    struct ivf_scratch *s = job->scratch;
+    uint32_t n = ivf_best_kept(job->best.k), all = job->n;
+    job->opening = false;
+    if (n < all)
+        best_in_front(s, all, n);
+    else
+        n = all;
+    job->n = n;
+    ivf_rerank_fetch(job, 0);
+    ivf_rerank_candidates(job, n);
+    for (uint32_t i = n; i < all; i++) {
+        float reach = wanted(job, job->parts[s->parts[i]].index) * s->tables.scale;
+        if ((float)s->estimates[i] < reach)
+            continue;
+        s->rows[job->n] = s->rows[i];
+        s->parts[job->n++] = s->parts[i];
+    }
+    ivf_rerank_fetch(job, 0);
+    job->n_pending = job->n;
+}
+
+/* ---- codes ----------------------------------------------------------------------------------- */
+
+static int16_t clamp_i16(float value, float low, float high)
+{
+    return (int16_t)(!(value > low) ? low : value < high ? floorf(value) : high);
+}
+
+/* What a term is multiplied by, in steps of the tables: the score itself for an inner product (at
+ * the bound, as only what is near it matters), 1 under euclid. */
+static void set_factor(const struct ivf_job *job, const struct ivf *index, float score,
+                       struct ivf_kernels_scan *scan)
+{
+    float factor = job->scratch->tables.scale * index->term_scale * FACTOR_ONE;
+    if (job->codebook->metric != KITH_EUCLID)
+        factor *= score;
+    scan->shift = 0;
+    for (; fabsf(factor) > FACTOR_ONE - 1 && scan->shift < SHIFT_MAX; scan->shift++)
+        factor /= 2;
+    scan->factor = clamp_i16(factor + 0.5f, -FACTOR_ONE + 1, FACTOR_ONE - 1);
+}
+
+void ivf_codes_scan(struct ivf_job *job, uint32_t number, uint32_t list)
+{
+    struct ivf_scratch *s = job->scratch;
+    const struct ivf_part *part = &job->parts[number];
+    const struct ivf *index = part->index;
+    const struct ivf_tables *tables = &s->tables;
+    bool euclid = job->codebook->metric == KITH_EUCLID;
+    float center = s->lists.keys[list] + (euclid ? 0 : job->codebook->half_norms[list]);
+    float base = (center + tables->base) * tables->scale - tables->bias;
+    base = !(base > -ESTIMATE_MAX) ? -ESTIMATE_MAX : base < ESTIMATE_MAX ? base : ESTIMATE_MAX;
+    struct ivf_kernels_scan scan = {.codes = index->codes,
+                                    .terms = index->terms,
+                                    .tables = tables->bytes,
+                                    .allowed = part->allowed,
+                                    .ahead = number == 0 ? job->ahead : NULL,
+                                    .n_subs = job->codebook->n_subs,
+                                    .bias = tables->bias};
+    for (uint32_t first = index->lists[list], end = index->lists[list + 1], to; first < end;
+         first = to) {
+        to = end - first > IVF_RUN_ROWS ? first + IVF_RUN_ROWS : end;
+        /* With no bound: a good hit is a few deviations above the centroid's score. */
+        float score = job->bound;
+        if (score == -INFINITY)
+            score = center +
+                    2.5f * job->length * sqrtf(index->residual_energy / (float)job->codebook->dim);
+        set_factor(job, index, score, &scan);
+        /* A saturated estimate must pass. */
+        scan.bound = clamp_i16(wanted(job, index) * tables->scale - base, INT16_MIN, INT16_MAX - 1);
+        uint64_t blocks = 0;
+        uint32_t n = job->kernels->scan(&scan, first, to, s->run_rows,
+                                        job->opening ? s->run_estimates : NULL, &blocks);
+        job->stats.rows += blocks * IVF_BLOCK;
+        for (uint32_t i = 0; i < n; i++) {
+            s->rows[job->n + i] = s->run_rows[i];
+            s->parts[job->n + i] = number;
+            if (job->opening)
+                s->estimates[job->n + i] = s->run_estimates[i] + (int32_t)base;
+        }
+        job->n += n;
+        if (job->opening) {
+            if (job->n >= opening_rows(job->best.k))
+                ivf_codes_end_opening(job);
+            continue;
+        }
+        ivf_rerank_fetch(job, job->n - n);
+        ivf_rerank_candidates(job, job->n > job->n_pending + PENDING_MAX ? job->n : job->n_pending);
+        job->n_pending = job->n;
+    }
+}
+
+void ivf_codes_look_ahead(struct ivf_job *job, uint32_t list)
+{
+    const struct ivf *index = job->parts[0].index;
+    job->ahead = NULL;
+    if (job->codebook->codes != CODEBOOK_PQ4)
+        return;
+    size_t block = index->lists[list] / IVF_BLOCK;
+    job->ahead = index->codes + block * ivf_format_block_bytes(job->codebook->n_subs);
+    __builtin_prefetch(index->terms + block * IVF_BLOCK);
+}

@@ -1,0 +1,85 @@
+/* A search under way, shared by the files of ivf_search.c. Not for others.
+ *
+ *   ivf_rerank.c  bounds, bytes, exact ranks
+ *   ivf_codes.c   codes, and the opening
+ *   ivf_search.c  lists, the query, scratch
+ *
+ * Scores are those of ivf_format.h: larger is nearer, and a rank can be turned into one. */
+#ifndef IVF_JOB_H
+#define IVF_JOB_H
+
+#include <float.h>
+#include <math.h>
+
+#include "shard/index/ivf.h"
+#include "shard/index/ivf_best.h"
+#include "shard/index/ivf_kernels.h"
+#include "shard/index/ivf_lists.h"
+#include "shard/index/ivf_tables.h"
+
+#define IVF_RUN_ROWS 1024u /* of a list at once: bounds the candidates between two checks */
+
+struct ivf_scratch {
+    uint64_t codebook_hash;
+    uint32_t k;
+    struct ivf_lists lists;
+    struct ivf_tables tables;
+    uint8_t *query8;
+    /* Candidates: those that wait for their bytes, or, in the opening, all with their estimates. */
+    uint32_t *rows, *parts;
+    int32_t *estimates;
+    float *scores;
+    uint32_t *run_rows;
+    int16_t *run_estimates;
+    struct ivf_best_entry *kept;
+};
+
+struct ivf_job {
+    const struct ivf_query *query;
+    const struct ivf_part *parts;
+    uint32_t n_parts;
+    struct ivf_scratch *scratch;
+    const struct codebook *codebook;
+    const struct ivf_kernels *kernels;
+    struct ivf_stats stats;
+    struct ivf_best best;
+    struct ivf_kernels_rows8 rows8; /* the query as bytes; rows are set for each part */
+    float length2, length;
+    float bound;     /* the k-th best score known, of whoever; -INFINITY: none */
+    float reach_key; /* lists with a lower key are out of reach */
+    bool opening;
+    uint32_t n, n_pending; /* candidates; the first n_pending have been fetched */
+    uint32_t n_visited;
+    const uint8_t *ahead; /* codes that will be scanned next */
+};
+
+/* ---- ivf_rerank.c ---- */
+
+float ivf_rerank_score(const struct ivf_job *job, float rank);
+/* Squared distance of the query from a row of this score; manhattan: the distance. */
+float ivf_rerank_distance(const struct ivf_job *job, float score);
+/* Raises the bound to what is known by now. */
+void ivf_rerank_refresh(struct ivf_job *job);
+void ivf_rerank_share(const struct ivf_query *query);
+bool ivf_rerank_allowed(const struct ivf_part *part, uint32_t row);
+/* Ranks a row exactly, for the top-k. */
+void ivf_rerank_exact(struct ivf_job *job, const struct ivf_part *part, uint32_t row);
+/* Scores rows by their bytes. */
+void ivf_rerank_bytes(struct ivf_job *job, uint32_t part, const uint32_t *rows, uint32_t n);
+/* Begins to load the bytes of the candidates from number `from` on. */
+void ivf_rerank_fetch(struct ivf_job *job, uint32_t from);
+/* Scores the first n candidates and drops them. */
+void ivf_rerank_candidates(struct ivf_job *job, uint32_t n);
+/* All that wait, then the exact ranks of the best. */
+void ivf_rerank_finish(struct ivf_job *job);
+
+/* ---- ivf_codes.c ---- */
+
+/* How many candidates the scratch holds for k hits. */
+size_t ivf_codes_candidates(uint32_t k);
+void ivf_codes_scan(struct ivf_job *job, uint32_t part, uint32_t list);
+void ivf_codes_end_opening(struct ivf_job *job);
+/* The list that will be scanned next: some of it is loaded meanwhile. */
+void ivf_codes_look_ahead(struct ivf_job *job, uint32_t list);
+
+#endif

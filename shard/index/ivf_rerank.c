@@ -1,0 +1,185 @@
+/* What a candidate is worth: by its bytes, and at last exactly; and the bound all sieves share. */
+#include "shard/index/ivf_job.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+#include "shard/index/ivf_format.h"
+#include "shard/index/kernels.h"
+
+#define PREFETCH_BYTES 1024u /* of a row; the hardware notices the stream and fetches the rest */
+#define BYTE_ERRORS    4.0f  /* standard errors by which bytes may misjudge a hit */
+
+/* ---- bounds ---------------------------------------------------------------------------------- */
+
+float ivf_rerank_score(const struct ivf_job *job, float rank)
+{
+    return job->codebook->metric == KITH_EUCLID ? (rank + job->length2) / 2 : rank;
+}
+
+/* Squared distance of the query from a row of this score; manhattan: the distance. */
+float ivf_rerank_distance(const struct ivf_job *job, float score)
+{
+    float distance;
+    switch (job->codebook->metric) {
+    case KITH_COSINE:
+        distance = job->length2 + 1 - 2 * score;
+        break;
+    case KITH_DOT:
+        distance = job->length2 + job->codebook->lift - 2 * score;
+        break;
+    case KITH_EUCLID:
+        distance = job->length2 - 2 * score;
+        break;
+    case KITH_MANHATTAN:
+    default:
+        distance = -score;
+        break;
+    }
+    return distance > 0 ? distance : 0;
+}
+
+static float floor_of(const struct ivf_query *query)
+{
+    float own = query->top->floor;
+    if (query->floor == NULL)
+        return own;
+    /* Relaxed: a floor is a number by itself, a stale one only lets more rows through. */
+    float shared = atomic_load_explicit(query->floor, memory_order_relaxed);
+    return own > shared ? own : shared;
+}
+
+void ivf_rerank_refresh(struct ivf_job *job)
+{
+    const struct ivf_query *query = job->query;
+    float floor = floor_of(query);
+    float bound = floor > -FLT_MAX ? ivf_rerank_score(job, floor) : -INFINITY;
+    if (ivf_best_full(&job->best) && ivf_best_bound(&job->best) > bound)
+        bound = ivf_best_bound(&job->best);
+    if (!(bound > job->bound))
+        return;
+    job->bound = bound;
+    float reach = query->effort.reach, distance = ivf_rerank_distance(job, bound);
+    job->reach_key = job->codebook->metric == KITH_MANHATTAN
+                         ? -sqrtf(reach) * distance
+                         : (job->length2 - reach * distance) / 2;
+}
+
+void ivf_rerank_share(const struct ivf_query *query)
+{
+    if (query->floor == NULL || query->top->n < query->top->k)
+        return;
+    float shared = atomic_load_explicit(query->floor, memory_order_relaxed);
+    while (shared < query->top->floor &&
+           !atomic_compare_exchange_weak_explicit(query->floor, &shared, query->top->floor,
+                                                  memory_order_relaxed, memory_order_relaxed))
+        ;
+}
+
+bool ivf_rerank_allowed(const struct ivf_part *part, uint32_t row)
+{
+    return part->allowed == NULL || (part->allowed[row / 64] >> (row % 64) & 1) != 0;
+}
+
+/* ---- exact ranks ----------------------------------------------------------------------------- */
+
+static const uint8_t *row_at(const struct ivf_job *job, const struct ivf *index, uint32_t row)
+{
+    if (index->row != NULL)
+        return index->row(index->row_ctx, row);
+    return (const uint8_t *)index->rows +
+           (size_t)row * kernels_row_bytes(kernels_type_of(index->row_type), job->codebook->dim);
+}
+
+void ivf_rerank_exact(struct ivf_job *job, const struct ivf_part *part, uint32_t row)
+{
+    static const uint32_t itself = 0;
+    const struct ivf *index = part->index;
+    struct kernels_rows one = {row_at(job, index, row), job->codebook->dim};
+    struct topk *top = job->query->top;
+    struct kith_hit hit = {0};
+    kernels_best()->pick[kernels_form_of(job->codebook->metric)][kernels_type_of(index->row_type)](
+        job->query->vector, one, &itself, 1, &hit.rank);
+    job->stats.exact++;
+    if (hit.rank >= floor_of(job->query) && part->name(part->name_ctx, row, &hit.id, &hit.seq))
+        (void)topk_push(top, &hit);
+}
+
+static void fetch(const uint8_t *at, size_t bytes)
+{
+    for (size_t line = 0; line < bytes && line < PREFETCH_BYTES; line += 64)
+        __builtin_prefetch(at + line);
+}
+
+/* The kept ones that may be among the k best. */
+static void push_kept(struct ivf_job *job, const struct ivf_best_entry *kept, uint32_t n,
+                      float bound)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (kept[i].score >= bound)
+            fetch(row_at(job, job->parts[kept[i].part].index, kept[i].row),
+                  kernels_row_bytes(kernels_type_of(job->parts[kept[i].part].index->row_type),
+                                    job->codebook->dim));
+    for (uint32_t i = 0; i < n; i++)
+        if (kept[i].score >= bound)
+            ivf_rerank_exact(job, &job->parts[kept[i].part], kept[i].row);
+}
+
+/* ---- bytes ----------------------------------------------------------------------------------- */
+
+void ivf_rerank_bytes(struct ivf_job *job, uint32_t part, const uint32_t *rows, uint32_t n)
+{
+    const struct ivf *index = job->parts[part].index;
+    float *scores = job->scratch->scores;
+    job->rows8.rows = index->rows8;
+    if (job->codebook->metric == KITH_MANHATTAN)
+        job->kernels->sad8(&job->rows8, rows, n, scores);
+    else
+        job->kernels->dot8(&job->rows8, rows, n, scores);
+    job->stats.reranked += n;
+    for (uint32_t i = 0; i < n; i++)
+        if (!ivf_best_refuses(&job->best, scores[i]))
+            ivf_best_offer(&job->best, &(struct ivf_best_entry){scores[i], part, rows[i]});
+}
+
+/* The first n candidates, whose bytes are in the cache by now. */
+void ivf_rerank_candidates(struct ivf_job *job, uint32_t n)
+{
+    struct ivf_scratch *s = job->scratch;
+    for (uint32_t from = 0, to; from < n; from = to) {
+        for (to = from + 1; to < n && s->parts[to] == s->parts[from]; to++)
+            ;
+        ivf_rerank_bytes(job, s->parts[from], s->rows + from, to - from);
+    }
+    if (n > 0)
+        ivf_rerank_refresh(job);
+    job->n -= n;
+    memmove(s->rows, s->rows + n, sizeof *s->rows * job->n);
+    memmove(s->parts, s->parts + n, sizeof *s->parts * job->n);
+}
+
+void ivf_rerank_fetch(struct ivf_job *job, uint32_t from)
+{
+    const struct ivf_scratch *s = job->scratch;
+    for (uint32_t i = from; i < job->n; i++) {
+        const struct ivf *index = job->parts[s->parts[i]].index;
+        fetch(index->rows8 + (size_t)s->rows[i] * index->row8_bytes, index->row8_bytes);
+    }
+}
+
+void ivf_rerank_finish(struct ivf_job *job)
+{
+    if (job->opening)
+        ivf_codes_end_opening(job);
+    ivf_rerank_candidates(job, job->n);
+    const struct ivf_best *best = &job->best;
+    float error = 0;
+    for (uint32_t i = 0; i < job->n_parts; i++)
+        error = fmaxf(error, job->parts[i].index->error8);
+    float length = job->length;
+    if (job->codebook->metric == KITH_EUCLID && job->bound > -INFINITY)
+        length = sqrtf(ivf_rerank_distance(job, job->bound));
+    float bound = job->bound - BYTE_ERRORS * error * length;
+    push_kept(job, best->first, best->n_first, bound);
+    push_kept(job, best->second, best->n_second, bound);
+}
