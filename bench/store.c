@@ -1,12 +1,12 @@
 /* Durable points per second through store_write, against what the same disk does in the same run.
  *
- *   bench_store [--dir D] [--points N] [--dim D] [--batch B] [--writers W]
+ *   bench_store [--dir D] [--points N] [--dim D] [--batch B] [--writers W] [--index none|pq4]
  *
  * W writers each keep one batch of upserts in flight. Printed: points/s, the store's CPU per batch
  * (writer, sealing and merging threads together, without making the batches), bytes written per
  * byte of points (ids, vectors, payloads) by log, seals and merges, the longest wait of a write,
- * time to reopen; the disk's fdatasync time for one 4 KiB append and its rate of
- * large synced writes. */
+ * the time until nothing is left to merge or to index, time to reopen; the disk's fdatasync time
+ * for one 4 KiB append and its rate of large synced writes. */
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -20,11 +20,13 @@
 #include "common/kith_clock.h"
 #include "common/kith_mem.h"
 #include "proto/kith_ops.h"
-#include "shard/storage/store.h"
+#include "shard/query/select.h"
+#include "shard/rpc/index_trainer.h"
 
 struct options {
     const char *dir;
     uint32_t points, dim, batch, writers;
+    enum kith_index index;
 };
 
 #define PAYLOAD_BYTES 32u /* as make_batch makes them, about */
@@ -39,8 +41,13 @@ struct lane { /* one writer: a batch in flight */
 
 struct bench {
     struct options options;
-    struct store *store;
-    atomic_uint next; /* first id of the next batch */
+    struct io *io;
+    struct collection_indexes *indexes;
+    struct slice_table *slices;
+    struct index_trainer *trainer;
+    struct slice *slice;
+    struct store *store; /* the slice's */
+    atomic_uint next;    /* first id of the next batch */
     pthread_mutex_t lock;
     pthread_cond_t wake;
     _Atomic uint64_t making_ns; /* CPU spent on making batches */
@@ -209,6 +216,7 @@ static void print_figures(const struct options *o, const struct figures *f)
     line("syncs", (double)f->stats.fsyncs, "", (double)f->stats.fsyncs / (double)f->stats.writes);
     line("segments", f->stats.segments, "", 0);
     line("segments once settled", f->settled.segments, "", 0);
+    line("indexed once settled", (double)f->settled.indexed_points, "points", 0);
     line("settled after", f->settled_s, "s", 0);
     double bytes = (double)o->points * (o->dim * 4.0 + sizeof(struct kith_id) + PAYLOAD_BYTES);
     line("written by the log", (double)f->settled.wal_written / bytes, "bytes/byte", 0);
@@ -237,12 +245,62 @@ static struct options parse(int argc, char **argv)
             o.batch = (uint32_t)strtoul(value, NULL, 10);
         else if (strcmp(argv[i], "--writers") == 0 && ++i)
             o.writers = (uint32_t)strtoul(value, NULL, 10);
+        else if (strcmp(argv[i], "--index") == 0 && ++i)
+            o.index = strcmp(value, "pq4") == 0 ? KITH_INDEX_PQ4 : KITH_INDEX_NONE;
     }
     if (o.writers == 0 || o.writers > 64 || o.batch == 0) {
         (void)fprintf(stderr, "bench_store: 1 to 64 writers, a batch of at least 1\n");
         exit(2);
     }
     return o;
+}
+
+#define COLLECTION 1
+
+static void open_all(struct bench *bench)
+{
+    struct kith_diag diag = {0};
+    struct slice_table_options slices = {.io = bench->io, .select = select_ids};
+    enum kith_err err = collection_indexes_open(&bench->indexes, 0, 1, &diag);
+    slices.indexes = bench->indexes;
+    if (err == KITH_OK)
+        err = slice_table_open(&bench->slices, &slices, &diag);
+    if (err != KITH_OK)
+        die("open", &diag);
+    slice_table_warm(bench->slices, NULL);
+    struct index_trainer_options trainer = {
+        .slices = bench->slices, .indexes = bench->indexes, .threads = 1};
+    if (index_trainer_open(&bench->trainer, &trainer, &diag) != KITH_OK)
+        die("open", &diag);
+}
+
+static void find_store(struct bench *bench)
+{
+    struct kith_diag diag = {0};
+    const char *why = "";
+    if (slice_table_get(bench->slices, COLLECTION, 0, &bench->slice, &why) != KITH_OK) {
+        (void)snprintf(diag.text, sizeof diag.text, "%s", why);
+        die("slice", &diag);
+    }
+    bench->store = slice_store(bench->slice);
+}
+
+static void close_all(struct bench *bench)
+{
+    if (bench->slice != NULL)
+        slice_put(bench->slices, bench->slice);
+    bench->slice = NULL;
+    index_trainer_close(bench->trainer);
+    slice_table_close(bench->slices);
+    collection_indexes_close(bench->indexes);
+}
+
+static bool is_settled(const struct bench *bench, struct store_stats *stats)
+{
+    store_stats(bench->store, stats);
+    struct collection_index_state index = collection_index_state(slice_index(bench->slice), stats);
+    return !stats->busy &&
+           (bench->options.index == KITH_INDEX_NONE || index.phase == KITH_INDEX_READY);
 }
 
 static void run(struct bench *bench, struct figures *f)
@@ -265,13 +323,11 @@ static void run(struct bench *bench, struct figures *f)
     f->cpu_ms_per_batch =
         (double)(process_cpu_ns() - cpu - atomic_load(&bench->making_ns)) / 1e6 / batches;
     store_stats(bench->store, &f->stats);
-    do {
+    while (!is_settled(bench, &f->settled))
         (void)usleep(10000);
-        store_stats(bench->store, &f->settled);
-    } while (f->settled.busy);
     f->settled_s = (double)(kith_now_ns() - start) / 1e9;
     uint64_t begin = kith_now_ns();
-    store_close(bench->store);
+    close_all(bench);
     f->close_ms = (double)(kith_now_ns() - begin) / 1e6;
 }
 
@@ -284,29 +340,34 @@ int main(int argc, char **argv)
     };
     struct figures f = {0};
     struct kith_diag diag = {0};
-    struct io *io = NULL;
-    if (io_real_open(&io, bench.options.dir, &diag) != KITH_OK)
+    if (io_real_open(&bench.io, bench.options.dir, &diag) != KITH_OK)
         die("open", &diag);
-    struct slice_config config = {
-        .collection = 1, .dim = bench.options.dim, .metric = KITH_COSINE, .rows = KITH_ROWS_F32};
-    struct store_options options = {.io = io, .dir = "bench", .background = true};
-    (void)store_destroy(&options, NULL);
-    if (store_create(&options, &config, &diag) != KITH_OK ||
-        store_open(&bench.store, &options, &diag) != KITH_OK)
+    struct slice_config config = {.collection = COLLECTION,
+                                  .dim = bench.options.dim,
+                                  .metric = KITH_COSINE,
+                                  .rows = KITH_ROWS_F32,
+                                  .index = bench.options.index};
+    open_all(&bench);
+    if (slice_table_drop(bench.slices, COLLECTION, 0, &diag) != KITH_OK ||
+        slice_table_create(bench.slices, &config, &diag) != KITH_OK)
         die("create", &diag);
+    find_store(&bench);
     f.disk = measure_disk(bench.options.dir);
     run(&bench, &f);
     uint64_t begin = kith_now_ns();
-    if (store_open(&bench.store, &options, &diag) != KITH_OK)
-        die("open again", &diag);
+    open_all(&bench);
     f.open_ms = (double)(kith_now_ns() - begin) / 1e6;
+    find_store(&bench);
     struct store_stats stats;
     store_stats(bench.store, &stats);
     if (stats.live_points != bench.options.points)
         die("points are missing after the reopen", &diag);
     print_figures(&bench.options, &f);
-    store_close(bench.store);
-    (void)store_destroy(&options, NULL);
-    io_real_close(io);
+    slice_put(bench.slices, bench.slice);
+    bench.slice = NULL;
+    if (slice_table_drop(bench.slices, COLLECTION, 0, &diag) != KITH_OK)
+        die("drop", &diag);
+    close_all(&bench);
+    io_real_close(bench.io);
     return 0;
 }

@@ -11,7 +11,8 @@
  * Segments that want another index are rewritten too, those of one tier together, because that
  * costs the same bytes and leaves fewer of them. But most of them would be merged soon anyway while
  * points pour in, so that waits until it is quiet, or until as many rows want it as a merge of the
- * first tier holds.
+ * first tier holds. While a codebook is being trained nothing is merged that can wait: it would be
+ * written twice.
  *
  * What lost: leveled merging (more bytes written per byte kept, and a query must look at all
  * segments either way). A factor of 4: 1.2 times the data more is written for a million points, and
@@ -21,6 +22,7 @@
 #define TIER_FULL       8u
 #define TIERS           12u
 #define SEGMENTS_WANTED 24u
+#define SEGMENTS_HELD   40u
 
 _Static_assert(MERGE_POLICY_MAX >= TIER_FULL, "a full tier becomes one segment");
 
@@ -57,8 +59,8 @@ static void take_smallest(const struct choosing *choosing, uint32_t tier, bool w
     }
 }
 
-void merge_policy_choose(const struct merge_part *parts, uint32_t n, uint32_t base, bool quiet,
-                         struct merge_choice *out)
+void merge_policy_choose(const struct merge_part *parts, uint32_t n, uint32_t base,
+                         enum merge_pace pace, struct merge_choice *out)
 {
     struct choosing choosing = {.parts = parts, .n = n, .base = base, .out = out};
     uint32_t by_tier[TIERS] = {0}, holey = n, wanting = n;
@@ -75,6 +77,12 @@ void merge_policy_choose(const struct merge_part *parts, uint32_t n, uint32_t ba
         wanting_rows += parts[i].live;
         out->pending++;
     }
+    if (pace == MERGE_HELD) {
+        out->waits = true;
+        if (n > SEGMENTS_HELD)
+            take_smallest(&choosing, ANY_TIER, false);
+        return;
+    }
     for (uint32_t tier = 0; tier < TIERS && out->n == 0; tier++)
         if (by_tier[tier] >= TIER_FULL)
             take_smallest(&choosing, tier, false);
@@ -84,7 +92,7 @@ void merge_policy_choose(const struct merge_part *parts, uint32_t n, uint32_t ba
         out->from[out->n++] = holey;
     if (out->n > 0 || wanting == n)
         return;
-    out->waits = !quiet && wanting_rows < (uint64_t)base * TIER_FULL;
+    out->waits = pace == MERGE_BUSY && wanting_rows < (uint64_t)base * TIER_FULL;
     if (!out->waits)
         take_smallest(&choosing, tier_of(parts[wanting].live, base), true);
 }

@@ -18,13 +18,18 @@ struct merge_choice {
     uint32_t n; /* 0: nothing to do now */
     uint32_t from[MERGE_POLICY_MAX];
     uint32_t pending; /* parts that want another index */
-    bool waits;       /* of these, something is to be done once it is quiet */
+    bool waits;       /* something is to be done at another pace */
 };
 
-/* parts: most rows first. base: rows of a freshly sealed segment. quiet: nothing was sealed
- * lately. */
-void merge_policy_choose(const struct merge_part *parts, uint32_t n, uint32_t base, bool quiet,
-                         struct merge_choice *out);
+enum merge_pace {
+    MERGE_HELD,  /* all will want another index soon: only what cannot wait */
+    MERGE_BUSY,  /* segments were sealed lately */
+    MERGE_QUIET, /* they were not */
+};
+
+/* parts: most rows first. base: rows of a freshly sealed segment. */
+void merge_policy_choose(const struct merge_part *parts, uint32_t n, uint32_t base,
+                         enum merge_pace pace, struct merge_choice *out);
 /* So many rows of it are gone that it is worth rewriting. */
 bool merge_policy_is_holey(uint32_t rows, uint32_t n_deleted);
 

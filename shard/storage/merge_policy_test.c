@@ -34,10 +34,10 @@ static void add(struct slice *slice, struct merge_part part)
         slice->n_max = slice->n;
 }
 
-static bool step(struct slice *slice, bool quiet, struct merge_choice *choice)
+static bool step(struct slice *slice, enum merge_pace pace, struct merge_choice *choice)
 {
     struct merge_part merged = {0};
-    merge_policy_choose(slice->parts, slice->n, BASE, quiet, choice);
+    merge_policy_choose(slice->parts, slice->n, BASE, pace, choice);
     for (uint32_t i = 0; i < choice->n; i++) {
         merged.rows += slice->parts[choice->from[i]].live;
         slice->parts[choice->from[i]].rows = 0;
@@ -65,7 +65,7 @@ static void test_merge_policy_writes_a_point_once_per_tier(void **state)
     struct merge_choice choice;
     for (uint32_t i = 0; i < 512; i++) {
         add(&slice, fresh(BASE + i % BASE, i % 3 == 0));
-        while (step(&slice, false, &choice))
+        while (step(&slice, MERGE_BUSY, &choice))
             continue;
         if (i == 30) /* a million points in heads of 32,768 */
             assert_in_range(slice.written, BASE, 31 * BASE * 3 / 2);
@@ -82,14 +82,14 @@ static void test_merge_policy_waits_for_quiet_to_reindex(void **state)
     add(&slice, fresh(BASE, true));
     add(&slice, fresh(BASE, false));
     add(&slice, fresh(BASE, true));
-    assert_false(step(&slice, false, &choice));
+    assert_false(step(&slice, MERGE_BUSY, &choice));
     assert_true(choice.waits);
     assert_int_equal(choice.pending, 2);
-    assert_true(step(&slice, true, &choice));
+    assert_true(step(&slice, MERGE_QUIET, &choice));
     assert_false(choice.waits);
     assert_int_equal(slice.n, 2);
     assert_int_equal(slice.written, 2 * BASE);
-    assert_false(step(&slice, true, &choice));
+    assert_false(step(&slice, MERGE_QUIET, &choice));
     assert_false(choice.waits);
 }
 
@@ -100,10 +100,26 @@ static void test_merge_policy_reindexes_the_largest_first(void **state)
     struct merge_choice choice;
     add(&slice, fresh(BASE, true));
     add(&slice, fresh(BASE * 20, true));
-    assert_true(step(&slice, false, &choice)); /* many rows: it does not wait */
+    assert_true(step(&slice, MERGE_BUSY, &choice)); /* many rows: it does not wait */
     assert_int_equal(choice.n, 1);
     assert_int_equal(choice.from[0], 0);
     assert_int_equal(slice.written, BASE * 20);
+}
+
+static void test_merge_policy_holds_what_would_be_written_twice(void **state)
+{
+    (void)state;
+    struct slice slice = {0};
+    struct merge_choice choice;
+    for (uint32_t i = 0; i < 100; i++) {
+        add(&slice, fresh(BASE, true));
+        while (step(&slice, MERGE_HELD, &choice))
+            continue;
+        assert_true(choice.waits);
+        assert_in_range(slice.n, 1, 40);
+        if (i < 40)
+            assert_int_equal(slice.written, 0);
+    }
 }
 
 static void test_merge_policy_gives_space_back(void **state)
@@ -112,9 +128,9 @@ static void test_merge_policy_gives_space_back(void **state)
     struct slice slice = {0};
     struct merge_choice choice;
     add(&slice, (struct merge_part){.rows = BASE, .live = BASE * 4 / 5 + 1});
-    assert_false(step(&slice, true, &choice));
+    assert_false(step(&slice, MERGE_QUIET, &choice));
     add(&slice, (struct merge_part){.rows = BASE, .live = BASE * 4 / 5});
-    assert_true(step(&slice, false, &choice));
+    assert_true(step(&slice, MERGE_BUSY, &choice));
     assert_int_equal(slice.written, BASE * 4 / 5);
 }
 
@@ -128,7 +144,7 @@ static void test_merge_policy_bounds_the_number(void **state)
     for (uint32_t i = 0; i < 2000; i++) {
         add(&slice, fresh(rows, false));
         rows = rows * 7 % 900001 + 1;
-        while (step(&slice, false, &choice))
+        while (step(&slice, MERGE_BUSY, &choice))
             continue;
         assert_in_range(slice.n, 1, 24);
     }
@@ -140,6 +156,7 @@ int main(void)
         cmocka_unit_test(test_merge_policy_writes_a_point_once_per_tier),
         cmocka_unit_test(test_merge_policy_waits_for_quiet_to_reindex),
         cmocka_unit_test(test_merge_policy_reindexes_the_largest_first),
+        cmocka_unit_test(test_merge_policy_holds_what_would_be_written_twice),
         cmocka_unit_test(test_merge_policy_gives_space_back),
         cmocka_unit_test(test_merge_policy_bounds_the_number),
     };

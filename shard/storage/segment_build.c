@@ -23,7 +23,7 @@ struct segment_building {
 static enum kith_err check_stop(const struct segment_build *build, uint32_t i,
                                 struct kith_diag *diag)
 {
-    if (i % STOP_EVERY == 0 && build->rows.stop != NULL && build->rows.stop(build->rows.ctx))
+    if (i % STOP_EVERY == 0 && build->stop != NULL && build->stop(build->rows.ctx))
         return kith_fail(diag, KITH_CANCELLED, "closing");
     return KITH_OK;
 }

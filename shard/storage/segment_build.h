@@ -14,7 +14,8 @@
 struct segment_building;
 struct segment_build {
     struct segment_writer_options writer; /* n_rows is that of the rows */
-    struct segment_source rows;           /* numbered as they come; stop may be NULL */
+    struct segment_source rows;           /* numbered as they come; stop is for the hooks */
+    bool (*stop)(const void *ctx);        /* with rows.ctx, while it is written; NULL: never */
     /* Calls segment_build_point once for each of the rows, in any order. */
     enum kith_err (*points)(void *ctx, struct segment_building *building, struct kith_diag *diag);
     void *points_ctx;

@@ -6,8 +6,8 @@
  * list is one run of rows and every other section (ids, columns, deletes) uses the same numbers.
  *
  * Owns: the caller owns the hooks; they outlive every store and segment that was given them.
- * Threads: begin, emit and end run on the sealer's or the merger's thread, and begin may call row and
- * stop of its source from several at once; open and close run wherever segments are opened and
+ * Threads: begin, emit and end run on the sealer's or the merger's thread, and begin may call row
+ * and stop of its source from several at once; open and close run wherever segments are opened and
  * closed; wants anywhere. All must allow many at once. */
 #ifndef SEGMENT_INDEX_H
 #define SEGMENT_INDEX_H

@@ -158,6 +158,19 @@ enum kith_err store_create(const struct store_options *options, const struct sli
     return err;
 }
 
+enum kith_err store_peek(const struct store_options *options, struct slice_config *out,
+                         struct kith_diag *diag)
+{
+    struct manifest manifest = {0};
+    enum kith_err err = check_dir(options->dir, diag);
+    if (err == KITH_OK)
+        err = manifest_load(&manifest, options->io, options->dir, diag);
+    if (err == KITH_OK)
+        *out = manifest.config;
+    manifest_fini(&manifest);
+    return err;
+}
+
 enum kith_err store_destroy(const struct store_options *options, struct kith_diag *diag)
 {
     struct io *io = options->io;
@@ -448,6 +461,12 @@ void store_stats(struct store *store, struct store_stats *out)
     for (uint32_t i = 0; i < view->n_segments; i++)
         out->quarantined += segment_check(view->segments[i].segment, NULL) != KITH_OK;
     view_unref(view);
+}
+
+void store_hold_merges(struct store *store, bool held)
+{
+    atomic_store_explicit(&store->merges_held, held, memory_order_relaxed);
+    store_nudge(store);
 }
 
 void store_nudge(struct store *store)

@@ -44,6 +44,9 @@ struct store_options {
 /* Creates the slice on disk (all or nothing; KITH_EXISTS). */
 enum kith_err store_create(const struct store_options *options, const struct slice_config *config,
                            struct kith_diag *diag);
+/* What it was created with; for choosing options.index. */
+enum kith_err store_peek(const struct store_options *options, struct slice_config *out,
+                         struct kith_diag *diag);
 /* Opens it: manifest, segments, WAL replay. A torn tail is cut; earlier damage is KITH_CORRUPT. */
 enum kith_err store_open(struct store **out, const struct store_options *options,
                          struct kith_diag *diag);
@@ -97,6 +100,10 @@ void store_stats(struct store *store, struct store_stats *out);
 /* The index hooks would answer otherwise now (another codebook): look again at what is to be
  * rewritten. Any thread. */
 void store_nudge(struct store *store);
+
+/* While held, segments are merged only when there are too many: another index is about to be wanted
+ * of all of them. Releasing nudges. Any thread. */
+void store_hold_merges(struct store *store, bool held);
 
 /* ---- scrubbing ----------------------------------------------------------------------------------
  */

@@ -55,7 +55,10 @@ static void choose(struct merging *merging)
     }
     uint64_t sealed = atomic_load_explicit(&store->sealed_ns, memory_order_relaxed);
     bool quiet = !store->background || (view->n_heads == 1 && kith_now_ns() - sealed >= QUIET_NS);
-    merge_policy_choose(parts, view->n_segments, store->head_rows_max, quiet, &merging->choice);
+    enum merge_pace pace = quiet ? MERGE_QUIET : MERGE_BUSY;
+    if (atomic_load_explicit(&store->merges_held, memory_order_relaxed))
+        pace = MERGE_HELD;
+    merge_policy_choose(parts, view->n_segments, store->head_rows_max, pace, &merging->choice);
 }
 
 static enum kith_err number_rows(struct merging *merging, struct kith_diag *diag)
@@ -144,6 +147,7 @@ static enum kith_err write_segment(struct store *store, struct merging *merging,
     struct segment_build build = {
         .writer = store_segment_options(store, number, merging->n_rows),
         .rows = {.n_rows = merging->n_rows, .row = row_at, .ctx = merging, .stop = stops},
+        .stop = stops,
         .points = add_points,
         .points_ctx = merging,
         .index = store->index,

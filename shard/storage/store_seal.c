@@ -13,8 +13,8 @@
  * now. Deletes between S and the swap are in the log above the head's last seq, so a crash before,
  * between or after replays them.
  *
- * A segment is given its index right away when that keeps no writer waiting: when no other head
- * waits, and not while the log is being replayed. Otherwise the merger does it later. */
+ * A segment is given its index right away when that keeps no writer waiting: as long as no other
+ * head waits, and not while the log is being replayed. Otherwise the merger does it later. */
 
 struct sealing {
     struct head *head; /* counted */
@@ -24,7 +24,7 @@ struct sealing {
     uint32_t *place; /* rows[i] became this row of the segment */
     uint64_t bytes;  /* of the segment's file */
     bool index;
-    const struct store *store;
+    struct store *store;
     struct segment *segment;
 };
 
@@ -70,6 +70,16 @@ static bool stops(const void *ctx)
     return atomic_load_explicit(&sealing->store->stop_background, memory_order_relaxed);
 }
 
+/* Asked while the index is made. */
+static bool gives_up(const void *ctx)
+{
+    struct store *store = ((const struct sealing *)ctx)->store;
+    pthread_mutex_lock(&store->lock);
+    bool pressed = store->background && store->n_frozen > 1;
+    pthread_mutex_unlock(&store->lock);
+    return pressed || stops(ctx);
+}
+
 static enum kith_err add_points(void *ctx, struct segment_building *building,
                                 struct kith_diag *diag)
 {
@@ -89,15 +99,16 @@ static enum kith_err write_segment(struct store *store, struct sealing *sealing,
 {
     struct segment_build build = {
         .writer = store_segment_options(store, number, sealing->n_rows),
-        .rows = {.n_rows = sealing->n_rows, .row = row_at, .ctx = sealing, .stop = stops},
+        .rows = {.n_rows = sealing->n_rows, .row = row_at, .ctx = sealing, .stop = gives_up},
+        .stop = stops,
         .points = add_points,
         .points_ctx = sealing,
         .index = sealing->index ? store->index : NULL,
     };
     enum kith_err err = segment_build_run(&build, &sealing->place, &sealing->bytes, diag);
-    if (err != KITH_NOMEM || build.index == NULL)
+    if ((err != KITH_NOMEM && err != KITH_CANCELLED) || build.index == NULL || stops(sealing))
         return err;
-    build.index = NULL; /* an index that does not fit into memory must not keep writers waiting */
+    build.index = NULL; /* one that takes too long or too much memory is for the merger */
     return segment_build_run(&build, &sealing->place, &sealing->bytes, diag);
 }
 

@@ -103,6 +103,7 @@ struct store {
     atomic_bool failed, stop_background, checkpoint_due;
     atomic_bool renew_deletes; /* the next checkpoint writes all of their files anew */
     atomic_bool hurry;         /* relaxed: the scrubber should leave */
+    atomic_bool merges_held; /* relaxed; a nudge follows a change */
 
     /* Guarded by lock. It is never held over I/O, nor while another is taken. */
     pthread_mutex_t lock;
