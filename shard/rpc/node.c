@@ -5,6 +5,7 @@
 #include "common/kith_log.h"
 #include "common/kith_mem.h"
 #include "shard/query/select.h"
+#include "shard/rpc/index_trainer.h"
 #include "shard/rpc/rpc.h"
 #include "shard/storage/scrub.h"
 
@@ -12,6 +13,8 @@ struct node {
     /* Immutable after open. */
     struct io *io;
     struct rpc_env env;
+    struct collection_indexes *indexes;
+    struct index_trainer *trainer;
     struct kith_net_server *server;
     struct scrub *scrub;
     void (*on_ready)(void *ctx);
@@ -149,6 +152,27 @@ static void each_store(void *owner, scrub_store_fn fn, void *ctx)
     slice_table_each(owner, visit_slice, &visit);
 }
 
+static enum kith_err open_slices(struct node *node, const struct node_options *options,
+                                 struct kith_diag *diag)
+{
+    struct rpc_env *env = &node->env;
+    /* Half of the CPUs for what can wait. */
+    uint32_t threads = (kith_pool_threads(env->workers) + 1) / 2;
+    enum kith_err err =
+        collection_indexes_open(&node->indexes, options->index_min_rows, threads, diag);
+    struct slice_table_options slices = {
+        .io = node->io,
+        .select = select_ids,
+        .indexes = node->indexes,
+        .head_rows_max = options->head_rows_max,
+    };
+    if (err == KITH_OK)
+        err = slice_table_open(&env->slices, &slices, diag);
+    struct index_trainer_options trainer = {
+        .slices = env->slices, .indexes = node->indexes, .threads = threads};
+    return err == KITH_OK ? index_trainer_open(&node->trainer, &trainer, diag) : err;
+}
+
 enum kith_err node_open(struct node **out, const struct node_options *options,
                         struct kith_diag *diag)
 {
@@ -168,7 +192,7 @@ enum kith_err node_open(struct node **out, const struct node_options *options,
     if (err == KITH_OK)
         err = search_context_open(&env->search, env->workers, diag);
     if (err == KITH_OK)
-        err = slice_table_open(&env->slices, node->io, select_ids, diag);
+        err = open_slices(node, options, diag);
     if (err == KITH_OK)
         err = scrub_open(
             &node->scrub,
@@ -196,6 +220,7 @@ void node_close(struct node *node)
     if (env->slices != NULL)
         slice_table_hurry(env->slices);
     kith_net_server_close(node->server); /* waits for the calls, so first */
+    index_trainer_close(node->trainer);
     kith_pool_close(env->admin);
     if (env->metrics != NULL)
         kith_metrics_uncollect(env->metrics, collect, node);
@@ -203,6 +228,7 @@ void node_close(struct node *node)
     kith_pool_close(env->workers);
     scrub_close(node->scrub);
     slice_table_close(env->slices);
+    collection_indexes_close(node->indexes);
     if (node->io != NULL)
         io_real_close(node->io);
     kith_free(node);

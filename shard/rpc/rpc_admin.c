@@ -104,7 +104,9 @@ static void fill_info(struct facts *facts)
         if (facts->views.slices.slices[i].err != KITH_OK)
             continue;
         struct store_stats stats;
-        store_stats(slice_store(facts->views.held[v++]), &stats);
+        const struct slice *slice = facts->views.held[v++];
+        store_stats(slice_store(slice), &stats);
+        struct collection_index_state index = collection_index_state(slice_index(slice), &stats);
         facts->info[i] = (struct kith_msg_info_slice){.live_points = stats.live_points,
                                                       .deleted_points = stats.deleted_points,
                                                       .head_rows = stats.head_rows,
@@ -114,7 +116,10 @@ static void fill_info(struct facts *facts)
                                                       .head_bytes = stats.head_bytes,
                                                       .failed = stats.failed,
                                                       .indexed_points = stats.indexed_points,
-                                                      .busy = stats.busy};
+                                                      .busy = stats.busy,
+                                                      .phase = index.phase,
+                                                      .generation = index.generation,
+                                                      .n_lists = index.n_lists};
     }
 }
 

@@ -22,6 +22,7 @@ struct slice {
     char dir[DIR_BYTES];
     /* Set by the admin worker before the state becomes OPEN. */
     struct store *store;
+    struct collection_index *index; /* a reference; NULL: none */
     /* Guarded by the table's lock. */
     struct slice *next; /* in its bucket */
     enum slice_state state;
@@ -31,8 +32,7 @@ struct slice {
 
 struct slice_table {
     /* Immutable after open. */
-    struct io *io;
-    store_select_fn select;
+    struct slice_table_options options;
     /* Guarded by lock. */
     pthread_mutex_t lock;
     pthread_cond_t released; /* some slice lost its last reference */
@@ -115,7 +115,13 @@ static void discard(struct slice_table *table, struct slice *slice)
 static struct store_options options_for(const struct slice_table *table, const struct slice *slice)
 {
     return (struct store_options){
-        .io = table->io, .dir = slice->dir, .select = table->select, .background = true};
+        .io = table->options.io,
+        .dir = slice->dir,
+        .select = table->options.select,
+        .index = collection_index_hooks(slice->index),
+        .head_rows_max = table->options.head_rows_max,
+        .background = true,
+    };
 }
 
 static enum kith_err fail_slice(struct slice_table *table, struct slice *slice, enum kith_err err)
@@ -127,22 +133,43 @@ static enum kith_err fail_slice(struct slice_table *table, struct slice *slice, 
     return err;
 }
 
+static void close_slice(struct slice *slice)
+{
+    store_close(slice->store);
+    collection_index_put(slice->index); /* after the segments that were parsed with it */
+    slice->store = NULL;
+    slice->index = NULL;
+}
+
+static enum kith_err find_index(struct slice_table *table, struct slice *slice,
+                                struct kith_diag *diag)
+{
+    struct store_options options = options_for(table, slice);
+    struct slice_config config;
+    enum kith_err err = store_peek(&options, &config, diag);
+    if (err == KITH_OK && (config.collection != slice->collection || config.slice != slice->number))
+        err = kith_fail(diag, KITH_CORRUPT, "%s holds slice %016llx-%u", slice->dir,
+                        (unsigned long long)config.collection, config.slice);
+    if (err == KITH_OK)
+        err = collection_index_get(table->options.indexes, &config, &slice->index, diag);
+    return err;
+}
+
 /* From WARMING or FAILED to OPEN or FAILED. */
 static enum kith_err open_slice(struct slice_table *table, struct slice *slice,
                                 struct kith_diag *diag)
 {
-    struct store_options options = options_for(table, slice);
     struct store *store = NULL;
-    enum kith_err err = store_open(&store, &options, diag);
-    if (err != KITH_OK)
-        return fail_slice(table, slice, err);
-    const struct slice_config *config = store_config(store);
-    if (config->collection != slice->collection || config->slice != slice->number) {
-        store_close(store);
-        return fail_slice(table, slice,
-                          kith_fail(diag, KITH_CORRUPT, "%s holds slice %016llx-%u", slice->dir,
-                                    (unsigned long long)config->collection, config->slice));
+    enum kith_err err = find_index(table, slice, diag);
+    if (err == KITH_OK) {
+        struct store_options options = options_for(table, slice);
+        err = store_open(&store, &options, diag);
     }
+    if (err != KITH_OK) {
+        close_slice(slice);
+        return fail_slice(table, slice, err);
+    }
+    collection_index_adopt(slice->index, store);
     (void)pthread_mutex_lock(&table->lock);
     slice->store = store;
     set_state_locked(table, slice, SLICE_OPEN);
@@ -252,8 +279,7 @@ enum kith_err slice_table_drop(struct slice_table *table, uint64_t collection, u
     (void)pthread_mutex_unlock(&table->lock);
     if (slice == NULL)
         return KITH_OK;
-    store_close(slice->store);
-    slice->store = NULL;
+    close_slice(slice);
     struct store_options options = options_for(table, slice);
     enum kith_err err = store_destroy(&options, diag);
     if (err != KITH_OK && err != KITH_NOT_FOUND)
@@ -299,6 +325,11 @@ void slice_put(struct slice_table *table, struct slice *slice)
 struct store *slice_store(const struct slice *slice)
 {
     return slice->store;
+}
+
+struct collection_index *slice_index(const struct slice *slice)
+{
+    return slice->index;
 }
 
 void slice_table_counts(struct slice_table *table, struct slice_table_counts *out)
@@ -358,14 +389,14 @@ static void on_name(void *ctx, const char *name)
         insert(listing->table, slice);
 }
 
-enum kith_err slice_table_open(struct slice_table **out, struct io *io, store_select_fn select,
+enum kith_err slice_table_open(struct slice_table **out, const struct slice_table_options *options,
                                struct kith_diag *diag)
 {
+    struct io *io = options->io;
     struct slice_table *table = kith_alloc(sizeof *table);
     if (table == NULL)
         return kith_fail(diag, KITH_NOMEM, "no memory for the slices");
-    table->io = io;
-    table->select = select;
+    table->options = *options;
     (void)pthread_mutex_init(&table->lock, NULL);
     (void)pthread_cond_init(&table->released, NULL);
     struct listing listing = {.table = table};
@@ -393,7 +424,7 @@ static void close_share(void *ctx, uint32_t share, uint32_t worker)
         while (table->buckets[b] != NULL) {
             struct slice *next = table->buckets[b]->next;
             kith_assert(table->buckets[b]->refs == 0);
-            store_close(table->buckets[b]->store);
+            close_slice(table->buckets[b]);
             kith_free(table->buckets[b]);
             table->buckets[b] = next;
         }

@@ -5,7 +5,8 @@
  * drop hides the slice first and waits for the references, so slices come and go under running
  * queries.
  *
- * Owns: the stores and the folders `slices/<collection, 16 hex digits>-<slice>`. Borrows: io.
+ * Owns: the stores and the folders `slices/<collection, 16 hex digits>-<slice>`. Borrows: io, the
+ * indexes.
  * Threads: get, put, counts and each: any. warm, create, drop: one thread, the admin worker; that
  * is what keeps two of them from meeting on one slice. close: when nobody else is left.
  * Errors: create: KITH_CONFLICT when the slice exists with another configuration, otherwise the
@@ -14,6 +15,7 @@
 #define SLICE_TABLE_H
 
 #include "common/kith_pool.h"
+#include "shard/rpc/collection_index.h"
 #include "shard/storage/store.h"
 
 struct slice_table;
@@ -22,7 +24,13 @@ struct slice;
 enum slice_state { SLICE_WARMING, SLICE_OPEN, SLICE_FAILED, SLICE_DROPPING };
 
 /* Lists what is on disk; opens nothing yet. */
-enum kith_err slice_table_open(struct slice_table **out, struct io *io, store_select_fn select,
+struct slice_table_options {
+    struct io *io;
+    store_select_fn select;
+    struct collection_indexes *indexes;
+    uint32_t head_rows_max; /* 0: the store's default */
+};
+enum kith_err slice_table_open(struct slice_table **out, const struct slice_table_options *options,
                                struct kith_diag *diag);
 void slice_table_close(struct slice_table *table); /* closes every store; NULL allowed */
 
@@ -44,7 +52,8 @@ enum kith_err slice_table_drop(struct slice_table *table, uint64_t collection, u
 enum kith_err slice_table_get(struct slice_table *table, uint64_t collection, uint32_t slice,
                               struct slice **out, const char **why);
 void slice_put(struct slice_table *table, struct slice *slice);
-struct store *slice_store(const struct slice *slice); /* while the reference is held */
+struct store *slice_store(const struct slice *slice);            /* while the reference is held */
+struct collection_index *slice_index(const struct slice *slice); /* the same; NULL: none */
 
 struct slice_table_counts {
     uint32_t slices, open, warming, failed;
