@@ -124,6 +124,20 @@ static int fake_order(const void *a, const void *b)
     return merge_compare(a, b);
 }
 
+/* What it was asked comes back where a test can see it. */
+static struct kith_msg_explain fake_explain(const struct kith_msg_search_part *part, uint32_t p,
+                                            uint32_t rows)
+{
+    return (struct kith_msg_explain){
+        .part = p,
+        .plan = {(const uint8_t *)(part->exact ? "scan" : "lists"), part->exact ? 4 : 5},
+        .recall = part->exact ? 1 : part->recall,
+        .heads = part->indexed_only,
+        .reranked = part->margin > 1e6f ? 1000000 : (uint64_t)part->margin,
+        .rows = rows,
+        .ns = 1500};
+}
+
 static bool fake_search(struct fake_shard *shard, struct kith_bytes body, struct kith_writer *w)
 {
     struct kith_msg_search msg;
@@ -132,6 +146,9 @@ static bool fake_search(struct fake_shard *shard, struct kith_bytes body, struct
         return false;
     fake_slices(shard, &msg.scope, &slices);
     kith_msg_write_found(w, &slices, msg.n_parts);
+    struct kith_msg_explain explains[4];
+    uint32_t n_explains = 0;
+    kith_assert(msg.n_parts <= 4);
     struct kith_cursor parts = kith_cursor_of(msg.parts.data, msg.parts.len);
     for (uint32_t p = 0; p < msg.n_parts; p++) {
         struct kith_msg_search_part part;
@@ -155,7 +172,12 @@ static bool fake_search(struct fake_shard *shard, struct kith_bytes body, struct
                 hits[0].rank = (float)strtod("nan", NULL);
             (void)!kith_msg_write_found_hits(w, hits, n < part.k ? n : part.k);
         }
+        if (part.explain)
+            explains[n_explains++] = fake_explain(&part, p, shard->n);
     }
+    kith_msg_write_found_explains(w, n_explains);
+    for (uint32_t i = 0; i < n_explains; i++)
+        kith_msg_write_found_explain(w, &explains[i]);
     return true;
 }
 

@@ -412,10 +412,18 @@ enum kith_err plan_using(struct request *req, struct kith_json object, const cha
 /* ---- params --------------------------------------------------------------------------------- */
 
 static const struct plan_field params_fields[] = {
-    {"hnsw_ef", PLAN_IGNORED}, /* every search is exact */
-    {"exact", PLAN_IGNORED},     {"indexed_only", PLAN_TAKEN}, {"quantization", PLAN_IGNORED},
-    {"acorn", PLAN_IGNORED},     {"idf", PLAN_REFUSED},        {"min_coverage", PLAN_TAKEN},
-    {"deadline_ms", PLAN_TAKEN}, {"coverage", PLAN_TAKEN},
+    {"min_coverage", PLAN_TAKEN},
+    {"deadline_ms", PLAN_TAKEN},
+    {"coverage", PLAN_TAKEN},
+    /* Of searches (plan_effort.c); whatever else is asked has an exact answer anyway. */
+    {"hnsw_ef", PLAN_TAKEN},
+    {"exact", PLAN_TAKEN},
+    {"indexed_only", PLAN_TAKEN},
+    {"quantization", PLAN_TAKEN},
+    {"recall", PLAN_TAKEN},
+    {"explain", PLAN_TAKEN},
+    {"acorn", PLAN_IGNORED}, /* how filters are searched, which the node's planner decides */
+    {"idf", PLAN_REFUSED},
 };
 
 enum kith_err plan_params(struct request *req, struct kith_json object, const char *where,
@@ -426,11 +434,6 @@ enum kith_err plan_params(struct request *req, struct kith_json object, const ch
         return KITH_OK;
     const char *at = plan_where(req, where, "params");
     enum kith_err err = PLAN_FIELDS(params, at, params_fields, diag);
-    bool indexed_only = false;
-    if (!err)
-        err = plan_bool(params, "indexed_only", at, &indexed_only, diag);
-    if (!err && indexed_only)
-        err = kith_fail(diag, KITH_UNSUPPORTED, "%s.indexed_only: not supported", at);
     if (!err)
         err = plan_bool(params, "coverage", at, &req->want_coverage, diag);
     if (!err)

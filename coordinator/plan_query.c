@@ -162,6 +162,16 @@ static enum kith_err page_of(struct kith_json object, const char *where, bool ol
     return KITH_OK;
 }
 
+static enum kith_err effort_of(struct request *req, struct kith_json object, const char *where,
+                               struct query *query, struct kith_diag *diag)
+{
+    struct kith_json params;
+    if (!kith_json_opt(object, "params", &params))
+        return KITH_OK;
+    return plan_effort_read(params, plan_where(req, where, "params"), query->k, &query->effort,
+                            diag);
+}
+
 static enum kith_err one(struct request *req, struct kith_json object, const char *where,
                          const struct query_plan *plan, struct query *query, struct kith_diag *diag)
 {
@@ -181,6 +191,8 @@ static enum kith_err one(struct request *req, struct kith_json object, const cha
         err = threshold_of(object, where, query, diag);
     if (!err)
         err = page_of(object, where, plan->old_search, query, diag);
+    if (!err)
+        err = effort_of(req, object, where, query, diag);
     if (!err)
         err = selector_payload(req, object, "with_payload", where, &query->payload, diag);
     if (!err)

@@ -4,7 +4,17 @@
 
 #include "coordinator/merge.h"
 #include "coordinator/plan.h"
+#include "coordinator/plan_effort.h"
 #include "coordinator/records.h"
+
+/* How one node searched for a query that asked. */
+struct query_explain {
+    struct query_explain *next;
+    const struct topology_node *node;
+    uint64_t matched;
+    bool known; /* false: an older node, which does not say */
+    struct kith_msg_explain how;
+};
 
 struct query {
     const float *vector; /* dim floats, filled in at the latest by encode or lookup */
@@ -13,11 +23,13 @@ struct query {
     bool has_threshold;
     float threshold; /* a score, as users say it */
     struct kith_bytes filter;
+    struct plan_effort effort;
     bool by_id;
     struct kith_id id; /* not part of its own answer */
     struct selector payload;
     bool with_vector;
     struct merge_list list;
+    struct query_explain *explains; /* in the order of the answers */
 };
 
 struct query_plan {

@@ -75,6 +75,8 @@ enum step reply_stage_run(struct request *req)
         kith_jw_f64(&w, (double)(took_ns(req) / 1000u) / 1e6);
         if (req->want_coverage || req->coverage.partial)
             write_coverage(&req->coverage, &w);
+        if (req->work->write_beside)
+            req->work->write_beside(req, &w);
         kith_jw_end_object(&w);
     }
     int status = req->status ? req->status : 200;

@@ -65,6 +65,8 @@ struct work {
     /* Instead of asking nodes: begins something that ends with pipeline_resume. */
     enum kith_err (*start)(struct request *req, struct kith_diag *diag);
     void (*write_result)(struct request *req, struct kith_json_writer *w);
+    /* More members of the envelope, beside the result; may be NULL. */
+    void (*write_beside)(struct request *req, struct kith_json_writer *w);
     void (*fini)(struct request *req); /* gives back what is not in the arena; may be NULL */
 };
 

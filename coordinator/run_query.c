@@ -1,5 +1,6 @@
-/* Searches on their way: neighbouring queries of a batch that share filter, k and threshold travel
- * as one part, so that a shard scans its rows once for all of them. How queries fall into parts
+/* Searches on their way: neighbouring queries of a batch that share filter, k, threshold and effort
+ * travel as one part, so that a shard scans its rows once for all of them; those that want to know
+ * how they were searched travel alone. How queries fall into parts
  * depends on the plan alone; the reply is read by the same rule. */
 #include <string.h>
 
@@ -13,7 +14,8 @@ static struct query_plan *plan_of(const struct request *req)
 
 static bool same_part(const struct query *a, const struct query *b)
 {
-    return a->k == b->k && a->has_threshold == b->has_threshold &&
+    return !a->effort.explain && plan_effort_equal(&a->effort, &b->effort) && a->k == b->k &&
+           a->has_threshold == b->has_threshold &&
            (!a->has_threshold || a->threshold == b->threshold) && a->filter.len == b->filter.len &&
            (a->filter.len == 0 || memcmp(a->filter.data, b->filter.data, a->filter.len) == 0);
 }
@@ -57,6 +59,11 @@ static void write_body(struct request *req, struct scatter_ask *ask, struct kith
             .threshold =
                 first->has_threshold ? merge_threshold(req->target.metric, first->threshold) : 0.0F,
             .filter = first->filter,
+            .exact = first->effort.exact,
+            .indexed_only = first->effort.indexed_only,
+            .explain = first->effort.explain,
+            .recall = first->effort.recall,
+            .margin = first->effort.margin,
         };
         kith_msg_write_search_part(w, &part, dim);
     }
@@ -77,6 +84,46 @@ static enum kith_err prepare_lists(struct request *req, struct kith_diag *diag)
         k_max = query->k > k_max ? query->k : k_max;
     }
     return merge_scratch_init(&plan->scratch, req->arena, k_max, diag);
+}
+
+static enum kith_err add_explain(struct request *req, const struct scatter_ask *ask,
+                                 struct query *query, uint64_t matched, struct kith_diag *diag)
+{
+    struct query_explain *explain = kith_arena_alloc(req->arena, sizeof(*explain));
+    struct query_explain **last = &query->explains;
+    if (!explain)
+        return kith_fail(diag, KITH_NOMEM, "request: out of memory");
+    *explain = (struct query_explain){.node = ask->node, .matched = matched};
+    while (*last)
+        last = &(*last)->next;
+    *last = explain;
+    return KITH_OK;
+}
+
+/* What follows the parts: each names the part it belongs to, of those that asked. */
+static enum kith_err take_explains(struct request *req, const struct scatter_ask *ask,
+                                   struct kith_cursor *cursor, bool merge, struct kith_diag *diag)
+{
+    const struct query_plan *plan = plan_of(req);
+    uint32_t n = 0, part = 0, at = 0;
+    if (!kith_msg_found_explains(cursor, &n))
+        return kith_fail(diag, KITH_PROTOCOL, "malformed answer to a search");
+    for (uint32_t i = 0; i < n; i++) {
+        struct kith_msg_explain how;
+        if (!kith_msg_found_explain(cursor, &how))
+            return kith_fail(diag, KITH_PROTOCOL, "malformed account of a search");
+        for (; at < plan->n && part < how.part; at = part_end(plan, at))
+            part++;
+        if (at >= plan->n || part != how.part || !plan->queries[at].effort.explain)
+            return kith_fail(diag, KITH_PROTOCOL, "an account of a search nobody asked for");
+        for (struct query_explain *e = plan->queries[at].explains; merge && e; e = e->next) {
+            if (e->node == ask->node) {
+                e->how = how;
+                e->known = true;
+            }
+        }
+    }
+    return KITH_OK;
 }
 
 /* Two passes over the reply: nothing of it is merged unless all of it is well formed, since its
@@ -104,13 +151,15 @@ static enum kith_err take_parts(struct request *req, const struct scatter_ask *a
             enum kith_err err =
                 merge ? merge_add(list, packed, n_hits, &source, &plan->scratch, diag)
                       : merge_check(list, packed, n_hits, &source, &plan->scratch, diag);
+            if (!err && merge && plan->queries[j].effort.explain)
+                err = add_explain(req, ask, &plan->queries[j], matched, diag);
             if (err)
                 return err;
         }
     }
     if (n_parts != found->n_parts)
         return kith_fail(diag, KITH_PROTOCOL, "%u parts, asked for %u", found->n_parts, n_parts);
-    return KITH_OK;
+    return found->has_explains ? take_explains(req, ask, &parts, merge, diag) : KITH_OK;
 }
 
 static enum kith_err take(struct request *req, struct scatter_ask *ask, struct kith_bytes body,
@@ -244,6 +293,90 @@ static void write_result(struct request *req, struct kith_json_writer *w)
     kith_jw_end_array(w);
 }
 
+static void write_u64(struct kith_json_writer *w, const char *key, uint64_t value)
+{
+    kith_jw_key(w, key);
+    kith_jw_u64(w, value);
+}
+
+static void write_us(struct kith_json_writer *w, const char *key, uint64_t ns)
+{
+    kith_jw_key(w, key);
+    kith_jw_f64(w, (double)(ns / 100u) / 10);
+}
+
+static void write_how(const struct kith_msg_explain *how, struct kith_json_writer *w)
+{
+    kith_jw_key(w, "plan");
+    kith_jw_str(w, (const char *)how->plan.data, how->plan.len);
+    kith_jw_key(w, "recall");
+    kith_jw_f32(w, how->recall);
+    write_u64(w, "filters_kept", how->filter_hits);
+    write_u64(w, "filters_made", how->filter_misses);
+    write_u64(w, "segments_indexed", how->segments_indexed);
+    write_u64(w, "segments_plain", how->segments_plain);
+    write_u64(w, "heads", how->heads);
+    write_u64(w, "rows", how->rows);
+    write_u64(w, "lists", how->lists);
+    write_u64(w, "list_rows", how->list_rows);
+    write_u64(w, "reranked", how->reranked);
+    write_u64(w, "reranked_exactly", how->reranked_exactly);
+    kith_jw_key(w, "fell_back");
+    kith_jw_bool(w, how->fell_back > 0);
+    write_us(w, "expected_us", how->expected_ns);
+    write_us(w, "exact_us", how->exact_ns);
+    write_us(w, "took_us", how->ns);
+}
+
+static void write_explain(const struct query *query, struct kith_json_writer *w)
+{
+    uint64_t matched = 0;
+    for (const struct query_explain *e = query->explains; e; e = e->next)
+        matched += e->matched;
+    kith_jw_begin_object(w);
+    write_u64(w, "matched", matched);
+    kith_jw_key(w, "recall_asked");
+    if (query->effort.exact)
+        kith_jw_u64(w, 1);
+    else if (query->effort.recall > 0)
+        kith_jw_f32(w, query->effort.recall);
+    else
+        kith_jw_null(w);
+    kith_jw_key(w, "nodes");
+    kith_jw_begin_array(w);
+    for (const struct query_explain *e = query->explains; e; e = e->next) {
+        kith_jw_begin_object(w);
+        kith_jw_key(w, "node");
+        kith_jw_cstr(w, e->node ? e->node->name : "");
+        write_u64(w, "matched", e->matched);
+        if (e->known)
+            write_how(&e->how, w);
+        kith_jw_end_object(w);
+    }
+    kith_jw_end_array(w);
+    kith_jw_end_object(w);
+}
+
+/* One for each query, null for those that did not ask. */
+static void write_beside(struct request *req, struct kith_json_writer *w)
+{
+    const struct query_plan *plan = plan_of(req);
+    bool any = false;
+    for (uint32_t i = 0; i < plan->n; i++)
+        any = any || plan->queries[i].effort.explain;
+    if (!any)
+        return;
+    kith_jw_key(w, "explain");
+    kith_jw_begin_array(w);
+    for (uint32_t i = 0; i < plan->n; i++) {
+        if (plan->queries[i].effort.explain)
+            write_explain(&plan->queries[i], w);
+        else
+            kith_jw_null(w);
+    }
+    kith_jw_end_array(w);
+}
+
 static const struct scatter_round search_round = {
     .message = KITH_MSG_SEARCH, .write_body = write_body, .take = take};
 static const struct scatter_round fetch_round = {
@@ -258,4 +391,5 @@ const struct work run_query_work = {
     .fetch = &fetch_round,
     .fetch_wants = fetch_wants,
     .write_result = write_result,
+    .write_beside = write_beside,
 };

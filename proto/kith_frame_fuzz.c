@@ -23,6 +23,10 @@ static void drain_found(struct kith_bytes body)
         for (uint32_t q = 0; q < queries && kith_msg_found_hits(&msg.parts, &packed, &n); q++)
             for (uint32_t i = 0; i < n; i++)
                 (void)kith_hit_unpack(packed.data + (size_t)i * KITH_HIT_BYTES, &hit);
+    struct kith_msg_explain explain;
+    if (msg.has_explains && kith_msg_found_explains(&msg.parts, &n))
+        for (uint32_t i = 0; i < n && kith_msg_found_explain(&msg.parts, &explain); i++) {
+        }
 }
 
 static void drain_search(struct kith_bytes body)

@@ -122,6 +122,9 @@ bool kith_msg_read_write(struct kith_bytes body, struct kith_msg_write *out)
            kith_read_peek(&c) == KITH_WIRE_ARRAY && kith_read_skip(&c, &out->ops);
 }
 
+/* Bits of a part's flags. A node passes over those it does not know. */
+enum { PART_EXACT = 1, PART_INDEXED_ONLY = 2, PART_EXPLAIN = 4 };
+
 void kith_msg_write_search(struct kith_writer *w, const struct kith_msg_scope *scope, uint32_t dim,
                            uint32_t n_parts)
 {
@@ -136,7 +139,10 @@ void kith_msg_write_search_part(struct kith_writer *w, const struct kith_msg_sea
                                 uint32_t dim)
 {
     kith_assert(part->vectors.len == (size_t)part->n_queries * dim * 4);
-    kith_write_array(w, 5);
+    uint64_t flags = (part->exact ? PART_EXACT : 0) | (part->indexed_only ? PART_INDEXED_ONLY : 0) |
+                     (part->explain ? PART_EXPLAIN : 0);
+    bool usual = flags == 0 && !(part->recall > 0) && !(part->margin > 0);
+    kith_write_array(w, usual ? 5 : 8);
     kith_write_u64(w, part->n_queries);
     kith_write_bin(w, part->vectors.data, part->vectors.len);
     kith_write_u64(w, part->k);
@@ -145,6 +151,11 @@ void kith_msg_write_search_part(struct kith_writer *w, const struct kith_msg_sea
     else
         kith_write_nil(w);
     kith_msg_write_optional(w, part->filter);
+    if (usual)
+        return;
+    kith_write_u64(w, flags);
+    kith_write_f32(w, part->recall);
+    kith_write_f32(w, part->margin);
 }
 
 bool kith_msg_read_search(struct kith_bytes body, struct kith_msg_search *out)
@@ -155,6 +166,26 @@ bool kith_msg_read_search(struct kith_bytes body, struct kith_msg_search *out)
         return false;
     out->parts = (struct kith_bytes){c.at, (size_t)(c.end - c.at)};
     return out->dim > 0 && out->dim <= KITH_DIM_MAX && out->n_parts <= KITH_SEARCH_BATCH_MAX;
+}
+
+/* n: how many values are left of the part. */
+static bool read_effort(struct kith_cursor *c, uint32_t n, struct kith_msg_search_part *out)
+{
+    uint64_t flags;
+    if (n == 0)
+        return true;
+    if (n < 3 || !kith_read_u64(c, &flags) || !kith_read_f32(c, &out->recall) ||
+        !kith_read_f32(c, &out->margin))
+        return false;
+    out->exact = (flags & PART_EXACT) != 0;
+    out->indexed_only = (flags & PART_INDEXED_ONLY) != 0;
+    out->explain = (flags & PART_EXPLAIN) != 0;
+    if (!(out->recall >= 0 && out->recall <= 1) || !(out->margin == 0 || out->margin >= 1))
+        return false;
+    for (; n > 3; n--)
+        if (!kith_read_skip(c, NULL))
+            return false;
+    return true;
 }
 
 bool kith_msg_search_next(struct kith_cursor *parts, uint32_t dim, struct kith_msg_search_part *out)
@@ -172,7 +203,7 @@ bool kith_msg_search_next(struct kith_cursor *parts, uint32_t dim, struct kith_m
         return false;
     if (part.has_threshold && isnan(part.threshold))
         return false;
-    if (!read_optional_map(parts, &part.filter))
+    if (!read_optional_map(parts, &part.filter) || !read_effort(parts, n - 5, &part))
         return false;
     *out = part;
     return true;

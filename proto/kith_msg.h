@@ -89,6 +89,13 @@ struct kith_msg_search_part {
     bool has_threshold;
     float threshold;          /* rank (proto/kith_collection.h): hits below it are dropped */
     struct kith_bytes filter; /* msgpack map or empty */
+    /* How hard to search; all zero is the default, and then not on the wire. */
+    bool exact;        /* no index is used */
+    bool indexed_only; /* segments that are to have an index and have none yet are left out */
+    bool explain;      /* the reply says how the part was searched */
+    float recall;      /* the target in (0, 1]; 0: the node's default */
+    float margin;      /* times the usual number of standard errors below which estimates are
+                          ranked again, at least 1, infinity: all rows of the lists; 0: as usual */
 };
 struct kith_msg_search {
     struct kith_msg_scope scope;
@@ -97,7 +104,7 @@ struct kith_msg_search {
     struct kith_bytes parts; /* read with kith_msg_search_next */
 };
 /* FOUND: slices; then per part: matched; then per query: hits, packed KITH_HIT_BYTES each, best
- * first. */
+ * first; then how the parts that asked for it were searched. */
 #define KITH_HIT_BYTES 29u /* id (17), rank f32 LE, seq u64 LE */
 struct kith_hit {
     struct kith_id id;
@@ -108,8 +115,24 @@ struct kith_msg_found {
     struct kith_msg_slices slices;
     uint32_t n_parts;
     struct kith_cursor
-        parts; /* per part: kith_msg_found_part, then kith_msg_found_hits for each query */
+        parts; /* per part: kith_msg_found_part, then kith_msg_found_hits for each query; then, if
+                  has_explains, kith_msg_found_explains and kith_msg_found_explain for each */
+    bool has_explains; /* an older node sends none */
 };
+
+/* How one part was searched, all of its queries together. */
+struct kith_msg_explain {
+    uint32_t part;
+    struct kith_bytes plan;              /* "lists_masked" */
+    uint32_t filter_hits, filter_misses; /* answers of filters that were kept, that were made */
+    uint32_t segments_indexed, segments_plain, heads;
+    uint32_t fell_back; /* queries done again exactly */
+    float recall;       /* the target; 1: exact */
+    uint64_t rows;      /* ranked exactly one by one */
+    uint64_t lists, list_rows, reranked, reranked_exactly;
+    uint64_t expected_ns, exact_ns, ns;
+};
+#define KITH_PLAN_NAME_MAX 32u /* bytes of a plan's name */
 
 struct kith_msg_fetch {
     struct kith_msg_scope scope;
@@ -218,6 +241,9 @@ void kith_msg_write_found(struct kith_writer *w, const struct kith_msg_slices *s
 void kith_msg_write_found_part(struct kith_writer *w, uint64_t matched, uint32_t n_queries);
 enum kith_err kith_msg_write_found_hits(struct kith_writer *w, const struct kith_hit *hits,
                                         uint32_t n);
+/* After the last part: how many explains follow, then each. */
+void kith_msg_write_found_explains(struct kith_writer *w, uint32_t n);
+void kith_msg_write_found_explain(struct kith_writer *w, const struct kith_msg_explain *explain);
 /* Head; then n_records times _record. */
 void kith_msg_write_records(struct kith_writer *w, const struct kith_msg_slices *slices,
                             uint32_t n_records);
@@ -251,6 +277,8 @@ bool kith_msg_read_counted(struct kith_bytes body, struct kith_msg_counted *out)
 bool kith_msg_read_found(struct kith_bytes body, struct kith_msg_found *out);
 bool kith_msg_found_part(struct kith_cursor *parts, uint64_t *matched, uint32_t *n_queries);
 bool kith_msg_found_hits(struct kith_cursor *parts, struct kith_bytes *packed, uint32_t *n_hits);
+bool kith_msg_found_explains(struct kith_cursor *parts, uint32_t *n);
+bool kith_msg_found_explain(struct kith_cursor *parts, struct kith_msg_explain *out);
 bool kith_hit_unpack(const uint8_t *packed,
                      struct kith_hit *out); /* KITH_HIT_BYTES; false: bad id or a NaN */
 bool kith_msg_read_records(struct kith_bytes body, struct kith_msg_records *out);

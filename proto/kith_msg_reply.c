@@ -105,9 +105,36 @@ bool kith_msg_read_counted(struct kith_bytes body, struct kith_msg_counted *out)
 void kith_msg_write_found(struct kith_writer *w, const struct kith_msg_slices *slices,
                           uint32_t n_parts)
 {
-    kith_write_array(w, 2);
+    kith_write_array(w, 3);
     write_slices(w, slices);
     kith_write_array(w, n_parts);
+}
+
+void kith_msg_write_found_explains(struct kith_writer *w, uint32_t n)
+{
+    kith_write_array(w, n);
+}
+
+void kith_msg_write_found_explain(struct kith_writer *w, const struct kith_msg_explain *explain)
+{
+    kith_write_array(w, 17);
+    kith_write_u64(w, explain->part);
+    kith_write_str(w, (const char *)explain->plan.data, explain->plan.len);
+    kith_write_u64(w, explain->filter_hits);
+    kith_write_u64(w, explain->filter_misses);
+    kith_write_u64(w, explain->segments_indexed);
+    kith_write_u64(w, explain->segments_plain);
+    kith_write_u64(w, explain->heads);
+    kith_write_u64(w, explain->fell_back);
+    kith_write_f32(w, explain->recall);
+    kith_write_u64(w, explain->rows);
+    kith_write_u64(w, explain->lists);
+    kith_write_u64(w, explain->list_rows);
+    kith_write_u64(w, explain->reranked);
+    kith_write_u64(w, explain->reranked_exactly);
+    kith_write_u64(w, explain->expected_ns);
+    kith_write_u64(w, explain->exact_ns);
+    kith_write_u64(w, explain->ns);
 }
 
 void kith_msg_write_found_part(struct kith_writer *w, uint64_t matched, uint32_t n_queries)
@@ -152,11 +179,13 @@ enum kith_err kith_msg_write_found_hits(struct kith_writer *w, const struct kith
 
 bool kith_msg_read_found(struct kith_bytes body, struct kith_msg_found *out)
 {
-    struct kith_cursor c;
-    if (!kith_msg_read_head(&c, body, 2) || !read_slices(&c, &out->slices) ||
+    struct kith_cursor c = kith_cursor_of(body.data, body.len);
+    uint32_t n;
+    if (!kith_read_array(&c, &n) || n < 2 || !read_slices(&c, &out->slices) ||
         !kith_read_array(&c, &out->n_parts) || out->n_parts > KITH_SEARCH_BATCH_MAX)
         return false;
     out->parts = c;
+    out->has_explains = n > 2;
     return true;
 }
 
@@ -178,6 +207,33 @@ bool kith_msg_found_hits(struct kith_cursor *parts, struct kith_bytes *packed, u
         return false;
     *packed = bytes;
     *n_hits = (uint32_t)(bytes.len / KITH_HIT_BYTES);
+    return true;
+}
+
+bool kith_msg_found_explains(struct kith_cursor *parts, uint32_t *n)
+{
+    return kith_read_array(parts, n) && *n <= KITH_SEARCH_BATCH_MAX;
+}
+
+bool kith_msg_found_explain(struct kith_cursor *parts, struct kith_msg_explain *out)
+{
+    uint32_t n;
+    struct kith_msg_explain e = {0};
+    if (!kith_read_array(parts, &n) || n < 17 || !kith_read_u32(parts, &e.part) ||
+        !kith_read_str(parts, &e.plan) || e.plan.len > KITH_PLAN_NAME_MAX ||
+        !kith_read_u32(parts, &e.filter_hits) || !kith_read_u32(parts, &e.filter_misses) ||
+        !kith_read_u32(parts, &e.segments_indexed) || !kith_read_u32(parts, &e.segments_plain) ||
+        !kith_read_u32(parts, &e.heads) || !kith_read_u32(parts, &e.fell_back) ||
+        !kith_read_f32(parts, &e.recall) || !(e.recall >= 0 && e.recall <= 1) ||
+        !kith_read_u64(parts, &e.rows) || !kith_read_u64(parts, &e.lists) ||
+        !kith_read_u64(parts, &e.list_rows) || !kith_read_u64(parts, &e.reranked) ||
+        !kith_read_u64(parts, &e.reranked_exactly) || !kith_read_u64(parts, &e.expected_ns) ||
+        !kith_read_u64(parts, &e.exact_ns) || !kith_read_u64(parts, &e.ns))
+        return false;
+    for (; n > 17; n--)
+        if (!kith_read_skip(parts, NULL))
+            return false;
+    *out = e;
     return true;
 }
 

@@ -1,5 +1,6 @@
 #include "proto/kith_msg.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -128,6 +129,58 @@ static void test_msg_search_round_trips(void **state)
     assert_false(kith_msg_search_next(&parts, 3, &got));
 }
 
+static void test_msg_search_says_how_hard(void **state)
+{
+    (void)state;
+    struct kith_writer w = fresh();
+    float vector[] = {1, 2};
+    struct kith_msg_search_part got, part = {.n_queries = 1,
+                                             .vectors = {(const uint8_t *)vector, sizeof vector},
+                                             .k = 10,
+                                             .indexed_only = true,
+                                             .explain = true,
+                                             .recall = 0.75f,
+                                             .margin = INFINITY};
+    kith_msg_write_search(&w, &scope, 2, 2);
+    kith_msg_write_search_part(&w, &part, 2);
+    /* A newer node's part: more values, and a flag nobody here knows. */
+    kith_write_array(&w, 10);
+    kith_write_u64(&w, 1);
+    kith_write_bin(&w, vector, sizeof vector);
+    kith_write_u64(&w, 10);
+    kith_write_nil(&w);
+    kith_write_nil(&w);
+    kith_write_u64(&w, 1 | 1u << 20);
+    kith_write_f32(&w, 0);
+    kith_write_f32(&w, 2);
+    kith_write_array(&w, 1);
+    kith_write_nil(&w);
+    kith_write_nil(&w);
+    static struct kith_msg_search search;
+    assert_true(kith_msg_read_search(body(), &search));
+    struct kith_cursor parts = kith_cursor_of(search.parts.data, search.parts.len);
+    assert_true(kith_msg_search_next(&parts, search.dim, &got));
+    assert_true(!got.exact && got.indexed_only && got.explain);
+    assert_true(got.recall == 0.75f && got.margin > 1e38f);
+    assert_true(kith_msg_search_next(&parts, search.dim, &got));
+    assert_true(got.exact && !got.indexed_only && !got.explain);
+    assert_true(got.recall == 0 && got.margin == 2);
+    assert_true(kith_cursor_done(&parts));
+
+    static const float bad[][2] = {{-0.5f, 0}, {1.5f, 0}, {NAN, 0}, {0.5f, 0.5f}, {0.5f, NAN}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        w = fresh();
+        part = (struct kith_msg_search_part){.n_queries = 1,
+                                             .vectors = {(const uint8_t *)vector, sizeof vector},
+                                             .exact = true,
+                                             .recall = bad[i][0],
+                                             .margin = bad[i][1]};
+        kith_msg_write_search_part(&w, &part, 2);
+        parts = kith_cursor_of(out.data, out.len);
+        assert_false(kith_msg_search_next(&parts, 2, &got));
+    }
+}
+
 static struct kith_msg_slices two_slices(void)
 {
     static const char why[] = "late";
@@ -152,6 +205,14 @@ static void test_msg_found_round_trips_many_hits(void **state)
     kith_msg_write_found_part(&w, 1234, 2);
     assert_int_equal(kith_msg_write_found_hits(&w, hits, 3), KITH_OK);
     assert_int_equal(kith_msg_write_found_hits(&w, hits, 200), KITH_OK);
+    struct kith_msg_explain explain = {.plan = {(const uint8_t *)"lists_masked", 12},
+                                       .fell_back = 2,
+                                       .recall = 0.5f,
+                                       .rows = 1u << 20,
+                                       .reranked_exactly = 77,
+                                       .ns = 123456789};
+    kith_msg_write_found_explains(&w, 1);
+    kith_msg_write_found_explain(&w, &explain);
 
     assert_true(kith_msg_read_found(body(), &found));
     assert_int_equal(found.slices.slices[1].err, KITH_TIMEOUT);
@@ -168,6 +229,14 @@ static void test_msg_found_round_trips_many_hits(void **state)
     assert_true(kith_hit_unpack(packed.data + 199 * KITH_HIT_BYTES, &hit));
     assert_int_equal(hit.id.lo, 199);
     assert_true(hit.rank > 0.5f && hit.rank < 1.5f);
+    assert_true(found.has_explains && kith_msg_found_explains(&found.parts, &n) && n == 1);
+    struct kith_msg_explain got;
+    assert_true(kith_msg_found_explain(&found.parts, &got));
+    assert_true(kith_bytes_equal(got.plan, "lists_masked") && got.recall == 0.5f);
+    assert_int_equal(got.fell_back, 2);
+    assert_int_equal(got.rows, 1u << 20);
+    assert_int_equal(got.reranked_exactly, 77);
+    assert_int_equal(got.ns, 123456789);
     assert_true(kith_cursor_done(&found.parts));
 
     uint8_t bad[KITH_HIT_BYTES];
@@ -291,6 +360,21 @@ static void test_frame_golden(void **state)
     assert_string_equal(
         text, "65fd647f22eb2de488776655443322112a0000000000000006000000d007000001000e0000000000"
               "9307920003c0");
+
+    /* A search as most are, and one that says how hard. */
+    static const float vector[2] = {1, -2};
+    struct kith_msg_search_part part = {
+        .n_queries = 1, .vectors = {(const uint8_t *)vector, sizeof vector}, .k = 10};
+    w = fresh();
+    kith_msg_write_search(&w, &scope, 2, 2);
+    kith_msg_write_search_part(&w, &part, 2);
+    part.exact = part.explain = true;
+    part.recall = 0.5f;
+    part.margin = 2;
+    kith_msg_write_search_part(&w, &part, 2);
+    hex(out.data, out.len, text);
+    assert_string_equal(text, "940792000302929501c4080000803f000000c00ac0c09801c4080000803f"
+                              "000000c00ac0c005ca3f000000ca40000000");
 }
 
 static void test_frame_any_flipped_bit_is_found(void **state)
@@ -319,6 +403,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_msg_requests_round_trip),
         cmocka_unit_test(test_msg_search_round_trips),
+        cmocka_unit_test(test_msg_search_says_how_hard),
         cmocka_unit_test(test_msg_found_round_trips_many_hits),
         cmocka_unit_test(test_msg_records_facets_infos_round_trip),
         cmocka_unit_test(test_ops_round_trip_and_prefixes_fail),

@@ -62,11 +62,11 @@ static void search_group(struct search_job *job, struct search_worker *worker, u
                                     .effort = group->target.effort,
                                     .stop = must_stop,
                                     .stop_ctx = &clocked};
-    if (ivf_search(&query, job->parts + group->first, group->n, scratch, &worker->stats))
+    bool done = ivf_search(&query, job->parts + group->first, group->n, scratch, &worker->stats);
+    job->again[q] = job->again[q] || !done;
+    if (done && !(job->part->margin > 1)) /* a wide margin says nothing about the usual one */
         search_cost_learn(&job->context->cost, group->codebook->hash, group->share,
                           group->estimated_ns, (double)(kith_now_ns() - begun));
-    else
-        job->again[q] = true;
 }
 
 void search_lists_run_task(void *ctx, uint32_t task, uint32_t worker_index)

@@ -37,6 +37,24 @@ static void test_search_lists_are_used_and_explained(void **state)
     end_world();
 }
 
+static void test_search_lists_look_as_wide_as_asked(void **state)
+{
+    (void)state;
+    static const struct {
+        float asked, seen;
+    } cases[] = {{0, FAKE_MARGIN}, {1, FAKE_MARGIN}, {2, 2 * FAKE_MARGIN}, {INFINITY, FLT_MAX}};
+    plain_world();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct search_result result;
+        world.parts[0].margin = cases[i].asked;
+        run_and_check(&result);
+        assert_int_equal(result.explain.plan, SEARCH_PLAN_LISTS);
+        assert_true(atomic_load(&seen_margin) == cases[i].seen);
+        search_result_fini(&result);
+    }
+    end_world();
+}
+
 static void test_search_lists_that_end_short_are_made_up_for(void **state)
 {
     (void)state;
@@ -96,6 +114,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(test_search_lists_are_used_and_explained, say_seed),
+        cmocka_unit_test_teardown(test_search_lists_look_as_wide_as_asked, say_seed),
         cmocka_unit_test_teardown(test_search_lists_that_end_short_are_made_up_for, say_seed),
         cmocka_unit_test_teardown(test_search_lists_keep_to_a_threshold, say_seed),
         cmocka_unit_test_teardown(test_search_lists_that_take_too_long_are_given_up, say_seed),

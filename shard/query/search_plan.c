@@ -1,3 +1,5 @@
+#include <float.h>
+
 #include "common/kith_mem.h"
 #include "shard/index/ivf_build.h"
 #include "shard/query/search_job.h"
@@ -140,6 +142,13 @@ static struct search_group *group_of(struct search_job *job, const struct codebo
     return &job->groups[job->n_groups++];
 }
 
+/* A margin of 0 needs no second look, and stays so but for who wants all rows. */
+static float widened(float margin, float factor)
+{
+    float wide = factor <= FLT_MAX ? margin * factor : FLT_MAX;
+    return wide <= FLT_MAX ? wide : FLT_MAX;
+}
+
 /* The target over all segments of a codebook; false: it cannot be reached by lists. */
 static bool set_target(struct search_job *job, struct search_group *group,
                        const struct ivf **indexes)
@@ -156,6 +165,8 @@ static bool set_target(struct search_job *job, struct search_group *group,
         group->target.effort = *job->part->effort;
         return true;
     }
+    if (job->part->margin > 1)
+        group->target.effort.margin = widened(group->target.effort.margin, job->part->margin);
     return group->target.recall >= recall;
 }
 

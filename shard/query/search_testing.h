@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -157,6 +158,8 @@ enum fake_mode {
 };
 static enum fake_mode fake_mode;
 static float fake_rows_share = 0.01f, fake_recall = 0.99f;
+#define FAKE_MARGIN 3.0f
+static _Atomic float seen_margin; /* of the search that ended last */
 
 enum kith_err ivf_scratch_fit(struct ivf_scratch **scratch, const struct codebook *codebook,
                               uint32_t k, struct kith_diag *diag)
@@ -176,7 +179,8 @@ void ivf_scratch_free(struct ivf_scratch *scratch)
 struct ivf_target ivf_target_for(const struct ivf *const *segments, uint32_t n, float recall)
 {
     assert_true(n > 0 && segments[0] != NULL && recall > 0);
-    return (struct ivf_target){.recall = fake_recall, .rows_share = fake_rows_share};
+    return (struct ivf_target){
+        .recall = fake_recall, .rows_share = fake_rows_share, .effort = {.margin = FAKE_MARGIN}};
 }
 
 static inline void fake_search_part(const struct ivf_query *query, const struct ivf_part *part)
@@ -202,6 +206,7 @@ bool ivf_search(const struct ivf_query *query, const struct ivf_part *parts, uin
                 struct ivf_scratch *scratch, struct ivf_stats *stats)
 {
     assert_non_null(scratch);
+    atomic_store(&seen_margin, query->effort.margin);
     for (uint32_t i = 0; i < n_parts; i++) {
         assert_ptr_equal(parts[i].index->codebook, parts[0].index->codebook);
         stats->rows += parts[i].index->n_rows;

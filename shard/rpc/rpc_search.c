@@ -15,6 +15,8 @@ struct searching {
     struct kith_msg_search msg;
     struct search_part *parts;
     struct search_result *results;
+    bool *explained; /* parts that asked how they were searched */
+    uint32_t n_explained;
     struct kith_diag *failures; /* of views */
     struct kith_filter filter;  /* 40 KiB: parsed here, then kept at its real size */
     struct rpc_views views;
@@ -30,6 +32,7 @@ static struct searching *searching_new(void)
     s->msg.n_parts = 0;
     s->parts = NULL;
     s->results = NULL;
+    s->n_explained = 0;
     s->views.n_views = 0;
     return s;
 }
@@ -54,7 +57,8 @@ static enum kith_err read_parts(struct searching *s, struct kith_diag *diag)
     uint32_t n = s->msg.n_parts;
     s->parts = kith_arena_array(&s->arena, n, sizeof *s->parts);
     s->results = kith_arena_array(&s->arena, n, sizeof *s->results);
-    if (s->parts == NULL || s->results == NULL)
+    s->explained = kith_arena_array(&s->arena, n, sizeof *s->explained);
+    if (s->parts == NULL || s->results == NULL || s->explained == NULL)
         return kith_fail(diag, KITH_NOMEM, "no memory for %u searches", n);
     struct kith_cursor cursor = {.at = s->msg.parts.data,
                                  .end = s->msg.parts.data + s->msg.parts.len};
@@ -66,7 +70,13 @@ static enum kith_err read_parts(struct searching *s, struct kith_diag *diag)
                                            .k = part.k,
                                            .vectors = part.vectors.data,
                                            .has_threshold = part.has_threshold,
-                                           .threshold = part.threshold};
+                                           .threshold = part.threshold,
+                                           .exact = part.exact,
+                                           .indexed_only = part.indexed_only,
+                                           .recall = part.recall,
+                                           .margin = part.margin};
+        s->explained[i] = part.explain;
+        s->n_explained += part.explain;
         enum kith_err err = keep_filter(s, part.filter, &s->parts[i].filter, diag);
         if (err != KITH_OK)
             return err;
@@ -115,6 +125,35 @@ static enum kith_err run(struct rpc_call *call, struct searching *s, struct kith
     return err;
 }
 
+static void write_explains(struct rpc_reply *reply, const struct searching *s)
+{
+    kith_msg_write_found_explains(&reply->w, s->n_explained);
+    for (uint32_t i = 0; s->n_explained > 0 && i < s->msg.n_parts; i++) {
+        const struct search_explain *e = &s->results[i].explain;
+        if (!s->explained[i])
+            continue;
+        const char *plan = search_plan_name(e->plan);
+        struct kith_msg_explain explain = {.part = i,
+                                           .plan = {(const uint8_t *)plan, strlen(plan)},
+                                           .filter_hits = e->filter_hits,
+                                           .filter_misses = e->filter_misses,
+                                           .segments_indexed = e->segments_indexed,
+                                           .segments_plain = e->segments_plain,
+                                           .heads = e->heads,
+                                           .fell_back = e->fell_back,
+                                           .recall = e->recall,
+                                           .rows = e->rows,
+                                           .lists = e->lists.lists,
+                                           .list_rows = e->lists.rows,
+                                           .reranked = e->lists.reranked,
+                                           .reranked_exactly = e->lists.exact,
+                                           .expected_ns = e->expected_ns,
+                                           .exact_ns = e->exact_ns,
+                                           .ns = e->ns};
+        kith_msg_write_found_explain(&reply->w, &explain);
+    }
+}
+
 static enum kith_err write_found(struct rpc_reply *reply, const struct searching *s)
 {
     rpc_begin(reply);
@@ -133,6 +172,7 @@ static enum kith_err write_found(struct rpc_reply *reply, const struct searching
                 return err;
         }
     }
+    write_explains(reply, s);
     return KITH_OK;
 }
 
