@@ -166,7 +166,13 @@ static void test_pipeline_serves_a_collection(void **state)
     expect(200, "\"exists\":false", "GET", "/collections/c/exists", NULL);
     expect(200, "\"result\":true", "PUT", "/collections/c",
            "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"shard_number\":4,\"metadata\":{\"a\":"
-           "1}}");
+           "1},\"quantization_config\":{\"scalar\":{\"type\":\"int8\",\"quantile\":0.75}}}");
+    expect(200, "\"quantization_config\":{\"scalar\":{\"type\":\"int8\",\"quantile\":0.75}}", "GET",
+           "/collections/c", NULL);
+    expect(200, "\"warnings\":[{\"message\":\"quantization_config.scalar.quantile has no effect",
+           "GET", "/collections/c", NULL);
+    expect(200, "\"quantization\":\"int8\",\"index\":{\"kind\":\"int8\"", "GET", "/collections/c",
+           NULL);
     expect(409, "already", "PUT", "/collections/c",
            "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"}}");
     expect(200, "{\"name\":\"c\"}", "GET", "/collections", NULL);
@@ -193,6 +199,19 @@ static void test_pipeline_serves_a_collection(void **state)
            "{\"limit\":6}");
     expect(200, "[{\"points\":[{\"id\":3,", "POST", "/collections/c/points/query/batch",
            "{\"searches\":[{\"query\":[0,1,0,0],\"limit\":1},{\"query\":[1,0,0,0],\"limit\":3}]}");
+    expect(200, "\"explain\":[{\"matched\":6,\"recall_asked\":0.75,\"nodes\":[{\"node\":\"fake",
+           "POST", "/collections/c/points/search",
+           "{\"vector\":[1,0,0,0],\"limit\":1,\"params\":{\"recall\":0.75,\"explain\":true}}");
+    expect(200, "\"plan\":\"lists\",\"recall\":0.75,", "POST", "/collections/c/points/query",
+           "{\"query\":[1,0,0,0],\"params\":{\"recall\":0.75,\"explain\":true}}");
+    expect(200, "\"heads\":1,\"rows\":3,\"lists\":0,\"list_rows\":0,\"reranked\":2,", "POST",
+           "/collections/c/points/query",
+           "{\"query\":[1,0,0,0],\"params\":{\"indexed_only\":true,\"explain\":true,"
+           "\"quantization\":{\"oversampling\":4}}}");
+    expect(200, "\"explain\":[null,{\"matched\":6,\"recall_asked\":1,", "POST",
+           "/collections/c/points/query/batch",
+           "{\"searches\":[{\"query\":[0,1,0,0],\"limit\":1},{\"query\":[1,0,0,0],\"limit\":1,"
+           "\"params\":{\"exact\":true,\"explain\":true}}]}");
     expect(200, "\"status\":\"acknowledged\"", "POST", "/collections/c/points/delete",
            "{\"points\":[2]}");
     expect(200, "\"count\":5", "POST", "/collections/c/points/count", "{}");

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "common/kith_arena.h"
+#include "coordinator/plan_quantization.h"
 
 static enum kith_err name_of(struct request *req, const char **out, struct kith_diag *diag)
 {
@@ -51,18 +52,19 @@ static const struct plan_field create_fields[] = {
     {"metadata", PLAN_TAKEN},
     {"strict_mode_config", PLAN_TAKEN},
     {"sparse_vectors", PLAN_TAKEN},
-    {"quantization_config", PLAN_REFUSED},
+    {"quantization", PLAN_TAKEN},
+    {"quantization_config", PLAN_TAKEN},
+    {"hnsw_config", PLAN_TAKEN},
     {"on_disk_payload", PLAN_IGNORED}, /* how, not what: these change no answer */
     {"payload", PLAN_IGNORED},
-    {"hnsw_config", PLAN_IGNORED},
     {"wal_config", PLAN_IGNORED},
     {"optimizers_config", PLAN_IGNORED},
 };
 static const struct plan_field vector_fields[] = {
     {"size", PLAN_TAKEN},      {"distance", PLAN_TAKEN},
-    {"datatype", PLAN_TAKEN},  {"quantization_config", PLAN_REFUSED},
+    {"datatype", PLAN_TAKEN},  {"quantization_config", PLAN_TAKEN},
     {"on_disk", PLAN_IGNORED}, {"multivector_config", PLAN_REFUSED},
-    {"memory", PLAN_IGNORED},  {"hnsw_config", PLAN_IGNORED},
+    {"memory", PLAN_IGNORED},  {"hnsw_config", PLAN_TAKEN},
 };
 
 static enum kith_err distance_of(struct kith_json vector, const char *where, bool required,
@@ -113,8 +115,25 @@ static enum kith_err datatype_of(struct kith_json vector, const char *where,
     return kith_fail(diag, KITH_BAD_REQUEST, "%s.datatype: expected float32 or float16", where);
 }
 
-static enum kith_err one_vector(struct create_plan *plan, struct kith_json vector,
-                                const char *where, struct kith_diag *diag)
+/* After the metric and the rows are known. */
+static enum kith_err quantization_of(struct create_plan *plan, struct kith_json body,
+                                     bool has_vector, struct kith_json vector,
+                                     struct kith_diag *diag)
+{
+    struct plan_quantization q;
+    enum kith_err err = plan_quantization_read(body, has_vector, vector, &q, diag);
+    if (!err)
+        err = plan_quantization_fits(&q, plan->spec.metric, diag);
+    if (err)
+        return err;
+    plan->spec.index = q.has_index ? q.index : kith_index_default(plan->spec.metric);
+    if (q.has_rows)
+        plan->spec.rows = q.rows;
+    return KITH_OK;
+}
+
+static enum kith_err one_vector(struct create_plan *plan, struct kith_json body,
+                                struct kith_json vector, const char *where, struct kith_diag *diag)
 {
     enum kith_err err = PLAN_FIELDS(vector, where, vector_fields, diag);
     uint32_t dim = 0;
@@ -128,14 +147,14 @@ static enum kith_err one_vector(struct create_plan *plan, struct kith_json vecto
         err = datatype_of(vector, where, &plan->spec.rows, diag);
     plan->spec.dim = dim;
     plan->has_dim = dim != 0;
-    return err;
+    return err ? err : quantization_of(plan, body, true, vector, diag);
 }
 
 /* Either the parameters of the unnamed vector, or a map with one name. */
 static enum kith_err vectors_of(struct request *req, struct create_plan *plan,
                                 struct kith_diag *diag)
 {
-    struct kith_json vectors, value;
+    struct kith_json vectors = {.doc = NULL}, value;
     const char *name;
     size_t len;
     if (!kith_json_opt(req->body, "vectors", &vectors)) {
@@ -143,7 +162,7 @@ static enum kith_err vectors_of(struct request *req, struct create_plan *plan,
             return kith_fail(diag, KITH_BAD_REQUEST, "vectors: required");
         plan->spec.metric = KITH_COSINE;
         plan->spec.rows = KITH_ROWS_F32;
-        return KITH_OK;
+        return quantization_of(plan, req->body, false, vectors, diag);
     }
     if (kith_json_type(vectors) != KITH_JSON_OBJECT)
         return plan_wrong_type(diag, "vectors", "an object", vectors);
@@ -152,7 +171,7 @@ static enum kith_err vectors_of(struct request *req, struct create_plan *plan,
     bool is_map = any && !kith_json_get(vectors, "size", &value) &&
                   !kith_json_get(vectors, "distance", &value);
     if (!is_map)
-        return one_vector(plan, vectors, "vectors", diag);
+        return one_vector(plan, req->body, vectors, "vectors", diag);
     if (kith_json_count(vectors) != 1)
         return kith_fail(diag, KITH_UNSUPPORTED,
                          "vectors: more than one named vector is not "
@@ -162,7 +181,8 @@ static enum kith_err vectors_of(struct request *req, struct create_plan *plan,
                          KITH_VECTOR_NAME_MAX);
     plan->spec.vector_name = name;
     (void)kith_json_get(vectors, name, &value);
-    return one_vector(plan, value, plan_where(req, "vectors", len ? name : "\"\""), diag);
+    return one_vector(plan, req->body, value, plan_where(req, "vectors", len ? name : "\"\""),
+                      diag);
 }
 
 static enum kith_err strict_mode_of(struct kith_json body, struct kith_diag *diag)

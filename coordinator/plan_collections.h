@@ -7,8 +7,7 @@
 
 struct create_plan {
     struct topology_spec spec;
-    bool has_dim;   /* else the encoder's */
-    bool has_index; /* else the metric's default */
+    bool has_dim; /* else the encoder's */
     struct text_models_wait wait;
 };
 

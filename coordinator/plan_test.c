@@ -91,8 +91,32 @@ static void test_plan_query_bodies(void **state)
         {Q, "{\"query\":[1,2,3,4],\"filter\":[]}", KITH_BAD_REQUEST, "filter"},
         {Q, "{\"query\":[1,2,3,4],\"params\":{\"min_coverage\":2}}", KITH_BAD_REQUEST,
          "params.min_coverage"},
-        {Q, "{\"query\":[1,2,3,4],\"params\":{\"indexed_only\":true}}", KITH_UNSUPPORTED,
-         "params.indexed_only"},
+        {Q, "{\"query\":[1,2,3,4],\"params\":{\"indexed_only\":true}}", KITH_OK, NULL},
+        {Q, "{\"query\":[1,2,3,4],\"params\":{\"recall\":0.9,\"explain\":true,\"exact\":false}}",
+         KITH_OK, NULL},
+        {Q, "{\"query\":[1,2,3,4],\"params\":{\"recall\":0.4}}", KITH_BAD_REQUEST,
+         "params.recall: expected a number from 0.5 to 1"},
+        {Q, "{\"query\":[1,2,3,4],\"params\":{\"recall\":1.1}}", KITH_BAD_REQUEST, "params.recall"},
+        {Q, "{\"query\":[1,2,3,4],\"params\":{\"recall\":\"x\"}}", KITH_BAD_REQUEST,
+         "params.recall"},
+        {Q, "{\"query\":[1,2,3,4],\"params\":{\"recall\":0.9,\"hnsw_ef\":64}}", KITH_BAD_REQUEST,
+         "params.recall: not together with hnsw_ef"},
+        {Q, "{\"query\":[1,2,3,4],\"params\":{\"hnsw_ef\":0}}", KITH_BAD_REQUEST,
+         "params.hnsw_ef: must be at least 1"},
+        {Q, "{\"query\":[1,2,3,4],\"params\":{\"exact\":1}}", KITH_BAD_REQUEST,
+         "params.exact: expected true or false"},
+        {Q, "{\"query\":[1,2,3,4],\"params\":{\"explain\":1}}", KITH_BAD_REQUEST, "params.explain"},
+        {Q,
+         "{\"query\":[1,2,3,4],\"params\":{\"quantization\":{\"ignore\":true,\"rescore\":false,"
+         "\"oversampling\":2.5}}}",
+         KITH_OK, NULL},
+        {Q, "{\"query\":[1,2,3,4],\"params\":{\"quantization\":{\"oversampling\":0.5}}}",
+         KITH_BAD_REQUEST, "params.quantization.oversampling"},
+        {Q, "{\"query\":[1,2,3,4],\"params\":{\"quantization\":{\"rescore\":3}}}", KITH_BAD_REQUEST,
+         "params.quantization.rescore"},
+        {Q, "{\"query\":[1,2,3,4],\"params\":{\"quantization\":{\"ignored\":true}}}",
+         KITH_BAD_REQUEST, "params.quantization.ignored: unknown field"},
+        {Q, "{\"query\":[1,2,3,4],\"params\":{\"idf\":{}}}", KITH_UNSUPPORTED, "params.idf"},
         {Q, "{\"query\":-1}", KITH_BAD_REQUEST, "query: expected a point id"},
         {Q, "{\"query\":\"nope\"}", KITH_BAD_REQUEST, "query: expected a point id"},
         {Q, "{\"query\":true}", KITH_BAD_REQUEST, "query"},
@@ -262,7 +286,73 @@ static void test_plan_collection_bodies(void **state)
          KITH_UNSUPPORTED, "vectors.datatype"},
         {NEW,
          "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"quantization_config\":{\"scalar\":{}}}",
-         KITH_UNSUPPORTED, "quantization_config"},
+         KITH_BAD_REQUEST, "quantization_config.scalar.type: required"},
+        {NEW,
+         "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"quantization_config\":{\"scalar\":{"
+         "\"type\":\"int4\"}}}",
+         KITH_BAD_REQUEST, "quantization_config.scalar.type: expected int8"},
+        {NEW,
+         "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"quantization_config\":{\"scalar\":{"
+         "\"type\":\"int8\",\"quantile\":0.4}}}",
+         KITH_BAD_REQUEST, "quantization_config.scalar.quantile"},
+        {NEW,
+         "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"quantization_config\":{\"scalar\":{"
+         "\"type\":\"int8\",\"always_ram\":1}}}",
+         KITH_BAD_REQUEST, "quantization_config.scalar.always_ram: expected true or false"},
+        {NEW,
+         "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"quantization_config\":{\"scalar\":{"
+         "\"type\":\"int8\",\"quantil\":1}}}",
+         KITH_BAD_REQUEST, "quantization_config.scalar.quantil: unknown field"},
+        {NEW,
+         "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"quantization_config\":{\"product\":{}}}",
+         KITH_BAD_REQUEST, "quantization_config.product.compression: required"},
+        {NEW,
+         "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"quantization_config\":{\"product\":{"
+         "\"compression\":\"x5\"}}}",
+         KITH_BAD_REQUEST, "quantization_config.product.compression"},
+        {NEW,
+         "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"quantization_config\":{\"product\":{"
+         "\"compression\":\"x64\"}}}",
+         KITH_OK, NULL},
+        {NEW,
+         "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"quantization_config\":{\"binary\":{"
+         "\"encoding\":\"three\"}}}",
+         KITH_BAD_REQUEST, "quantization_config.binary.encoding"},
+        {NEW,
+         "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"quantization_config\":{\"binary\":{"
+         "\"always_ram\":true}}}",
+         KITH_OK, NULL},
+        {NEW,
+         "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"quantization_config\":{\"turbo\":{}}}",
+         KITH_UNSUPPORTED, "quantization_config.turbo"},
+        {NEW, "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"quantization_config\":{}}",
+         KITH_BAD_REQUEST, "quantization_config: expected one of"},
+        {NEW, "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"quantization_config\":\"int8\"}",
+         KITH_BAD_REQUEST, "quantization_config: expected an object"},
+        {NEW,
+         "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"quantization_config\":{\"binary\":{},"
+         "\"product\":{\"compression\":\"x4\"}}}",
+         KITH_BAD_REQUEST, "quantization_config: expected one of"},
+        {NEW,
+         "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"quantization\":\"int8\",\"quantization_"
+         "config\":{\"binary\":{}}}",
+         KITH_BAD_REQUEST, "quantization: not together"},
+        {NEW, "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"quantization\":\"int9\"}",
+         KITH_BAD_REQUEST, "quantization: expected auto, none"},
+        {NEW,
+         "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"quantization\":\"pq4\",\"hnsw_config\":{"
+         "\"m\":0}}",
+         KITH_BAD_REQUEST, "hnsw_config.m: 0 means no index"},
+        {NEW, "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"hnsw_config\":7}", KITH_BAD_REQUEST,
+         "hnsw_config: expected an object"},
+        {NEW, "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"hnsw_config\":{\"m\":-1}}",
+         KITH_BAD_REQUEST, "hnsw_config.m"},
+        {NEW, "{\"vectors\":{\"size\":4,\"distance\":\"Manhattan\"},\"quantization\":\"pq4\"}",
+         KITH_UNSUPPORTED, "quantization: product codes are not supported with Manhattan"},
+        {NEW,
+         "{\"vectors\":{\"size\":4,\"distance\":\"Dot\",\"datatype\":\"float32\"},"
+         "\"quantization\":\"f16\"}",
+         KITH_BAD_REQUEST, "quantization: f16 is not float32"},
         {NEW, "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"sparse_vectors\":{\"s\":{}}}",
          KITH_UNSUPPORTED, "sparse_vectors"},
         {NEW, "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"replication_factor\":2}",
@@ -286,6 +376,73 @@ static void test_plan_collection_bodies(void **state)
         {GATEWAY_POST, "/collections/aliases", "{}", KITH_UNSUPPORTED, "not supported yet"},
     };
     RUN(rows, "", false);
+}
+
+static enum kith_err create(const char *more, enum kith_index *index, enum kith_row_type *rows)
+{
+    struct plan_fixture f;
+    char body[512];
+    (void)snprintf(body, sizeof body, "{\"vectors\":{\"size\":4,\"distance\":%s}", more);
+    enum kith_err err = plan_fixture_run(&f, NEW, body, strlen(body), "", false);
+    if (err == KITH_OK) {
+        const struct create_plan *plan = f.req.plan;
+        *index = plan->spec.index;
+        *rows = plan->spec.rows;
+    }
+    plan_fixture_fini(&f);
+    return err;
+}
+
+static void test_plan_create_maps_words_to_indexes(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *more;
+        enum kith_index index;
+        enum kith_row_type rows;
+    } cases[] = {
+        {"\"Dot\"}", KITH_INDEX_PQ4, KITH_ROWS_F32},
+        {"\"Manhattan\"}", KITH_INDEX_INT8, KITH_ROWS_F32},
+        {"\"Dot\"},\"quantization\":\"auto\"", KITH_INDEX_PQ4, KITH_ROWS_F32},
+        {"\"Dot\"},\"quantization\":\"none\"", KITH_INDEX_ROWS, KITH_ROWS_F32},
+        {"\"Dot\"},\"quantization\":\"f16\"", KITH_INDEX_ROWS, KITH_ROWS_F16},
+        {"\"Dot\"},\"quantization\":\"int8\"", KITH_INDEX_INT8, KITH_ROWS_F32},
+        {"\"Dot\",\"datatype\":\"float16\"},\"quantization\":\"pq4\"", KITH_INDEX_PQ4,
+         KITH_ROWS_F16},
+        {"\"Dot\"},\"hnsw_config\":{\"m\":0}", KITH_INDEX_NONE, KITH_ROWS_F32},
+        {"\"Dot\",\"hnsw_config\":{\"m\":0}},\"hnsw_config\":{\"m\":8}", KITH_INDEX_NONE,
+         KITH_ROWS_F32},
+        {"\"Dot\"},\"quantization_config\":{\"scalar\":{\"type\":\"int8\"}}", KITH_INDEX_INT8,
+         KITH_ROWS_F32},
+        {"\"Dot\"},\"quantization_config\":{\"product\":{\"compression\":\"x4\"}}", KITH_INDEX_INT8,
+         KITH_ROWS_F32},
+        {"\"Dot\"},\"quantization_config\":{\"product\":{\"compression\":\"x16\"}}", KITH_INDEX_PQ4,
+         KITH_ROWS_F32},
+        {"\"Dot\",\"quantization_config\":{\"scalar\":{\"type\":\"int8\"}}},"
+         "\"quantization_config\":{\"binary\":{}}",
+         KITH_INDEX_INT8, KITH_ROWS_F32},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        enum kith_index index = KITH_INDEX_NONE;
+        enum kith_row_type rows = KITH_ROWS_F32;
+        assert_int_equal(create(cases[i].more, &index, &rows), KITH_OK);
+        assert_int_equal(index, cases[i].index);
+        assert_int_equal(rows, cases[i].rows);
+    }
+}
+
+/* A wider beam never asks for less, and an answer as wide as the beam for the least. */
+static void test_plan_effort_grows_with_the_beam(void **state)
+{
+    (void)state;
+    float before = 0;
+    for (uint32_t ef = 1; ef < 100000; ef += 1 + ef / 7) {
+        float recall = plan_effort_of_beam(ef, 10);
+        assert_true(recall >= before && recall >= 0.849f && recall < 1);
+        before = recall;
+    }
+    assert_true(plan_effort_of_beam(30, 10) > 0.949f && plan_effort_of_beam(30, 10) < 0.951f);
+    assert_true(plan_effort_of_beam(100, 0) < 1 && plan_effort_of_beam(UINT32_MAX, 1) < 1);
 }
 
 static void test_plan_query_reads_what_was_said(void **state)
@@ -346,6 +503,8 @@ int main(void)
         cmocka_unit_test(test_plan_write_bodies),
         cmocka_unit_test(test_plan_read_bodies),
         cmocka_unit_test(test_plan_collection_bodies),
+        cmocka_unit_test(test_plan_create_maps_words_to_indexes),
+        cmocka_unit_test(test_plan_effort_grows_with_the_beam),
         cmocka_unit_test(test_plan_query_reads_what_was_said),
         cmocka_unit_test(test_plan_survives_each_oom),
     };

@@ -28,8 +28,6 @@ static void write_true(struct request *req, struct kith_json_writer *w)
 static void create_now(struct request *req)
 {
     struct create_plan *plan = req->plan;
-    if (!plan->has_index)
-        plan->spec.index = kith_index_default(plan->spec.metric);
     topology_create(server_topology(req->server), &plan->spec, request_left_ms(req), on_change,
                     req);
 }

@@ -5,6 +5,7 @@
 #include "common/kith_arena.h"
 #include "common/kith_mem.h"
 #include "coordinator/plan_collections.h"
+#include "coordinator/plan_quantization.h"
 
 static void write_body(struct request *req, struct scatter_ask *ask, struct kith_writer *w)
 {
@@ -211,10 +212,31 @@ static void write_config(struct request *req, struct kith_json options, bool has
     write_option(options, has, "wal_config", "wal_capacity_mb", KITH_WAL_FILE_MAX >> 20, w);
     write_option(options, has, "wal_config", "wal_segments_ahead", 0, w);
     kith_jw_end_object(w);
+    struct kith_json asked;
     kith_jw_key(w, "quantization_config");
-    kith_jw_null(w);
+    if (has && plan_quantization_asked(options, &asked))
+        write_json(req, asked, w);
+    else
+        kith_jw_null(w);
     write_metadata(req, w);
     kith_jw_end_object(w);
+}
+
+static void write_warnings(struct kith_json options, struct kith_json_writer *w)
+{
+    const char *notes[PLAN_QUANTIZATION_NOTES_MAX];
+    size_t n = plan_quantization_notes(options, notes);
+    if (n == 0)
+        return;
+    kith_jw_key(w, "warnings");
+    kith_jw_begin_array(w);
+    for (size_t i = 0; i < n; i++) {
+        kith_jw_begin_object(w);
+        kith_jw_key(w, "message");
+        kith_jw_cstr(w, notes[i]);
+        kith_jw_end_object(w);
+    }
+    kith_jw_end_array(w);
 }
 
 static const char *type_name(uint32_t types)
@@ -319,6 +341,8 @@ static void write_own(struct request *req, struct kith_json_writer *w)
             kith_jw_null(w);
         kith_json_close(doc);
     }
+    kith_jw_key(w, "quantization");
+    kith_jw_cstr(w, plan_quantization_word(c->index, c->rows));
     write_index(plan, c, w);
     write_u64(w, "deleted_points", plan->sum.deleted_points);
     write_u64(w, "segment_bytes", plan->sum.segment_bytes);
@@ -353,6 +377,8 @@ static void write_result(struct request *req, struct kith_json_writer *w)
     write_u64(w, "indexed_vectors_count", plan->sum.indexed_points);
     write_u64(w, "segments_count", plan->sum.segments + req->coverage.ok); /* heads too */
     write_config(req, options, has, w);
+    if (has)
+        write_warnings(options, w);
     write_schema(plan, options, has, w);
     write_own(req, w);
     kith_jw_end_object(w);

@@ -221,6 +221,39 @@ for (const version of ['1.18', '1.19']) {
       assert.deepEqual(points[0].vector, { image: [1, 2, 3] });
     });
 
+    test('quantization: what was asked for is said, what has no effect is named', async () => {
+      const asked = [[{ scalar: { type: 'int8', quantile: 0.99, always_ram: true } }, 'int8'], [{ product: { compression: 'x16' } }, 'pq4'], [{ binary: { always_ram: true } }, 'pq4']];
+      for (const [config, kind] of asked) {
+        await client.createCollection('quantized', { vectors: { size: DIM, distance: 'Cosine' }, quantization_config: config, hnsw_config: { ef_construct: 200 } });
+        const info = await client.getCollection('quantized');
+        assert.deepEqual(info.config.quantization_config, config);
+        assert.equal(info.kith.index.kind, kind);
+        assert.ok(info.warnings.some((w) => w.message.includes('ef_construct')), JSON.stringify(info.warnings));
+        await client.deleteCollection('quantized');
+      }
+      await client.createCollection('quantized', { vectors: { size: DIM, distance: 'Cosine' }, hnsw_config: { m: 0 } });
+      assert.equal((await client.getCollection('quantized')).kith.index.kind, 'none');
+      for (const [wrong, says] of [[{ scalar: { type: 'int4' } }, 'quantization_config.scalar.type'], [{ product: { compression: 'x5' } }, 'quantization_config.product.compression']])
+        await assert.rejects(client.createCollection('wrong', { vectors: { size: DIM, distance: 'Cosine' }, quantization_config: wrong }), (e) => e.status === 400 && e.data.status.error.startsWith(says));
+    });
+
+    test('how hard to search, and how it was done', async () => {
+      const query = Array.from({ length: DIM }, () => next() * 2 - 1);
+      const exact = (await client.query('points', { query, params: { exact: true } })).points;
+      for (const params of [{ hnsw_ef: 200 }, { recall: 0.9 }, { indexed_only: true }, { quantization: { ignore: true, rescore: false, oversampling: 3 } }, { exact: true, hnsw_ef: 5 }])
+        assert.deepEqual((await client.query('points', { query, params })).points, exact, JSON.stringify(params));
+      const post = async (path, body) => (await fetch(`${proxy.url}/collections/points/points/${path}`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })).json();
+      const searches = [{ query, limit: 3 }, { query, limit: 3, params: { explain: true, recall: 0.9 }, filter: filters[1] }];
+      const { explain } = await post('query/batch', { searches });
+      assert.equal(explain[0], null);
+      assert.equal(explain[1].matched, (await client.count('points', { filter: filters[1] })).count);
+      assert.ok(Math.abs(explain[1].recall_asked - 0.9) < 1e-6);
+      assert.ok(['scan', 'pick'].includes(explain[1].nodes[0].plan) && explain[1].nodes[0].rows > 0 && explain[1].nodes[0].heads === 1);
+      assert.equal((await post('search', { vector: query, limit: 2, params: { explain: true } })).explain.length, 1);
+      assert.equal((await post('query', { query })).explain, undefined);
+      await assert.rejects(client.query('points', { query, params: { recall: 0.9, hnsw_ef: 9 } }), (e) => e.status === 400 && e.data.status.error.startsWith('params.recall'));
+    });
+
     test('cluster information', async () => {
       const info = await client.collectionClusterInfo('points');
       assert.ok(info.shard_count >= 1);
