@@ -344,7 +344,7 @@ static double best_in_round(const struct bench *bench, const char *family, doubl
 static void tell_at(const struct bench *bench, const char *family, double recall)
 {
     double rates[ROUNDS_MAX] = {0}, ratios[ROUNDS_MAX] = {0};
-    bool compared = strcmp(family, "kith") != 0;
+    bool compared = strncmp(family, "kith", 4) != 0;
 
     for (uint32_t r = 0; r < bench->n_rounds; r++) {
         double ours = best_in_round(bench, "kith", recall, r);
@@ -435,7 +435,7 @@ int main(int argc, char **argv)
             bench.set.name, bench.set.n, bench.set.dim, local_dimension(&bench.set), bench.n_tune,
             bench.set.n_queries - bench.n_tune, K);
     if (n_engines == 0)
-        engines[n_engines++] = "kith=f32";
+        engines[n_engines++] = "kith=pq4";
     for (uint32_t e = 0; e < n_engines; e++) {
         char name[ANN_NAME_BYTES];
         snprintf(name, sizeof(name), "%.*s", (int)(strchr(engines[e], '=') - engines[e]),

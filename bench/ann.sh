@@ -3,16 +3,17 @@ set -euo pipefail
 here=$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 say() { printf '%s\n' "$*" >&2; }
 usage() {
-    say "usage: bench/run ann [--data glove|use|text768|clustered:ROWS:DIM] [--peers LIST|all|none] [--rounds N] [--rows N]"
-    say "                     [--queries N] [--quick]; LIST has hnswlib, faiss, usearch, zvec, with commas"
+    say "usage: bench/run ann [--data glove|use[:ROWS]|text768[:ROWS]|clustered:ROWS:DIM] [--peers LIST|all|none] [--rounds N] [--rows N]"
+    say "                     [--queries N] [--quick] [--index pq4|int8|rows|none] [--effort]; LIST has hnswlib, faiss, usearch, zvec, with commas"
     exit 2
 }
 
-data=glove peers=hnswlib,faiss rounds=7 rows=0 queries=0 quick=no
+data=glove peers=hnswlib,faiss rounds=7 rows=0 queries=0 quick=no effort=no index=pq4
 while [ $# -gt 0 ]; do
     case $1 in
+    --effort) effort=yes && shift && continue ;;
     --quick) quick=yes && shift && continue ;;
-    --data | --peers | --rounds | --rows | --queries) [ $# -ge 2 ] || usage ;;
+    --data | --index | --peers | --rounds | --rows | --queries) [ $# -ge 2 ] || usage ;;
     *) usage ;;
     esac
     printf -v "${1#--}" '%s' "$2"
@@ -31,7 +32,8 @@ if [ "$queries" -eq 0 ] && [ "$rows" -gt 1000000 ]; then queries=2000; fi
 if [ "$queries" -eq 0 ] || [ "$queries" -gt "$(field queries)" ]; then queries=$(field queries); fi
 tune=$((queries / 4 < 1000 ? queries / 4 : 1000))
 
-engines=(--engine "kith=f32")
+engines=(--engine "kith=$index")
+[ $effort = no ] || engines+=(--engine "kith=$index effort")
 if wants hnswlib; then engines+=(--engine "hnswlib=M16 efC200"); fi
 if wants faiss; then
     # Around 2 sqrt(rows) lists, and 2 or 4 dimensions to a code: whichever is best at a recall counts.

@@ -1,5 +1,9 @@
 /* Kith itself, as a shard runs it: a store in a temporary folder, filled by writes, sealed and
- * merged, and searched by search_run on the calling thread. */
+ * merged, and searched by search_run on the calling thread.
+ *
+ * spec: the index, "pq4", "int8", "rows" or "none", as in a collection's settings. Its settings are
+ * recall targets, as users give them, and exact search. With " effort" behind, they are a grid over
+ * what a target stands for: it shows what the targets leave on the table. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,15 +13,24 @@
 
 #include "ann_engine.h"
 #include "common/kith_buf.h"
+#include "common/kith_clock.h"
 #include "common/kith_mem.h"
+#include "proto/kith_limits.h"
 #include "proto/kith_ops.h"
+#include "shard/index/ivf_build.h"
 #include "shard/query/search.h"
 #include "shard/storage/store.h"
 
 #define ROWS_PER_WRITE 1000u
+#define SAMPLE_SEED    20231u
 
 struct kith {
     char dir[4096];
+    const char *family;
+    enum kith_index kind;
+    bool by_effort;
+    uint32_t threads;
+    struct ivf_builder *builder; /* NULL: no index */
     struct io *io;
     struct store *store;
     struct view *view;
@@ -33,20 +46,50 @@ static _Noreturn void die(const char *what, const struct kith_diag *diag)
 
 /* ---- effort: the one place that knows how a search is told how hard to look ------------------ */
 
-static const float targets[] = {1.0f}; /* 1: exact */
+static const float targets[] = {0.80f, 0.85f,  0.90f, 0.92f,  0.94f,  0.95f,  0.96f, 0.97f,
+                                0.98f, 0.985f, 0.99f, 0.993f, 0.995f, 0.998f, 1.0f /* exact */};
+static const float reaches[] = {0.85f, 0.9f, 0.95f, 1.0f, 1.05f, 1.1f, 1.15f, 1.2f, 1.3f, 1.5f};
+static const float margins[] = {1.5f, 2.0f, 2.5f, 3.0f, 3.5f};
+#define FIRST_LISTS 12u
+
+#define COUNT(array) ((uint32_t)(sizeof(array) / sizeof((array)[0])))
+
+static uint32_t count_settings(const struct kith *kith)
+{
+    return kith->by_effort ? COUNT(reaches) * COUNT(margins) : COUNT(targets);
+}
+
+static struct ivf_effort effort_of(uint32_t setting)
+{
+    return (struct ivf_effort){.reach = reaches[setting / COUNT(margins)],
+                               .margin = margins[setting % COUNT(margins)],
+                               .first_lists = FIRST_LISTS};
+}
 
 static void describe(void *index, uint32_t setting, char out[ANN_NAME_BYTES])
 {
-    (void)index;
-    if (targets[setting] >= 1.0f)
+    const struct kith *kith = index;
+    struct ivf_effort effort = effort_of(setting);
+
+    if (kith->by_effort)
+        snprintf(out, ANN_NAME_BYTES, "reach %g, margin %g", (double)effort.reach,
+                 (double)effort.margin);
+    else if (targets[setting] >= 1.0f)
         snprintf(out, ANN_NAME_BYTES, "exact");
     else
         snprintf(out, ANN_NAME_BYTES, "recall %g", (double)targets[setting]);
 }
 
-static void set_effort(struct search_part *part, uint32_t setting)
+/* `effort` lives until the search is over. */
+static void set_effort(const struct kith *kith, struct search_part *part, struct ivf_effort *effort)
 {
-    (void)part, (void)setting; /* every search is exact */
+    *effort = effort_of(kith->setting);
+    if (kith->by_effort)
+        part->effort = effort;
+    else if (targets[kith->setting] >= 1.0f)
+        part->exact = true;
+    else
+        part->recall = targets[kith->setting];
 }
 
 /* ---- filling --------------------------------------------------------------------------------- */
@@ -71,21 +114,13 @@ static void on_written(void *ctx, const struct store_write_result *result,
     pthread_mutex_unlock(&waiter->lock);
 }
 
-static void write_rows(struct kith *kith, const struct ann_set *set, uint32_t first, uint32_t n)
+static void write_ops(struct kith *kith, struct kith_buf *ops)
 {
     struct waiter waiter = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, KITH_OK};
-    struct kith_buf ops = {0};
-    struct kith_writer w = {.write = kith_buf_sink, .sink = &ops};
     struct kith_diag diag = {0};
 
-    kith_write_array(&w, n);
-    for (uint32_t i = first; i < first + n; i++) {
-        struct kith_id id = kith_id_number(i);
-        kith_op_write_put(&w, KITH_PUT_UPSERT, &id, set->base + (size_t)i * set->dim, set->dim,
-                          (struct kith_bytes){0});
-    }
-    if (ops.failed || store_write(kith->store, 0, (struct kith_bytes){ops.data, ops.len},
-                                  on_written, &waiter, &diag) != KITH_OK)
+    if (ops->failed || store_write(kith->store, 0, (struct kith_bytes){ops->data, ops->len},
+                                   on_written, &waiter, &diag) != KITH_OK)
         die("write", &diag);
     pthread_mutex_lock(&waiter.lock);
     while (!waiter.done)
@@ -93,7 +128,35 @@ static void write_rows(struct kith *kith, const struct ann_set *set, uint32_t fi
     pthread_mutex_unlock(&waiter.lock);
     if (waiter.err != KITH_OK)
         die("write", &diag);
-    kith_buf_fini(&ops);
+    kith_buf_fini(ops);
+}
+
+static void write_rows(struct kith *kith, const struct ann_set *set, uint32_t first, uint32_t n)
+{
+    struct kith_buf ops = {0};
+    struct kith_writer w = {.write = kith_buf_sink, .sink = &ops};
+
+    kith_write_array(&w, n);
+    for (uint32_t i = first; i < first + n; i++) {
+        struct kith_id id = kith_id_number(i);
+        kith_op_write_put(&w, KITH_PUT_UPSERT, &id, set->base + (size_t)i * set->dim, set->dim,
+                          (struct kith_bytes){0});
+    }
+    write_ops(kith, &ops);
+}
+
+/* A full head is sealed by the write that comes after: one that deletes a point nobody has. */
+static void write_nothing(struct kith *kith, const struct ann_set *set)
+{
+    struct kith_id id = kith_id_number(set->n);
+    struct kith_buf ops = {0};
+    struct kith_writer w = {.write = kith_buf_sink, .sink = &ops};
+
+    kith_write_array(&w, 1);
+    kith_op_write_head(&w, KITH_OP_DELETE);
+    kith_write_array(&w, 1);
+    kith_write_id(&w, &id);
+    write_ops(kith, &ops);
 }
 
 static void maintain(struct kith *kith)
@@ -112,23 +175,100 @@ static enum kith_err select_none(const struct view *view, struct kith_bytes filt
     return kith_fail(diag, KITH_INTERNAL, "nothing here writes by filter");
 }
 
+/* The size of a head that leaves the fewest rows in the last one: what is measured is the index,
+ * and heads have none. */
+static uint32_t head_rows_for(uint32_t n)
+{
+    uint32_t best = n < KITH_HEAD_ROWS_MAX ? n : KITH_HEAD_ROWS_MAX;
+
+    for (uint32_t rows = best; rows >= KITH_HEAD_ROWS_MAX / 2; rows--)
+        if (n % rows < n % best)
+            best = rows;
+    return best;
+}
+
+/* A codebook out of rows drawn at random, as a node does once there are enough. */
+static void train(struct kith *kith, const struct ann_set *set, const struct slice_config *config)
+{
+    uint32_t n = codebook_sample_rows(set->n, set->dim), dim = set->dim;
+    uint32_t *order = kith_xalloc(set->n * sizeof(*order));
+    float *rows;
+    struct codebook *codebook = NULL;
+    struct kith_diag diag = {0};
+    struct drand48_data random;
+
+    n = n < set->n ? n : set->n;
+    rows = kith_xalloc((size_t)n * dim * sizeof(float));
+    srand48_r(SAMPLE_SEED, &random);
+    for (uint32_t i = 0; i < set->n; i++)
+        order[i] = i;
+    for (uint32_t i = 0; i < n; i++) {
+        long value;
+        lrand48_r(&random, &value);
+        uint32_t other = i + (uint32_t)value % (set->n - i), row = order[other];
+        order[other] = order[i];
+        memcpy(rows + (size_t)i * dim, set->base + (size_t)row * dim, dim * sizeof(float));
+    }
+    struct codebook_training training = {
+        .config = config,
+        .codes = (enum codebook_codes)kith->kind,
+        .rows = rows,
+        .n_rows = n,
+        .collection_rows = set->n,
+        .generation = 1,
+        .threads = kith->threads,
+    };
+    if (codebook_train(&codebook, &training, &diag) != KITH_OK)
+        die("train", &diag);
+    ivf_builder_set_codebook(kith->builder, codebook);
+    codebook_unref(codebook);
+    kith_free(order);
+    kith_free(rows);
+}
+
 static void fill(struct kith *kith, const struct ann_set *set)
 {
-    struct store_options options = {.io = kith->io, .dir = "slice", .select = select_none};
-    struct slice_config config = {
-        .collection = 1, .dim = set->dim, .metric = KITH_COSINE, .rows = KITH_ROWS_F32};
+    struct slice_config config = {.collection = 1,
+                                  .dim = set->dim,
+                                  .metric = KITH_COSINE,
+                                  .rows = KITH_ROWS_F32,
+                                  .index = kith->kind};
+    struct ivf_builder_options building = {
+        .config = config, .codes = (enum codebook_codes)kith->kind, .threads = kith->threads};
+    uint32_t head_rows = head_rows_for(set->n);
+    struct store_options options = {
+        .io = kith->io, .dir = "slice", .select = select_none, .head_rows_max = head_rows};
     struct kith_diag diag = {0};
+    uint64_t start = kith_now_ns(), written, trained;
 
+    if (kith->kind != KITH_INDEX_NONE) {
+        if (ivf_builder_new(&kith->builder, &building, &diag) != KITH_OK)
+            die("builder", &diag);
+        options.index = ivf_builder_hooks(kith->builder);
+    }
     if (store_create(&options, &config, &diag) != KITH_OK ||
         store_open(&kith->store, &options, &diag) != KITH_OK)
         die("create", &diag);
-    for (uint32_t i = 0; i < set->n; i += ROWS_PER_WRITE) {
-        write_rows(kith, set, i, set->n - i < ROWS_PER_WRITE ? set->n - i : ROWS_PER_WRITE);
+    for (uint32_t i = 0, n; i < set->n; i += n) {
+        n = head_rows - i % head_rows;
+        n = n < ROWS_PER_WRITE ? n : ROWS_PER_WRITE;
+        n = n < set->n - i ? n : set->n - i;
+        write_rows(kith, set, i, n);
         maintain(kith);
     }
+    write_nothing(kith, set);
+    maintain(kith);
+    written = kith_now_ns();
+    if (kith->kind != KITH_INDEX_NONE)
+        train(kith, set, &config);
+    trained = kith_now_ns();
+    maintain(kith);
     kith->view = store_view(kith->store);
     if (kith->view->live_points != set->n)
         die("fill", &(struct kith_diag){.text = "the store does not hold the rows"});
+    fprintf(stderr, "kith: wrote in %.1f s, trained in %.1f s, indexed in %.1f s; %u segments\n",
+            (double)(written - start) / 1e9, (double)(trained - written) / 1e9,
+            (double)(kith_now_ns() - trained) / 1e9, kith->view->n_segments);
 }
 
 /* ---- the engine ------------------------------------------------------------------------------ */
@@ -146,9 +286,10 @@ static uint32_t search(void *index, const float *query, uint32_t k, uint32_t *ro
         .views = &kith->view, .n_views = 1, .parts = &part, .n_parts = 1};
     struct search_result result = {0};
     struct kith_diag diag = {0};
+    struct ivf_effort effort;
     uint32_t n;
 
-    set_effort(&part, kith->setting);
+    set_effort(kith, &part, &effort);
     if (search_run(kith->context, &request, &result, &diag) != KITH_OK)
         die("search", &diag);
     n = result.found[0].n;
@@ -166,6 +307,7 @@ static void close_kith(void *index)
     search_context_close(kith->context);
     view_unref(kith->view);
     store_close(kith->store);
+    ivf_builder_free(kith->builder);
     io_real_close(kith->io);
     child = fork();
     if (child == 0) {
@@ -176,6 +318,26 @@ static void close_kith(void *index)
     kith_free(kith);
 }
 
+static void read_spec(struct kith *kith, const char *spec)
+{
+    static const char *const names[] = {
+        [KITH_INDEX_NONE] = "none",
+        [KITH_INDEX_ROWS] = "rows",
+        [KITH_INDEX_INT8] = "int8",
+        [KITH_INDEX_PQ4] = "pq4",
+    };
+    size_t length = strcspn(spec, " ");
+
+    for (uint32_t i = 0; i < COUNT(names); i++)
+        if (strlen(names[i]) == length && strncmp(spec, names[i], length) == 0) {
+            kith->kind = (enum kith_index)i;
+            kith->by_effort = strcmp(spec + length, " effort") == 0;
+            kith->family = kith->by_effort ? "kith-effort" : "kith";
+            return;
+        }
+    die(spec, &(struct kith_diag){.text = "is not pq4, int8, rows or none"});
+}
+
 void ann_kith_open(struct ann_engine *out, const struct ann_set *set, const char *spec,
                    uint32_t threads)
 {
@@ -183,7 +345,8 @@ void ann_kith_open(struct ann_engine *out, const struct ann_set *set, const char
     const char *parent = getenv("KITH_BENCH_DIR");
     struct kith_diag diag = {0};
 
-    (void)threads;
+    read_spec(kith, spec);
+    kith->threads = threads;
     if (parent == NULL)
         parent = getenv("TMPDIR");
     snprintf(kith->dir, sizeof(kith->dir), "%s/kith-bench-XXXXXX",
@@ -193,8 +356,8 @@ void ann_kith_open(struct ann_engine *out, const struct ann_set *set, const char
         die(kith->dir, &diag);
     fill(kith, set);
     *out = (struct ann_engine){
-        .family = "kith",
-        .n_settings = sizeof(targets) / sizeof(targets[0]),
+        .family = kith->family,
+        .n_settings = count_settings(kith),
         .index = kith,
         .describe = describe,
         .choose = choose,
