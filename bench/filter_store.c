@@ -1,0 +1,195 @@
+#include "filter_store.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/kith_buf.h"
+#include "common/kith_mem.h"
+#include "proto/kith_ops.h"
+#include "shard/index/kernels.h"
+
+#define ROWS_PER_WRITE 1000u
+
+static _Noreturn void die(const char *what, const struct kith_diag *diag)
+{
+    fprintf(stderr, "bench_filter: %s: %s\n", what, diag->text);
+    exit(1);
+}
+
+uint32_t filter_store_number(uint32_t row)
+{
+    uint64_t x = (row + 1) * UINT64_C(0x9e3779b97f4a7c15);
+    x = (x ^ x >> 32) * UINT64_C(0xd6e8feb86659fd93);
+    return (uint32_t)((x ^ x >> 32) % FILTER_STORE_BOUND);
+}
+
+/* ---- categories ------------------------------------------------------------------------------ */
+
+static void categorize(struct filter_store *store, const struct ann_set *set)
+{
+    uint32_t dim = set->dim;
+    static float ranks[FILTER_STORE_CATEGORIES];
+    store->centers = kith_xalloc(sizeof(float) * dim * FILTER_STORE_CATEGORIES);
+    store->categories = kith_xalloc(sizeof *store->categories * set->n);
+    for (uint32_t c = 0; c < FILTER_STORE_CATEGORIES; c++) {
+        uint32_t row = (uint32_t)((uint64_t)(c + 1) * 2654435761u % set->n);
+        memcpy(store->centers + (size_t)c * dim, set->base + (size_t)row * dim,
+               sizeof(float) * dim);
+    }
+    for (uint32_t i = 0; i < set->n; i++) {
+        kernels_best()->scan[KERNELS_IP][KERNELS_F32](set->base + (size_t)i * dim,
+                                                      (struct kernels_rows){store->centers, dim},
+                                                      FILTER_STORE_CATEGORIES, ranks);
+        uint32_t best = 0;
+        for (uint32_t c = 1; c < FILTER_STORE_CATEGORIES; c++)
+            best = ranks[c] > ranks[best] ? c : best;
+        store->categories[i] = (uint16_t)best;
+    }
+}
+
+/* ---- filling --------------------------------------------------------------------------------- */
+
+struct waiter {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool done;
+    enum kith_err err;
+};
+
+static void on_written(void *ctx, const struct store_write_result *result,
+                       const struct kith_diag *diag)
+{
+    struct waiter *waiter = ctx;
+    (void)diag;
+    pthread_mutex_lock(&waiter->lock);
+    waiter->done = true;
+    waiter->err = result->err;
+    pthread_cond_signal(&waiter->changed);
+    pthread_mutex_unlock(&waiter->lock);
+}
+
+static void put(const struct filter_store *store, const struct ann_set *set, uint32_t row,
+                struct kith_writer *w)
+{
+    struct kith_buf payload = {0};
+    struct kith_writer p = {.write = kith_buf_sink, .sink = &payload};
+    struct kith_id id = kith_id_number(row);
+    kith_write_map(&p, 2);
+    kith_write_cstr(&p, "r");
+    kith_write_u64(&p, filter_store_number(row));
+    kith_write_cstr(&p, "c");
+    kith_write_u64(&p, store->categories[row]);
+    kith_op_write_put(w, KITH_PUT_UPSERT, &id, set->base + (size_t)row * set->dim, set->dim,
+                      (struct kith_bytes){payload.data, payload.len});
+    kith_buf_fini(&payload);
+}
+
+static void write_rows(struct filter_store *store, const struct ann_set *set, uint32_t first,
+                       uint32_t n)
+{
+    struct waiter waiter = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, KITH_OK};
+    struct kith_buf ops = {0};
+    struct kith_writer w = {.write = kith_buf_sink, .sink = &ops};
+    struct kith_diag diag = {0};
+    kith_write_array(&w, n);
+    for (uint32_t row = first; row < first + n; row++)
+        put(store, set, row, &w);
+    if (ops.failed || store_write(store->store, 0, (struct kith_bytes){ops.data, ops.len},
+                                  on_written, &waiter, &diag) != KITH_OK)
+        die("write", &diag);
+    pthread_mutex_lock(&waiter.lock);
+    while (!waiter.done)
+        pthread_cond_wait(&waiter.changed, &waiter.lock);
+    pthread_mutex_unlock(&waiter.lock);
+    if (waiter.err != KITH_OK)
+        die("write", &diag);
+    kith_buf_fini(&ops);
+}
+
+static void maintain(struct filter_store *store)
+{
+    struct kith_diag diag = {0};
+    for (bool did_work = true; did_work;)
+        if (store_maintain(store->store, &did_work, &diag) != KITH_OK)
+            die("maintain", &diag);
+}
+
+static enum kith_err select_none(const struct view *view, struct kith_bytes filter,
+                                 store_emit_fn emit, void *emit_ctx, struct kith_diag *diag)
+{
+    (void)view, (void)filter, (void)emit, (void)emit_ctx;
+    return kith_fail(diag, KITH_INTERNAL, "nothing here writes by filter");
+}
+
+/* A codebook of a sample, known before the first row comes. */
+static void train(struct filter_store *store, const struct ann_set *set,
+                  const struct slice_config *config)
+{
+    struct ivf_builder_options options = {.config = *config, .codes = CODEBOOK_PQ4, .threads = 2};
+    struct kith_diag diag = {0};
+    uint32_t n = codebook_sample_rows(set->n, set->dim);
+    n = n < set->n ? n : set->n;
+    float *sample = kith_xalloc(sizeof(float) * set->dim * n);
+    for (uint32_t i = 0; i < n; i++)
+        memcpy(sample + (size_t)i * set->dim,
+               set->base + (uint64_t)i * 2654435761u % set->n * set->dim, sizeof(float) * set->dim);
+    struct codebook_training training = {.config = config,
+                                         .codes = CODEBOOK_PQ4,
+                                         .rows = sample,
+                                         .n_rows = n,
+                                         .collection_rows = set->n,
+                                         .generation = 1,
+                                         .threads = 2};
+    struct codebook *codebook;
+    if (ivf_builder_new(&store->builder, &options, &diag) != KITH_OK ||
+        codebook_train(&codebook, &training, &diag) != KITH_OK)
+        die("train", &diag);
+    ivf_builder_set_codebook(store->builder, codebook);
+    codebook_unref(codebook);
+    kith_free(sample);
+}
+
+void filter_store_open(struct filter_store *out, const struct ann_set *set)
+{
+    struct slice_config config = {
+        .collection = 1, .dim = set->dim, .metric = KITH_COSINE, .rows = KITH_ROWS_F32};
+    struct kith_diag diag = {0};
+    const char *parent = getenv("TMPDIR");
+    snprintf(out->dir, sizeof out->dir, "%s/kith-bench-XXXXXX", parent == NULL ? "/tmp" : parent);
+    if (mkdtemp(out->dir) == NULL || io_real_open(&out->io, out->dir, &diag) != KITH_OK)
+        die(out->dir, &diag);
+    train(out, set, &config);
+    struct store_options options = {.io = out->io,
+                                    .dir = "slice",
+                                    .select = select_none,
+                                    .index = ivf_builder_hooks(out->builder)};
+    if (store_create(&options, &config, &diag) != KITH_OK ||
+        store_open(&out->store, &options, &diag) != KITH_OK)
+        die("create", &diag);
+    categorize(out, set);
+    for (uint32_t i = 0; i < set->n; i += ROWS_PER_WRITE) {
+        write_rows(out, set, i, set->n - i < ROWS_PER_WRITE ? set->n - i : ROWS_PER_WRITE);
+        maintain(out);
+    }
+    out->view = store_view(out->store);
+}
+
+void filter_store_close(struct filter_store *store)
+{
+    view_unref(store->view);
+    store_close(store->store);
+    ivf_builder_free(store->builder);
+    io_real_close(store->io);
+    kith_free(store->centers);
+    kith_free(store->categories);
+    pid_t child = fork();
+    if (child == 0) {
+        execlp("rm", "rm", "-rf", store->dir, (char *)NULL);
+        _exit(127);
+    }
+    waitpid(child, NULL, 0);
+}
