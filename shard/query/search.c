@@ -14,8 +14,9 @@
 #include "common/kith_mem.h"
 #include "shard/query/search_job.h"
 
-#define SHARE_BYTES_MIN (512u << 10) /* some 50 us; a thread that sleeps is awake after 10 to 50   \
-                                      */
+#define SHARE_BYTES_MIN                                                                            \
+    (512u << 10) /* some 50 us; a thread that sleeps is awake after 10 to 50                       \
+                  */
 
 enum kith_err search_context_open(struct search_context **out, struct kith_pool *pool,
                                   struct kith_diag *diag)

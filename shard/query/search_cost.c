@@ -29,7 +29,8 @@
 #define EXACT_PER_K    1.5
 #define BLOCK_ROWS     32.0
 #define LEARN          0.1f
-#define SURPRISE_MAX   4.0f /* a search counts as at most so many times what was expected */
+#define LEARN_NS_MIN   2000.0 /* shorter runs are mostly the clock */
+#define SURPRISE_MAX   4.0f   /* a search counts as at most so many times what was expected */
 #define FACTOR_MAX     16.0f
 
 static double best_ns(const float *rows, const uint32_t *list, uint32_t n, float *ranks)
@@ -73,14 +74,68 @@ enum kith_err search_cost_measure(struct search_cost *cost, struct kith_diag *di
     return err;
 }
 
-double search_cost_exact(const struct search_cost *cost, uint32_t rows, uint64_t matched,
-                         uint32_t row_bytes)
+/* ---- what was learnt --------------------------------------------------------------------------
+ */
+
+/* Relaxed, all of them: one number, of which any recent value will do. */
+static double corrected(const _Atomic float *place, double ns)
 {
-    if (matched * 2 >= rows)
-        return (double)rows * row_bytes * (double)cost->ordered_ns;
-    double words = (double)rows / 8 * (double)cost->ordered_ns;
-    return words + (double)matched * row_bytes * (double)cost->picked_ns;
+    float factor = atomic_load_explicit(place, memory_order_relaxed);
+    return factor > 0 ? ns * (double)factor : ns;
 }
+
+static void learn(_Atomic float *place, double estimated_ns, double ns)
+{
+    float factor = atomic_load_explicit(place, memory_order_relaxed);
+    if (!(factor > 0))
+        factor = 1;
+    float seen = (float)(ns / estimated_ns);
+    seen = seen < factor * SURPRISE_MAX ? seen : factor * SURPRISE_MAX;
+    factor += LEARN * (seen - factor);
+    factor = factor < FACTOR_MAX ? factor : FACTOR_MAX;
+    factor = factor > 1 / FACTOR_MAX ? factor : 1 / FACTOR_MAX;
+    atomic_store_explicit(place, factor, memory_order_relaxed);
+}
+
+/* ---- exact ------------------------------------------------------------------------------------
+ */
+
+static bool is_picked(const struct search_cost_run *run)
+{
+    return run->matched * 2 < run->rows;
+}
+
+static double plain_exact(const struct search_cost *cost, const struct search_cost_run *run)
+{
+    if (!is_picked(run))
+        return (double)run->rows * run->row_bytes * (double)cost->ordered_ns;
+    double words = (double)run->rows / 8 * (double)cost->ordered_ns;
+    return words + (double)run->matched * run->row_bytes * (double)cost->picked_ns;
+}
+
+static uint32_t size_of(const struct search_cost_run *run)
+{
+    uint32_t size = 0;
+    for (uint64_t bytes = run->whole_rows * run->row_bytes >> 20;
+         bytes > 1 && size < SEARCH_COST_SIZES - 1; bytes /= 4)
+        size++;
+    return size;
+}
+
+double search_cost_exact(const struct search_cost *cost, const struct search_cost_run *run)
+{
+    return corrected(&cost->exact[size_of(run)][is_picked(run)], plain_exact(cost, run));
+}
+
+void search_cost_learn_exact(struct search_cost *cost, const struct search_cost_run *run, double ns)
+{
+    double estimated = plain_exact(cost, run);
+    if (estimated >= LEARN_NS_MIN)
+        learn(&cost->exact[size_of(run)][is_picked(run)], estimated, ns);
+}
+
+/* ---- lists ------------------------------------------------------------------------------------
+ */
 
 double search_cost_lists_base(const struct search_cost *cost, const struct codebook *codebook,
                               uint32_t k, uint32_t row_bytes)
@@ -117,24 +172,11 @@ static uint32_t place_of(double share)
 double search_cost_corrected(const struct search_cost *cost, uint64_t codebook_hash, double share,
                              double ns)
 {
-    /* Relaxed, here and below: one number, of which any recent value will do. */
-    float factor =
-        atomic_load_explicit(&cost->factors[codebook_hash % SEARCH_COST_CODEBOOKS][place_of(share)],
-                             memory_order_relaxed);
-    return factor > 0 ? ns * (double)factor : ns;
+    return corrected(&cost->lists[codebook_hash % SEARCH_COST_CODEBOOKS][place_of(share)], ns);
 }
 
 void search_cost_learn(struct search_cost *cost, uint64_t codebook_hash, double share,
                        double estimated_ns, double ns)
 {
-    _Atomic float *place = &cost->factors[codebook_hash % SEARCH_COST_CODEBOOKS][place_of(share)];
-    float factor = atomic_load_explicit(place, memory_order_relaxed);
-    if (!(factor > 0))
-        factor = 1;
-    float seen = (float)(ns / estimated_ns);
-    seen = seen < factor * SURPRISE_MAX ? seen : factor * SURPRISE_MAX;
-    factor += LEARN * (seen - factor);
-    factor = factor < FACTOR_MAX ? factor : FACTOR_MAX;
-    factor = factor > 1 / FACTOR_MAX ? factor : 1 / FACTOR_MAX;
-    atomic_store_explicit(place, factor, memory_order_relaxed);
+    learn(&cost->lists[codebook_hash % SEARCH_COST_CODEBOOKS][place_of(share)], estimated_ns, ns);
 }

@@ -7,6 +7,7 @@
  *
  * Lost: one top-k per query under a lock (workers wait for each other when many rows tie), and one
  * task per segment (one large segment would run on one core). */
+#include "common/kith_clock.h"
 #include "common/kith_mem.h"
 #include "shard/query/search_job.h"
 
@@ -145,6 +146,7 @@ void search_exact_run_piece(void *ctx, uint32_t index, uint32_t worker_index)
                                  .tops = worker->tops,
                                  .floors = job->floors,
                                  .seen = worker->seen};
+    uint64_t begun = kith_thread_ns();
     struct flat_rows run = {.first = piece->first, .n = piece->n, .name_ctx = (void *)unit};
     if (!unit->in_head) {
         const struct segment *segment = unit->view->segments[unit->index].segment;
@@ -162,4 +164,9 @@ void search_exact_run_piece(void *ctx, uint32_t index, uint32_t worker_index)
         }
     }
     worker->seen = search.seen;
+    if (job->n_queries == 1) { /* a batch is another trade */
+        const struct search_cost_run cost = {piece->n, kernels_row_bytes(search.type, search.dim),
+                                             unit->matched * piece->n / unit->rows, unit->rows};
+        search_cost_learn_exact(&job->context->cost, &cost, (double)(kith_thread_ns() - begun));
+    }
 }

@@ -3,23 +3,33 @@
  *
  * The planner's estimate may be wrong (matches that lie in the farthest lists, a query far from
  * everything). A search that has taken GIVE_UP times what an exact scan of the matches would take
- * is ended, and the query is done exactly: the price of a wrong plan is bounded. */
+ * is ended, and the query is done exactly: the price of a wrong plan is bounded. Time of the CPU,
+ * since a thread that lost it has not worked in vain. */
 #include "common/kith_clock.h"
 #include "shard/query/search_job.h"
 
 #define GIVE_UP    2.0
-#define GIVE_UP_NS 100000.0 /* less is no news: a worker may have lost its CPU */
+#define GIVE_UP_NS 100000.0
 
 struct clocked {
     struct search_job *job;
-    uint64_t end_ns; /* 0: none */
+    uint64_t cpu_end_ns; /* 0: none */
+    uint64_t end_ns;     /* when to look at the CPU's clock, which is dear */
 };
 
 static bool must_stop(void *ctx)
 {
-    const struct clocked *clocked = ctx;
-    return search_job_is_over(clocked->job) ||
-           (clocked->end_ns > 0 && kith_now_ns() > clocked->end_ns);
+    struct clocked *clocked = ctx;
+    uint64_t now_ns = kith_now_ns();
+    if (search_job_is_over(clocked->job))
+        return true;
+    if (clocked->cpu_end_ns == 0 || now_ns < clocked->end_ns)
+        return false;
+    uint64_t cpu_ns = kith_thread_ns();
+    if (cpu_ns >= clocked->cpu_end_ns)
+        return true;
+    clocked->end_ns = now_ns + clocked->cpu_end_ns - cpu_ns; /* others had the CPU meanwhile */
+    return false;
 }
 
 /* The worker's tables for a codebook; NULL: the job failed. */
@@ -52,10 +62,13 @@ static void search_group(struct search_job *job, struct search_worker *worker, u
     struct ivf_scratch *scratch = scratch_for(job, worker, group->codebook);
     if (scratch == NULL)
         return;
-    uint64_t begun = kith_now_ns();
+    uint64_t begun = kith_thread_ns(),
+             allowance = (uint64_t)(GIVE_UP * group->exact_ns + GIVE_UP_NS);
     struct clocked clocked = {.job = job};
-    if (job->part->effort == NULL)
-        clocked.end_ns = begun + (uint64_t)(GIVE_UP * group->exact_ns + GIVE_UP_NS);
+    if (job->part->effort == NULL) {
+        clocked.cpu_end_ns = begun + allowance;
+        clocked.end_ns = kith_now_ns() + allowance;
+    }
     const struct ivf_query query = {.vector = job->vectors + (size_t)q * job->config->dim,
                                     .top = &worker->tops[q],
                                     .floor = &job->floors[q],
@@ -66,7 +79,7 @@ static void search_group(struct search_job *job, struct search_worker *worker, u
     job->again[q] = job->again[q] || !done;
     if (done && !(job->part->margin > 1)) /* a wide margin says nothing about the usual one */
         search_cost_learn(&job->context->cost, group->codebook->hash, group->share,
-                          group->estimated_ns, (double)(kith_now_ns() - begun));
+                          group->estimated_ns, (double)(kith_thread_ns() - begun));
 }
 
 void search_lists_run_task(void *ctx, uint32_t task, uint32_t worker_index)

@@ -123,7 +123,8 @@ enum kith_err search_plan_choose_rows(struct search_job *job, struct search_expl
 static double exact_ns(const struct search_job *job, const struct search_unit *unit)
 {
     uint32_t row_bytes = kernels_row_bytes(kernels_type_of(job->config->rows), job->config->dim);
-    return search_cost_exact(&job->context->cost, unit->rows, unit->matched, row_bytes);
+    const struct search_cost_run run = {unit->rows, row_bytes, unit->matched, unit->rows};
+    return search_cost_exact(&job->context->cost, &run);
 }
 
 static const struct ivf *index_of(const struct search_unit *unit)

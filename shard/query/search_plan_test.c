@@ -62,12 +62,18 @@ static void test_search_plan_leaves_out_what_has_no_index_yet(void **state)
 static void test_search_plan_learns(void **state)
 {
     (void)state;
-    struct search_cost cost;
+    static struct search_cost cost;
     assert_int_equal(search_cost_measure(&cost, NULL), KITH_OK);
-    memset(cost.factors, 0, sizeof cost.factors);
     assert_true(cost.ordered_ns > 0 && cost.picked_ns >= cost.ordered_ns);
-    assert_true(search_cost_exact(&cost, 1000, 1000, 400) >
-                search_cost_exact(&cost, 1000, 10, 400));
+    struct search_cost_run all = {10000, 400, 10000, 10000}, few = {10000, 400, 10, 10000};
+    double all_ns = search_cost_exact(&cost, &all), few_ns = search_cost_exact(&cost, &few);
+    assert_true(all_ns > few_ns);
+    for (int i = 0; i < 200; i++)
+        search_cost_learn_exact(&cost, &all, 5 * all_ns);
+    assert_true(search_cost_exact(&cost, &all) > 4.5 * all_ns);
+    assert_true(search_cost_exact(&cost, &few) == few_ns);
+    all.whole_rows *= 100;
+    assert_true(search_cost_exact(&cost, &all) == all_ns);
     assert_true(search_cost_corrected(&cost, 3, 1, 100) == 100);
     for (int i = 0; i < 200; i++)
         search_cost_learn(&cost, 3, 1, 100, 500);
