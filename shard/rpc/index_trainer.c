@@ -24,7 +24,7 @@
 #define RETRY_NS   UINT64_C(30000000000)
 #define GROWTH     8u
 #define CHANGED    5u /* one row in so many */
-#define TRAIN_NICE 10 /* below merges: an index that is a bit older costs little */
+#define TRAIN_NICE 5  /* as merges: queries and writes come first, but it must get on */
 
 struct index_trainer {
     /* Immutable. */

@@ -20,6 +20,7 @@ struct test_index {
     uint32_t min_rows;         /* segments with fewer have no index */
     void (*during)(void *ctx); /* called while an index is being made; NULL: not */
     void *during_ctx;
+    atomic_uint n_stopped; /* times it was told to give up */
 };
 
 struct test_index_made {
@@ -54,6 +55,13 @@ static inline int test_index_compare(const void *a, const void *b, void *ctx)
     return making->generation % 2 == 1 ? descending : -descending;
 }
 
+static inline void test_index_end(void *made)
+{
+    struct test_index_made *building = made;
+    kith_free(building->order);
+    kith_free(building);
+}
+
 static inline enum kith_err test_index_begin(void *self, const struct slice_config *config,
                                              const struct segment_source *source, uint32_t *order,
                                              void **made, struct kith_diag *diag)
@@ -62,8 +70,6 @@ static inline enum kith_err test_index_begin(void *self, const struct slice_conf
     (void)config;
     if (source->n_rows < index->min_rows)
         return KITH_OK;
-    if (source->stop != NULL && source->stop(source->ctx))
-        return kith_fail(diag, KITH_CANCELLED, "test index");
     struct test_index_made *building = kith_alloc(sizeof *building);
     if (building == NULL)
         return kith_fail(diag, KITH_NOMEM, "test index");
@@ -81,7 +87,12 @@ static inline enum kith_err test_index_begin(void *self, const struct slice_conf
     *made = building;
     if (index->during != NULL)
         index->during(index->during_ctx);
-    return KITH_OK;
+    if (source->stop == NULL || !source->stop(source->ctx))
+        return KITH_OK;
+    *made = NULL;
+    test_index_end(building);
+    atomic_fetch_add(&index->n_stopped, 1);
+    return kith_fail(diag, KITH_CANCELLED, "test index");
 }
 
 static inline enum kith_err test_index_emit(void *made, segment_emit_fn emit, void *ctx,
@@ -95,13 +106,6 @@ static inline enum kith_err test_index_emit(void *made, segment_emit_fn emit, vo
         err = emit(ctx, TEST_INDEX_FIRST_ELEMENT, &first, sizeof first, diag);
     }
     return err;
-}
-
-static inline void test_index_end(void *made)
-{
-    struct test_index_made *building = made;
-    kith_free(building->order);
-    kith_free(building);
 }
 
 static inline enum kith_err test_index_open(void *self, const struct segment *segment, void **out,
@@ -153,6 +157,7 @@ static inline void test_index_init(struct test_index *index, uint32_t min_rows)
                                            .wants = test_index_wants},
                                  .min_rows = min_rows};
     atomic_init(&index->generation, 1);
+    atomic_init(&index->n_stopped, 0);
 }
 
 #endif

@@ -1,6 +1,8 @@
 #include "shard/storage/index_testing.h"
 #include "shard/storage/store_testing.h"
 
+#include <sched.h>
+
 /* ---- a model: what the slice must hold --------------------------------------------------------
  */
 
@@ -18,6 +20,7 @@ struct fixture {
     struct store_options options;
     struct slice_config config;
     struct test_index index;
+    atomic_uint n_calls;
 };
 
 static void open_store(struct fixture *f)
@@ -337,6 +340,50 @@ static void test_store_carries_deletes_through_a_seal(void **state)
     carry_deletes(*state, true);
 }
 
+static void put_range(struct store *store, uint32_t first, uint32_t n)
+{
+    struct kith_buf ops = {0};
+    struct kith_writer w = test_writer(&ops);
+    kith_write_array(&w, n);
+    for (uint32_t id = first; id < first + n; id++)
+        test_put(&w, id, 3);
+    assert_int_equal(test_write(store, &ops).err, KITH_OK);
+    kith_buf_fini(&ops);
+}
+
+/* While the first head's index is being made, a second head fills up. */
+static void fill_another(void *arg)
+{
+    struct fixture *f = arg;
+    if (atomic_fetch_add(&f->n_calls, 1) > 0)
+        return;
+    put_range(f->store, 1000, 60);
+    put_range(f->store, 2000, 1);
+}
+
+static void test_store_seals_without_an_index_under_pressure(void **state)
+{
+    struct fixture *f = *state;
+    store_close(f->store);
+    f->options.background = true;
+    f->index.during = fill_another;
+    f->index.during_ctx = f;
+    open_store(f);
+    put_range(f->store, 0, 60);
+    put_range(f->store, 100, 1); /* turns the head */
+    struct store_stats stats = {0};
+    while (stats.segments < 2) {
+        store_stats(f->store, &stats);
+        (void)sched_yield();
+    }
+    assert_int_equal(atomic_load(&f->index.n_stopped), 1);
+    struct view *view = store_view(f->store);
+    assert_int_equal(test_count(view), 122);
+    assert_int_equal(test_version(view, 59), 3);
+    assert_int_equal(test_version(view, 1059), 3);
+    view_unref(view);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -346,6 +393,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_store_matches_the_model, setup_indexed, teardown),
         cmocka_unit_test_setup_teardown(test_store_rewrites_what_wants_another_index, setup_indexed,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_store_seals_without_an_index_under_pressure,
+                                        setup_indexed, teardown),
         cmocka_unit_test_setup_teardown(test_store_carries_deletes_through_a_merge, setup_indexed,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_store_carries_deletes_through_a_seal, setup_indexed,
