@@ -179,6 +179,7 @@ static int tear_down(void **state)
 struct cutting {
     struct store *store;
     atomic_uint reads, refused; /* by all readers */
+    atomic_bool cut;
     _Atomic(const char *) problem;
 };
 
@@ -291,12 +292,16 @@ static void *reader(void *ctx)
 {
     struct cutting *cutting = ctx;
     uint64_t random = (uint64_t)(uintptr_t)&random;
+    uint32_t unnoticed = 0;
     for (;;) {
+        bool was_cut = atomic_load(&cutting->cut);
         struct view *view = store_view(cutting->store);
         enum kith_err err = KITH_OK;
         const char *problem = read_once(view, &random, &err);
         view_unref(view);
         atomic_fetch_add(&cutting->reads, 1);
+        if (problem == NULL && err == KITH_OK && was_cut && ++unnoticed > 50)
+            problem = "a cut was not noticed";
         if (err != KITH_OK && err != KITH_CORRUPT)
             problem = "an error that is not CORRUPT";
         if (problem != NULL)
@@ -338,8 +343,11 @@ static void one_cut(uint64_t *random, uint64_t *reads)
     uint32_t wanted = (uint32_t)(test_random(random) % 60);
     while (atomic_load(&cutting.reads) < wanted && atomic_load(&cutting.refused) == 0)
         (void)sched_yield();
+    if (atomic_load(&cutting.problem) != NULL)
+        fail_msg("before the cut: %s", atomic_load(&cutting.problem));
     assert_int_equal(atomic_load(&cutting.refused), 0);
     cut_one(view, random);
+    atomic_store(&cutting.cut, true);
     for (uint32_t i = 0; i < READERS; i++)
         assert_int_equal(pthread_join(threads[i], NULL), 0);
     if (atomic_load(&cutting.problem) != NULL)

@@ -1,6 +1,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -33,7 +34,8 @@ static enum kith_err fail_errno(struct kith_diag *diag, int code, const char *wh
                                 const char *path)
 {
     enum kith_err err = KITH_IO;
-    if (code == ENOSPC || code == EDQUOT)
+    if (code == ENOSPC || code == EDQUOT ||
+        code == EFBIG) /* EFBIG: a limit on the process's files */
         err = KITH_DISK_FULL;
     else if (code == ENOENT)
         err = KITH_NOT_FOUND;
@@ -173,8 +175,9 @@ static enum kith_err real_sync(void *self, struct io_file *file, struct kith_dia
         return KITH_OK;
     int code = errno;
     (void)fail_errno(diag, code, "fdatasync", "");
-    return code == ENOSPC || code == EDQUOT ? kith_fail(diag, KITH_IO, "fdatasync: disk full")
-                                            : KITH_IO;
+    return code == ENOSPC || code == EDQUOT || code == EFBIG
+               ? kith_fail(diag, KITH_IO, "fdatasync: disk full")
+               : KITH_IO;
 }
 
 static enum kith_err real_map(void *self, struct io_file *file, uint64_t len, const uint8_t **out,
@@ -234,7 +237,11 @@ static enum kith_err real_sync_dir(void *self, const char *path, struct kith_dia
     int fd = open_dir(of(self), path);
     if (fd < 0)
         return fail_errno(diag, errno, "open folder", path);
+#ifdef KITH_BUG_NO_DIR_FSYNC
+    int rc = 0;
+#else
     int rc = fsync(fd);
+#endif
     int code = errno;
     (void)close(fd);
     if (rc == 0)
@@ -308,6 +315,8 @@ enum kith_err io_real_open(struct io **out, const char *root, struct kith_diag *
     struct real *real = kith_alloc(sizeof *real);
     if (real == NULL)
         return kith_fail(diag, KITH_NOMEM, "open %s", root);
+    /* A file that would pass a limit is an error of the call, not the end of the process. */
+    (void)signal(SIGXFSZ, SIG_IGN);
     real->lock_fd = -1;
     real->root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (real->root_fd < 0) {

@@ -252,6 +252,8 @@ static enum kith_err init(struct store *store, const struct store_options *optio
         options->head_rows_max != 0 ? options->head_rows_max : KITH_HEAD_ROWS_MAX;
     store->head_bytes_max =
         options->head_bytes_max != 0 ? options->head_bytes_max : KITH_HEAD_BYTES_MAX;
+    store->wal_file_bytes_max =
+        options->wal_file_bytes_max != 0 ? options->wal_file_bytes_max : KITH_WAL_FILE_MAX;
     store->wal_options = (struct wal_options){
         .io = store->io,
         .dir = store->dir,

@@ -38,7 +38,9 @@ struct store_options {
     uint32_t head_rows_max;  /* seal the head at so many rows (0: KITH_HEAD_ROWS_MAX) */
     uint64_t head_bytes_max; /* or bytes (0: KITH_HEAD_BYTES_MAX) */
     uint64_t wal_step_bytes; /* the log grows by so much at a time (0: 4 MiB) */
-    bool background;         /* false: sealing and merging happen only in store_maintain (tests) */
+    uint64_t
+        wal_file_bytes_max; /* a new log file, and head, from so much on (0: KITH_WAL_FILE_MAX) */
+    bool background;        /* false: sealing and merging happen only in store_maintain (tests) */
 };
 
 /* Creates the slice on disk (all or nothing; KITH_EXISTS). */
@@ -109,7 +111,8 @@ void store_hold_merges(struct store *store, bool held);
  */
 
 struct store_scrub_options {
-    bool (*pace)(void *ctx, uint64_t bytes); /* told what is read, may wait; false: stop. NULL: go */
+    bool (*pace)(void *ctx,
+                 uint64_t bytes); /* told what is read, may wait; false: stop. NULL: go */
     void (*on_damage)(void *ctx, const char *dir, const char *file, const char *text); /* or NULL */
     void *ctx;
 };
@@ -122,7 +125,8 @@ struct store_scrub_result {
  * anew from memory. KITH_NOMEM, KITH_IO: the round was not done. */
 enum kith_err store_scrub(struct store *store, const struct store_scrub_options *options,
                           struct store_scrub_result *result, struct kith_diag *diag);
-/* Verifies the segments' blocks that nobody has used yet. KITH_CORRUPT: something is quarantined. */
+/* Verifies the segments' blocks that nobody has used yet. KITH_CORRUPT: something is quarantined.
+ */
 enum kith_err store_verify(struct store *store, const struct store_scrub_options *options,
                            struct kith_diag *diag);
 /* From now on these two return as soon as they can: the store is going to be closed. */

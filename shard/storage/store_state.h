@@ -68,7 +68,7 @@ struct store {
     store_select_fn select;
     const struct segment_index_hooks *index; /* NULL: none */
     uint32_t row_bytes, head_rows_max;
-    uint64_t head_bytes_max;
+    uint64_t head_bytes_max, wal_file_bytes_max;
     bool background;
     struct wal_options wal_options;
 

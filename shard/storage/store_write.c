@@ -230,7 +230,7 @@ static bool head_is_done(const struct store *store)
     const struct head *active = store->heads[store->n_heads - 1];
     return head_rows(active) >= store->head_rows_max ||
            (head_rows(active) > 0 && head_bytes(active) >= store->head_bytes_max) ||
-           wal_bytes(store->wal) >= KITH_WAL_FILE_MAX;
+           wal_bytes(store->wal) >= store->wal_file_bytes_max;
 }
 
 /* Between groups: a new head, because the old one is done or the next write needs a larger one. */
