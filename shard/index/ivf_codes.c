@@ -4,7 +4,7 @@
 
 #include "shard/index/ivf_format.h"
 
-#define OPENING_SHARE 4u  /* estimates for each entry that is kept, before the first bound */
+#define OPENING_SHARE 4u  /* estimates for each that is chosen, before the first bound */
 #define PENDING_MAX   64u /* more than that would fall out of the L1 cache again */
 #define FACTOR_ONE    32768.0f
 #define SHIFT_MAX     15u
@@ -12,7 +12,7 @@
 
 static uint32_t opening_rows(uint32_t k)
 {
-    return OPENING_SHARE * ivf_best_kept(k);
+    return OPENING_SHARE * ivf_codes_chosen(k);
 }
 
 /* The opening may leave nearly all it has to wait for their bytes, while one more run comes. */
@@ -76,8 +76,8 @@ static float estimate_error(const struct ivf_job *job, const struct ivf *index)
     float length2 = job->length2;
     if (job->codebook->metric == KITH_EUCLID)
         length2 = ivf_rerank_distance(job, job->bound);
-    float rounding = job->scratch->tables.error;
-    return sqrtf(index->error * index->error * length2 + rounding * rounding);
+    float tables = job->scratch->tables.error, lists = job->scratch->lists.error;
+    return sqrtf(index->error * index->error * length2 + tables * tables + lists * lists);
 }
 
 /* The score an estimate has to reach. */
@@ -91,7 +91,7 @@ static float wanted(const struct ivf_job *job, const struct ivf *index)
 void ivf_codes_end_opening(struct ivf_job *job)
 {
     struct ivf_scratch *s = job->scratch;
-    uint32_t n = ivf_best_kept(job->best.k), all = job->n;
+    uint32_t n = ivf_codes_chosen(job->best.k), all = job->n;
     job->opening = false;
     if (n < all)
         best_in_front(s, all, n);

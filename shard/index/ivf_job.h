@@ -19,6 +19,12 @@
 
 #define IVF_RUN_ROWS 1024u /* of a list at once: bounds the candidates between two checks */
 
+/* A row good enough by its bytes to be ranked exactly in the end. */
+struct ivf_finalist {
+    float score;
+    uint32_t part, row;
+};
+
 struct ivf_scratch {
     uint64_t codebook_hash;
     uint32_t k;
@@ -31,7 +37,8 @@ struct ivf_scratch {
     float *scores;
     uint32_t *run_rows;
     int16_t *run_estimates;
-    struct ivf_best_entry *kept;
+    float *best;                    /* k scores */
+    struct ivf_finalist *finalists; /* ivf_rerank_finalists(k) */
 };
 
 struct ivf_job {
@@ -46,9 +53,11 @@ struct ivf_job {
     struct ivf_kernels_rows8 rows8; /* the query as bytes; rows are set for each part */
     float length2, length;
     float bound;     /* the k-th best score known, of whoever; -INFINITY: none */
+    float keep;      /* by bytes a row has to have as much: the bound less their error */
     float reach_key; /* lists with a lower key are out of reach */
     bool opening;
     uint32_t n, n_pending; /* candidates; the first n_pending have been fetched */
+    uint32_t n_finalists;
     uint32_t n_visited;
     const uint8_t *ahead; /* codes that will be scanned next */
 };
@@ -70,10 +79,18 @@ void ivf_rerank_bytes(struct ivf_job *job, uint32_t part, const uint32_t *rows, 
 void ivf_rerank_fetch(struct ivf_job *job, uint32_t from);
 /* Scores the first n candidates and drops them. */
 void ivf_rerank_candidates(struct ivf_job *job, uint32_t n);
-/* All that wait, then the exact ranks of the best. */
+/* How many finalists the scratch holds for k hits. */
+size_t ivf_rerank_finalists(uint32_t k);
+/* All that wait, then the exact ranks of the finalists. */
 void ivf_rerank_finish(struct ivf_job *job);
 
 /* ---- ivf_codes.c ---- */
+
+/* How many of the opening's candidates are scored by their bytes, for k hits. */
+static inline uint32_t ivf_codes_chosen(uint32_t k)
+{
+    return k + k / 2 + 1;
+}
 
 /* How many candidates the scratch holds for k hits. */
 size_t ivf_codes_candidates(uint32_t k);

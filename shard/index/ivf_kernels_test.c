@@ -252,7 +252,7 @@ static void scan_shape(uint32_t n_subs)
             .ahead = round % 2 == 0 ? NULL : codes,
             .n_subs = n_subs,
             .bias = (int16_t) - (int32_t)((n_subs + 7) / 8 * 255 / 2),
-            .factor = (int16_t)(round % 3 == 0 ? random_below(300) : (random_u32() >> 16 | 1)),
+            .factor = round % 3 == 0 ? (int16_t)random_below(300) : (int16_t)(random_i16() | 1),
             .bound = round % 5 == 0 ? INT16_MIN : (int16_t)(random_i16() / 16),
             .shift = (uint16_t)random_below(4),
         };

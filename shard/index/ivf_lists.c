@@ -11,11 +11,13 @@
 #include "common/kith_mem.h"
 #include "shard/index/ivf_kernels.h"
 
-#define CLASSES    32u
-#define STEPS_MAX  14u /* of a bisection */
-#define FARTHEST   (-1e37f)
-#define SCALE_MAX  1e20f /* sums of products times it stay finite */
-#define LENGTH_MIN 1e-30f
+#define CLASSES        32u
+#define STEPS_MAX      14u /* of a bisection */
+#define FARTHEST       (-1e37f)
+#define SCALE_MAX      1e20f /* sums of products times it stay finite */
+#define LENGTH_MIN     1e-30f
+#define ROUNDING_ERROR 0.2887f /* standard deviation of a uniform error of one step: 1 / sqrt 12   \
+                                */
 
 enum kith_err ivf_lists_init(struct ivf_lists *lists, const struct codebook *codebook,
                              struct kith_diag *diag)
@@ -105,6 +107,9 @@ bool ivf_lists_rank(struct ivf_lists *lists, const struct codebook *codebook, co
     lists->low = INFINITY;
     lists->n = 0;
     lists->spread = length2 / 2;
+    /* Either side is rounded, and a centroid worth visiting is about as long as the query. */
+    lists->error = ROUNDING_ERROR * hypotf(codebook->centroid_scale8, scale > 0 ? 1 / scale : 0) *
+                   sqrtf(length2);
     return true;
 }
 

@@ -19,7 +19,8 @@ struct ivf_lists {
     float *keys;
     const uint32_t *order; /* the portion: n lists */
     uint32_t n;
-    float low; /* lists with a key not below it have been taken */
+    float low;   /* lists with a key not below it have been taken */
+    float error; /* standard deviation of a key, from bytes instead of floats */
     /* Inside. */
     float *maxima;
     uint32_t n_maxima;

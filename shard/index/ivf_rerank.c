@@ -1,4 +1,7 @@
-/* What a candidate is worth: by its bytes, and at last exactly; and the bound all sieves share. */
+/* What a candidate is worth: by its bytes, and at last exactly; and the bound all sieves share.
+ *
+ * Lost: exact ranks of a fixed number of the best by bytes (too many where bytes tell rows apart
+ * well, and recall is lost where they do not, as for rows far from the origin). */
 #include "shard/index/ivf_job.h"
 
 #include <stdatomic.h>
@@ -7,8 +10,11 @@
 #include "shard/index/ivf_format.h"
 #include "shard/index/kernels.h"
 
-#define PREFETCH_BYTES 1024u /* of a row; the hardware notices the stream and fetches the rest */
-#define BYTE_ERRORS    4.0f  /* standard errors by which bytes may misjudge a hit */
+#define PREFETCH_BYTES 1024u   /* of a row; the hardware notices the stream and fetches the rest */
+#define ROUNDING_ERROR 0.2887f /* standard deviation of a uniform error of one step: 1 / sqrt 12   \
+                                */
+#define FLOAT_ERRORS 5e-7f     /* roundings of a float */
+#define BYTE_ERRORS  4.0f      /* standard errors by which bytes may misjudge a hit */
 
 /* ---- bounds ---------------------------------------------------------------------------------- */
 
@@ -49,6 +55,26 @@ static float floor_of(const struct ivf_query *query)
     return own > shared ? own : shared;
 }
 
+/* By how much the bytes of a hit may say too little: those of the row, and those of the query. */
+static float byte_error(const struct ivf_job *job)
+{
+    float error = 0, length = job->length, row_length = 1;
+    for (uint32_t i = 0; i < job->n_parts; i++)
+        error = fmaxf(error, job->parts[i].index->error8);
+    if (job->codebook->metric == KITH_MANHATTAN)
+        return BYTE_ERRORS * error + FLOAT_ERRORS * fabsf(job->bound);
+    if (job->codebook->metric == KITH_DOT)
+        row_length = sqrtf(job->codebook->lift);
+    if (job->codebook->metric == KITH_EUCLID) {
+        length = sqrtf(ivf_rerank_distance(job, job->bound));
+        row_length = job->length; /* of a hit, about */
+    }
+    float rounding = ROUNDING_ERROR * job->rows8.scale * row_length;
+    /* Scores are differences of products about as large as the query's square. */
+    return BYTE_ERRORS * sqrtf(error * error * length * length + rounding * rounding) +
+           FLOAT_ERRORS * (job->length2 + fabsf(job->bound));
+}
+
 void ivf_rerank_refresh(struct ivf_job *job)
 {
     const struct ivf_query *query = job->query;
@@ -59,6 +85,7 @@ void ivf_rerank_refresh(struct ivf_job *job)
     if (!(bound > job->bound))
         return;
     job->bound = bound;
+    job->keep = bound - byte_error(job);
     float reach = query->effort.reach, distance = ivf_rerank_distance(job, bound);
     job->reach_key = job->codebook->metric == KITH_MANHATTAN
                          ? -sqrtf(reach) * distance
@@ -111,18 +138,48 @@ static void fetch(const uint8_t *at, size_t bytes)
         __builtin_prefetch(at + line);
 }
 
-/* The kept ones that may be among the k best. */
-static void push_kept(struct ivf_job *job, const struct ivf_best_entry *kept, uint32_t n,
-                      float bound)
+/* ---- finalists ------------------------------------------------------------------------------- */
+
+/* Room for some that the rising bound will drop again. */
+size_t ivf_rerank_finalists(uint32_t k)
 {
-    for (uint32_t i = 0; i < n; i++)
-        if (kept[i].score >= bound)
-            fetch(row_at(job, job->parts[kept[i].part].index, kept[i].row),
-                  kernels_row_bytes(kernels_type_of(job->parts[kept[i].part].index->row_type),
-                                    job->codebook->dim));
-    for (uint32_t i = 0; i < n; i++)
-        if (kept[i].score >= bound)
-            ivf_rerank_exact(job, &job->parts[kept[i].part], kept[i].row);
+    return 4 * (size_t)k + 64;
+}
+
+static void drop_finalists(struct ivf_job *job)
+{
+    struct ivf_finalist *finalists = job->scratch->finalists;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < job->n_finalists; i++)
+        if (finalists[i].score >= job->keep)
+            finalists[kept++] = finalists[i];
+    job->n_finalists = kept;
+}
+
+static void rank_finalists(struct ivf_job *job)
+{
+    const struct ivf_finalist *finalists = job->scratch->finalists;
+    for (uint32_t i = 0; i < job->n_finalists; i++) {
+        const struct ivf *index = job->parts[finalists[i].part].index;
+        fetch(row_at(job, index, finalists[i].row),
+              kernels_row_bytes(kernels_type_of(index->row_type), job->codebook->dim));
+    }
+    for (uint32_t i = 0; i < job->n_finalists; i++)
+        ivf_rerank_exact(job, &job->parts[finalists[i].part], finalists[i].row);
+    job->n_finalists = 0;
+}
+
+static void add_finalist(struct ivf_job *job, struct ivf_finalist finalist)
+{
+    size_t room = ivf_rerank_finalists(job->best.k);
+    if (job->n_finalists == room) {
+        ivf_rerank_refresh(job);
+        drop_finalists(job);
+        /* Bytes that cannot tell so many apart: so be it. */
+        if (job->n_finalists > room / 2)
+            rank_finalists(job);
+    }
+    job->scratch->finalists[job->n_finalists++] = finalist;
 }
 
 /* ---- bytes ----------------------------------------------------------------------------------- */
@@ -137,9 +194,13 @@ void ivf_rerank_bytes(struct ivf_job *job, uint32_t part, const uint32_t *rows, 
     else
         job->kernels->dot8(&job->rows8, rows, n, scores);
     job->stats.reranked += n;
-    for (uint32_t i = 0; i < n; i++)
-        if (!ivf_best_refuses(&job->best, scores[i]))
-            ivf_best_offer(&job->best, &(struct ivf_best_entry){scores[i], part, rows[i]});
+    for (uint32_t i = 0; i < n; i++) {
+        if (scores[i] < job->keep)
+            continue;
+        float score = scores[i] >= -FLT_MAX ? scores[i] : -INFINITY; /* of damaged bytes: NaN */
+        ivf_best_offer(&job->best, score);
+        add_finalist(job, (struct ivf_finalist){score, part, rows[i]});
+    }
 }
 
 /* The first n candidates, whose bytes are in the cache by now. */
@@ -172,14 +233,7 @@ void ivf_rerank_finish(struct ivf_job *job)
     if (job->opening)
         ivf_codes_end_opening(job);
     ivf_rerank_candidates(job, job->n);
-    const struct ivf_best *best = &job->best;
-    float error = 0;
-    for (uint32_t i = 0; i < job->n_parts; i++)
-        error = fmaxf(error, job->parts[i].index->error8);
-    float length = job->length;
-    if (job->codebook->metric == KITH_EUCLID && job->bound > -INFINITY)
-        length = sqrtf(ivf_rerank_distance(job, job->bound));
-    float bound = job->bound - BYTE_ERRORS * error * length;
-    push_kept(job, best->first, best->n_first, bound);
-    push_kept(job, best->second, best->n_second, bound);
+    ivf_rerank_refresh(job);
+    drop_finalists(job);
+    rank_finalists(job);
 }

@@ -7,8 +7,8 @@
  *              bound (the k-th best score known) less a margin of so many standard errors.
  *   bytes      The row of bytes, fetched while the next list's codes are scanned. Its score is good
  *              enough to raise the bound.
- *   rows       The exact rank, at the end, of the k best by bytes and half as many more: what is
- *              pushed to the top-k.
+ *   rows       The exact rank, at the end, of all that by their bytes are not below the bound by
+ *              more than the bytes' error: what is pushed to the top-k.
  *
  * With no bound yet every row would pass the first sieve. So the search opens by collecting
  * estimates until there are four times as many as will be kept, and takes the best of those to the
@@ -54,7 +54,8 @@ void ivf_scratch_free(struct ivf_scratch *scratch)
     kith_free(scratch->scores);
     kith_free(scratch->run_rows);
     kith_free(scratch->run_estimates);
-    kith_free(scratch->kept);
+    kith_free(scratch->best);
+    kith_free(scratch->finalists);
     kith_free(scratch);
 }
 
@@ -80,10 +81,11 @@ enum kith_err ivf_scratch_fit(struct ivf_scratch **scratch, const struct codeboo
     s->scores = kith_alloc(sizeof *s->scores * n);
     s->run_rows = kith_alloc(sizeof *s->run_rows * IVF_RUN_ROWS);
     s->run_estimates = kith_alloc(sizeof *s->run_estimates * IVF_RUN_ROWS);
-    s->kept = kith_alloc(sizeof *s->kept * ivf_best_kept(k));
-    if (err == KITH_OK &&
-        (s->query8 == NULL || s->rows == NULL || s->parts == NULL || s->estimates == NULL ||
-         s->scores == NULL || s->run_rows == NULL || s->run_estimates == NULL || s->kept == NULL))
+    s->best = kith_alloc(sizeof *s->best * k);
+    s->finalists = kith_alloc(sizeof *s->finalists * ivf_rerank_finalists(k));
+    if (err == KITH_OK && (s->query8 == NULL || s->rows == NULL || s->parts == NULL ||
+                           s->estimates == NULL || s->scores == NULL || s->run_rows == NULL ||
+                           s->run_estimates == NULL || s->best == NULL || s->finalists == NULL))
         err = kith_fail(diag, KITH_NOMEM, "search scratch for %u hits", k);
     if (err != KITH_OK) {
         ivf_scratch_free(s);
@@ -269,10 +271,11 @@ bool ivf_search(const struct ivf_query *query, const struct ivf_part *parts, uin
                              .codebook = parts[0].index->codebook,
                              .kernels = ivf_kernels_best(),
                              .bound = -INFINITY,
+                             .keep = -INFINITY,
                              .reach_key = -INFINITY};
     search.opening = search.codebook->codes == CODEBOOK_PQ4;
     kith_assert(scratch->codebook_hash == search.codebook->hash && scratch->k >= query->top->k);
-    ivf_best_init(&search.best, query->top->k, scratch->kept);
+    ivf_best_init(&search.best, query->top->k, scratch->best);
     kernels_best()->norms((struct kernels_rows){query->vector, search.codebook->dim}, 1,
                           &search.length2);
     search.length = sqrtf(search.length2);

@@ -310,7 +310,7 @@ static void test_ivf_search_bears_rows_far_from_the_origin(void **state)
 {
     (void)state;
     struct world_shape shape = shape_of(KITH_EUCLID, CODEBOOK_PQ4, 24);
-    shape.offset = 1;
+    shape.offset = 5;
     expect_recall(&shape, 10, usual, 0.9);
 }
 

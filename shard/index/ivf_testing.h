@@ -295,8 +295,11 @@ static inline void ivf_testing_bytes(const struct codebook *codebook, const floa
         largest = fmaxf(largest, fabsf(row[j]));
     for (uint32_t j = 0; j < codebook->dim; j++)
         row8[j] = (uint8_t)(128 + lrintf(row[j] * (127 / largest)));
-    double norm2 = ivf_testing_dot(row, row, codebook->dim);
-    ivf_testing_store_tail(row8, row8_bytes, largest / 127,
+    /* The error is made orthogonal to the row. */
+    double norm2 = ivf_testing_dot(row, row, codebook->dim), along = 0;
+    for (uint32_t j = 0; j < codebook->dim; j++)
+        along += (double)row[j] * (row8[j] - 128);
+    ivf_testing_store_tail(row8, row8_bytes, along > 0 ? (float)(norm2 / along) : 0,
                            codebook->metric == KITH_EUCLID ? (float)(-norm2 / 2) : 0);
 }
 
@@ -358,6 +361,14 @@ static inline void ivf_testing_encode(struct ivf_testing_index *made,
     ivf->terms = made->terms;
 }
 
+static inline float ivf_testing_step(const struct codebook *codebook, const float *row)
+{
+    float largest = 0;
+    for (uint32_t j = 0; j < codebook->dim; j++)
+        largest = fmaxf(largest, fabsf(row[j]));
+    return codebook->metric == KITH_MANHATTAN ? codebook->scale8 : largest / 127;
+}
+
 static inline void ivf_testing_build(struct ivf_testing_index *made,
                                      const struct ivf_testing_codebook *codebook,
                                      enum kith_row_type row_type, const float *rows, uint32_t n)
@@ -389,6 +400,7 @@ static inline void ivf_testing_build(struct ivf_testing_index *made,
     for (uint32_t i = 0; i < n; i++)
         made->order[made->lists[assigned[i] + 1]++] = i;
     free(assigned);
+    float step = 0;
     for (uint32_t r = 0; r < n; r++) {
         const float *row = rows + (size_t)made->order[r] * dim;
         if (row_type == KITH_ROWS_F16)
@@ -396,9 +408,11 @@ static inline void ivf_testing_build(struct ivf_testing_index *made,
         else
             memcpy((float *)made->rows + (size_t)r * dim, row, sizeof(float) * dim);
         ivf_testing_bytes(shape, row, made->rows8 + (size_t)r * row8_bytes, row8_bytes);
+        step = fmaxf(step, ivf_testing_step(shape, row));
     }
     ivf->residual_energy = (float)energy;
-    ivf->error8 = 0.01f;
+    /* Of rounding to a step; under manhattan of a sum of so many. */
+    ivf->error8 = 0.29f * step * (shape->metric == KITH_MANHATTAN ? sqrtf((float)dim) : 1);
     ivf->rows = made->rows;
     ivf->rows8 = made->rows8;
     ivf->lists = made->lists;
