@@ -6,6 +6,7 @@
 #include "proto/kith_limits.h"
 
 static const char *dim_text, *distance, *encoder, *encoder_file, *dictionary, *slices_text;
+static const char *quantization;
 static bool if_not_exists, yes;
 
 static const char *distance_word(const char *text)
@@ -49,6 +50,10 @@ static void write_create(struct kith_json_writer *w, uint64_t dim, uint64_t slic
         kith_jw_cstr(w, distance == NULL ? "Cosine" : distance_word(distance));
         kith_jw_end_object(w);
     }
+    if (quantization != NULL) {
+        kith_jw_key(w, "quantization");
+        kith_jw_cstr(w, quantization);
+    }
     if (slices > 0) {
         kith_jw_key(w, "shard_number");
         kith_jw_u64(w, slices);
@@ -66,6 +71,9 @@ static int create(int argc, char **argv)
          &dictionary, NULL},
         {"dim", "N", "numbers per vector; needed without an encoder", &dim_text, NULL},
         {"distance", "NAME", "cosine (default), dot, euclid or manhattan", &distance, NULL},
+        {"quantization", "WORD",
+         "what the index keeps of vectors: auto (default), none, f16, int8 or pq4", &quantization,
+         NULL},
         {"slices", "N", "into how many pieces to cut it (default: the server's)", &slices_text,
          NULL},
         {"if-not-exists", NULL, "no error when it is there already", NULL, &if_not_exists},
@@ -272,6 +280,54 @@ static int info(int argc, char **argv)
     return CLI_DONE;
 }
 
+static int memory(int argc, char **argv)
+{
+    static const struct flags_spec spec = {
+        .usage = "kith collection memory NAME",
+        .about =
+            "Where the bytes of a collection are: on disk, mapped, in memory now, locked there.",
+        .example = "kith collection memory faq",
+        .words_min = 1,
+        .words_max = 1,
+    };
+    static const char *const columns[] = {"file", "mapped", "resident", "locked"};
+    struct table table = {.columns = 5, .right = {false, true, true, true, true}};
+    struct cli_answer answer;
+    struct kith_json sections, use;
+    const char *name, *section;
+    size_t n;
+    enum flags_result parsed = flags_parse(&spec, argc, argv, &name, &n);
+
+    if (parsed != FLAGS_OK)
+        return parsed == FLAGS_HELP ? CLI_DONE : CLI_USAGE;
+    if (!cli_ready())
+        return CLI_USAGE;
+    if (!cli_ask(&answer, "GET", cli_collection_path(name, "/memory"), NULL, 0))
+        return CLI_FAILED;
+    if (cli.json) {
+        cli_print_json(answer.result);
+    } else if (kith_json_get(answer.result, "sections", &sections)) {
+        table_cell(&table, "SECTION");
+        table_cell(&table, "FILE");
+        table_cell(&table, "MAPPED");
+        table_cell(&table, "RESIDENT");
+        table_cell(&table, "LOCKED");
+        for (struct kith_json_iter it = kith_json_iterate(sections);
+             kith_json_next_member(&it, &section, &n, &use);) {
+            table_cellf(&table, "%.*s", (int)n, section);
+            for (size_t i = 0; i < 4; i++)
+                cell_of(&table, use, columns[i]);
+        }
+        table_cell(&table, "total");
+        for (size_t i = 0; i < 4 && kith_json_get(answer.result, "total", &use); i++)
+            cell_of(&table, use, columns[i]);
+        cli_print_table(&table);
+    }
+    table_fini(&table);
+    cli_answer_fini(&answer);
+    return CLI_DONE;
+}
+
 static int drop(int argc, char **argv)
 {
     static const struct flag flags[] = {
@@ -324,6 +380,7 @@ int command_collection(int argc, char **argv)
         {"create", create, "NAME (--encoder KIND | --dim N) ...  make one"},
         {"list", list, "  all of them"},
         {"info", info, "NAME  everything about one"},
+        {"memory", memory, "NAME  where its bytes are"},
         {"delete", drop, "NAME  drop one, with its points"},
     };
     bool help = argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0;

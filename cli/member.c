@@ -248,6 +248,7 @@ static enum kith_err start(struct member *member, struct kith_diag *diag)
         .listen_url = member->cfg.listen_url,
         .cluster = member->identity.cluster,
         .threads = member->cfg.threads,
+        .memory_lock_bytes = member->cfg.memory_lock_bytes,
         .metrics = member->cfg.metrics,
         .on_ready = on_node_ready,
         .on_ready_ctx = member,

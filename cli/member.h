@@ -29,6 +29,7 @@ struct member_cfg {
     const char *advertise_url; /* NULL = where it listens */
     const char *name;
     uint32_t threads;
+    uint64_t memory_lock_bytes;
     kith_loop_fn ready;      /* once, when every slice on disk is open */
     member_failed_fn failed; /* once: it cannot be a member; the process should end */
     void *ctx;

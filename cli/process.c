@@ -172,6 +172,7 @@ static enum kith_err open_member(struct process *process, struct kith_diag *diag
         .advertise_url = process->advertise_url,
         .name = config->node_name,
         .threads = (uint32_t)config->threads,
+        .memory_lock_bytes = config->memory_lock_mib << 20,
         .ready = on_member_ready,
         .failed = on_member_failed,
         .ctx = process,

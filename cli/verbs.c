@@ -12,7 +12,7 @@ const struct verb verbs[] = {
     {"shard", "--etcd URL --cluster NAME --data DIR [--listen HOST:PORT]",
      "run a shard node of a cluster", run_shard},
     {"status", "", "what is running, and how it is", command_status},
-    {"collection", "create|list|info|delete ...", "make, show and drop collections",
+    {"collection", "create|list|info|memory|delete ...", "make, show and drop collections",
      command_collection},
     {"import", "COLLECTION FILE", "load points from JSON lines, npy, fvecs or text",
      command_import},

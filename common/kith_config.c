@@ -55,6 +55,8 @@ static const struct key keys[] = {
      "0", "N", "slices of a new collection; 0: 1 in kith up, else 2 per node"},
     {"threads", KIND_NUMBER, KITH_CONFIG_ANY_ROLE, AT(threads), KITH_POOL_THREADS_MAX, "0", "N",
      "worker threads; 0: one per CPU"},
+    {"memory_lock_mib", KIND_NUMBER, DATA_ROLES, AT(memory_lock_mib), UINT64_MAX >> 20, "0", "MIB",
+     "keep so much of the indexes locked in memory, codes first"},
     {"log_level", KIND_TEXT, KITH_CONFIG_ANY_ROLE, AT(log_level), 0, "info", "LEVEL",
      "debug, info, warn or error"},
     {"insecure", KIND_FLAG, KITH_CONFIG_ANY_ROLE, AT(insecure), 0, "false", "",

@@ -277,6 +277,20 @@ static bool fake_rest(struct fake_shard *shard, uint16_t message, struct kith_by
         kith_msg_write_slices_only(w, &slices);
         return true;
     }
+    if (message == KITH_MSG_MEMORY) {
+        static struct kith_msg_memories msg; /* under the lock */
+        msg = (struct kith_msg_memories){.slices = slices,
+                                         .n_sections = 1,
+                                         .sections = {{.name = {(const uint8_t *)"rows", 4},
+                                                       .file = 4096,
+                                                       .mapped = 4096,
+                                                       .resident = 1000,
+                                                       .locked = 10}},
+                                         .lock_budget = 1u << 20,
+                                         .locked = 10};
+        kith_msg_write_memories(w, &msg);
+        return true;
+    }
     struct kith_msg_info_slice info[KITH_SLICES_PER_COLLECTION_MAX] = {{.live_points = shard->n}};
     kith_msg_write_infos(w, &slices, info, 0);
     return message == KITH_MSG_INFO;

@@ -100,6 +100,7 @@ PLAN(plan_query_query_batch);
 PLAN(plan_query_search);
 PLAN(plan_query_search_batch);
 PLAN(plan_facet_facet);
+PLAN(plan_memory_memory);
 PLAN(plan_cluster_status);
 PLAN(plan_cluster_collection);
 PLAN(plan_system_root);

@@ -277,17 +277,17 @@ static const struct {
      "quantization_config.scalar.quantile has no effect: each row has its "
      "own scale"},
     {"scalar", "always_ram",
-     "quantization_config.scalar.always_ram has no effect: see lock_mib of "
+     "quantization_config.scalar.always_ram has no effect: see memory_lock_mib of "
      "the nodes"},
     {"product", "compression",
      "quantization_config.product.compression: x4 is a byte a dimension, "
      "all others are 4-bit codes of as many dimensions as suit the size"},
     {"product", "always_ram",
-     "quantization_config.product.always_ram has no effect: see lock_mib "
+     "quantization_config.product.always_ram has no effect: see memory_lock_mib "
      "of the nodes"},
     {"binary", NULL, "quantization_config.binary is served by 4-bit product codes"},
     {"binary", "always_ram",
-     "quantization_config.binary.always_ram has no effect: see lock_mib of "
+     "quantization_config.binary.always_ram has no effect: see memory_lock_mib of "
      "the nodes"},
 };
 

@@ -61,6 +61,9 @@ static void drain_replies(uint8_t which, struct kith_bytes body)
         for (uint32_t i = 0; i < infos.n_fields && kith_msg_infos_next(&infos.fields, &field);
              i++) {
         }
+    static struct kith_msg_memories memories;
+    if (which == 3)
+        (void)kith_msg_read_memories(body, &memories);
 }
 
 static void drain_ops(struct kith_bytes body)
@@ -107,11 +110,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size == 0)
         return 0;
     struct kith_bytes body = {data + 1, size - 1};
-    switch (data[0] % 7) {
+    switch (data[0] % 8) {
     case 0:
     case 1:
     case 2:
-        drain_replies(data[0] % 7, body);
+        drain_replies(data[0] % 8, body);
         break;
     case 3:
         drain_found(body);
@@ -121,6 +124,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     case 5:
         drain_ops(body);
+        break;
+    case 6:
+        drain_replies(3, body);
         break;
     default:
         drain_plain(body);

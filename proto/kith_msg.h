@@ -35,6 +35,8 @@ enum kith_message {
     KITH_MSG_FACETS = 19,
     KITH_MSG_INFO = 20,
     KITH_MSG_INFOS = 21,
+    KITH_MSG_MEMORY = 22,
+    KITH_MSG_MEMORIES = 23,
 };
 
 /* Which slices of which collection: begins every request but PING. */
@@ -69,7 +71,7 @@ struct kith_msg_open {
     enum kith_row_type rows;
     enum kith_index index;
 };
-/* OPENED, DROPPED: struct kith_msg_slices. DROP: struct kith_msg_scope. INFO: scope. */
+/* OPENED, DROPPED: struct kith_msg_slices. DROP: struct kith_msg_scope. INFO, MEMORY: scope. */
 
 struct kith_msg_write {
     struct kith_msg_scope scope; /* exactly one slice */
@@ -214,11 +216,28 @@ struct kith_msg_infos {
     struct kith_cursor fields;
 };
 
+/* MEMORIES: slices, then where the bytes of those that answered are, by kind of content; then what
+ * the whole node may keep locked in memory, and does. */
+#define KITH_MEMORY_SECTIONS_MAX 32u
+#define KITH_MEMORY_NAME_MAX     32u
+struct kith_msg_memory_section {
+    struct kith_bytes name;            /* "rows8" */
+    uint64_t file;                     /* bytes on disk */
+    uint64_t mapped, resident, locked; /* of address space; of memory; kept there */
+};
+struct kith_msg_memories {
+    struct kith_msg_slices slices;
+    uint32_t n_sections;
+    struct kith_msg_memory_section sections[KITH_MEMORY_SECTIONS_MAX];
+    uint64_t lock_budget, locked;
+    bool lock_refused; /* the system allows less than the budget */
+};
+
 /* ---- writers
  * --------------------------------------------------------------------------------------- */
 void kith_msg_write_error(struct kith_writer *w, enum kith_err err, const char *text);
 void kith_msg_write_scope_only(struct kith_writer *w,
-                               const struct kith_msg_scope *scope); /* DROP, INFO */
+                               const struct kith_msg_scope *scope); /* DROP, INFO, MEMORY */
 void kith_msg_write_open(struct kith_writer *w, const struct kith_msg_open *msg);
 void kith_msg_write_write(struct kith_writer *w, const struct kith_msg_write *msg);
 void kith_msg_write_count(struct kith_writer *w, const struct kith_msg_count *msg);
@@ -256,6 +275,7 @@ void kith_msg_write_facet_hit(struct kith_writer *w, struct kith_bytes value, ui
 void kith_msg_write_infos(struct kith_writer *w, const struct kith_msg_slices *slices,
                           const struct kith_msg_info_slice *info, uint32_t n_fields);
 void kith_msg_write_info_field(struct kith_writer *w, const struct kith_msg_info_field *field);
+void kith_msg_write_memories(struct kith_writer *w, const struct kith_msg_memories *msg);
 
 /* ---- readers: false = malformed
  * ------------------------------------------------------------------ */
@@ -287,5 +307,6 @@ bool kith_msg_read_facets(struct kith_bytes body, struct kith_msg_facets *out);
 bool kith_msg_facets_next(struct kith_cursor *hits, struct kith_bytes *value, uint64_t *count);
 bool kith_msg_read_infos(struct kith_bytes body, struct kith_msg_infos *out);
 bool kith_msg_infos_next(struct kith_cursor *fields, struct kith_msg_info_field *out);
+bool kith_msg_read_memories(struct kith_bytes body, struct kith_msg_memories *out);
 
 #endif

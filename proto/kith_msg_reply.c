@@ -419,3 +419,52 @@ bool kith_msg_infos_next(struct kith_cursor *fields, struct kith_msg_info_field 
     *out = field;
     return true;
 }
+
+/* ---- MEMORIES -------------------------------------------------------------------------------- */
+
+void kith_msg_write_memories(struct kith_writer *w, const struct kith_msg_memories *msg)
+{
+    kith_assert(msg->n_sections <= KITH_MEMORY_SECTIONS_MAX);
+    kith_write_array(w, 5);
+    write_slices(w, &msg->slices);
+    kith_write_array(w, msg->n_sections);
+    for (uint32_t i = 0; i < msg->n_sections; i++) {
+        const struct kith_msg_memory_section *section = &msg->sections[i];
+        kith_write_array(w, 5);
+        kith_write_str(w, (const char *)section->name.data, section->name.len);
+        kith_write_u64(w, section->file);
+        kith_write_u64(w, section->mapped);
+        kith_write_u64(w, section->resident);
+        kith_write_u64(w, section->locked);
+    }
+    kith_write_u64(w, msg->lock_budget);
+    kith_write_u64(w, msg->locked);
+    kith_write_bool(w, msg->lock_refused);
+}
+
+static bool read_section(struct kith_cursor *c, struct kith_msg_memory_section *out)
+{
+    uint32_t n;
+    if (!kith_read_array(c, &n) || n < 5 || !kith_read_str(c, &out->name) || out->name.len == 0 ||
+        out->name.len > KITH_MEMORY_NAME_MAX || !kith_read_u64(c, &out->file) ||
+        !kith_read_u64(c, &out->mapped) || !kith_read_u64(c, &out->resident) ||
+        !kith_read_u64(c, &out->locked))
+        return false;
+    for (; n > 5; n--)
+        if (!kith_read_skip(c, NULL))
+            return false;
+    return true;
+}
+
+bool kith_msg_read_memories(struct kith_bytes body, struct kith_msg_memories *out)
+{
+    struct kith_cursor c;
+    if (!kith_msg_read_head(&c, body, 5) || !read_slices(&c, &out->slices) ||
+        !kith_read_array(&c, &out->n_sections) || out->n_sections > KITH_MEMORY_SECTIONS_MAX)
+        return false;
+    for (uint32_t i = 0; i < out->n_sections; i++)
+        if (!read_section(&c, &out->sections[i]))
+            return false;
+    return kith_read_u64(&c, &out->lock_budget) && kith_read_u64(&c, &out->locked) &&
+           kith_read_bool(&c, &out->lock_refused);
+}

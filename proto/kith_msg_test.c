@@ -245,6 +245,28 @@ static void test_msg_found_round_trips_many_hits(void **state)
     assert_false(kith_hit_unpack(bad, &hit));
 }
 
+static void test_msg_memories_round_trip(void **state)
+{
+    (void)state;
+    static struct kith_msg_memories msg, got;
+    msg = (struct kith_msg_memories){.slices = two_slices(),
+                                     .n_sections = 2,
+                                     .sections = {{{(const uint8_t *)"rows", 4}, 1, 2, 3, 4},
+                                                  {{(const uint8_t *)"wal", 3}, 5, 6, 7, 8}},
+                                     .lock_budget = 1ull << 40,
+                                     .locked = 9,
+                                     .lock_refused = true};
+    struct kith_writer w = fresh();
+    kith_msg_write_memories(&w, &msg);
+    assert_true(kith_msg_read_memories(body(), &got));
+    assert_int_equal(got.n_sections, 2);
+    assert_true(kith_bytes_equal(got.sections[1].name, "wal"));
+    assert_int_equal(got.sections[1].file, 5);
+    assert_int_equal(got.sections[1].locked, 8);
+    assert_true(got.lock_refused && got.lock_budget == 1ull << 40 && got.locked == 9);
+    CHECK_PREFIXES(kith_msg_read_memories, struct kith_msg_memories);
+}
+
 static void test_msg_records_facets_infos_round_trip(void **state)
 {
     (void)state;
@@ -405,6 +427,7 @@ int main(void)
         cmocka_unit_test(test_msg_search_round_trips),
         cmocka_unit_test(test_msg_search_says_how_hard),
         cmocka_unit_test(test_msg_found_round_trips_many_hits),
+        cmocka_unit_test(test_msg_memories_round_trip),
         cmocka_unit_test(test_msg_records_facets_infos_round_trip),
         cmocka_unit_test(test_ops_round_trip_and_prefixes_fail),
         cmocka_unit_test(test_frame_golden),

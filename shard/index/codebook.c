@@ -306,6 +306,11 @@ struct kith_bytes codebook_bytes(const struct codebook *codebook)
     return (struct kith_bytes){owner_of(codebook)->bytes, owner_of(codebook)->len};
 }
 
+size_t codebook_memory(const struct codebook *codebook)
+{
+    return owner_of(codebook)->len + places_of(codebook).bytes + sizeof(struct owner);
+}
+
 void codebook_ref(const struct codebook *codebook)
 {
     (void)atomic_fetch_add_explicit(&owner_of(codebook)->refs, 1, memory_order_relaxed);

@@ -91,6 +91,7 @@ enum kith_err codebook_train(struct codebook **out, const struct codebook_traini
 enum kith_err codebook_load(struct codebook **out, struct kith_bytes bytes,
                             const struct slice_config *config, struct kith_diag *diag);
 struct kith_bytes codebook_bytes(const struct codebook *codebook); /* borrowed */
+size_t codebook_memory(const struct codebook *codebook);           /* bytes that it owns */
 void codebook_ref(const struct codebook *codebook);
 void codebook_unref(const struct codebook *codebook); /* NULL allowed */
 

@@ -6,6 +6,7 @@
 #include "common/kith_mem.h"
 #include "shard/query/select.h"
 #include "shard/rpc/index_trainer.h"
+#include "shard/rpc/memory_lock.h"
 #include "shard/rpc/rpc.h"
 #include "shard/storage/scrub.h"
 
@@ -170,6 +171,10 @@ static enum kith_err open_slices(struct node *node, const struct node_options *o
         err = slice_table_open(&env->slices, &slices, diag);
     struct index_trainer_options trainer = {
         .slices = env->slices, .indexes = node->indexes, .threads = threads};
+    struct memory_lock_options memory = {
+        .slices = env->slices, .budget_bytes = options->memory_lock_bytes, .background = true};
+    if (err == KITH_OK)
+        err = memory_lock_open(&env->memory, &memory, diag);
     return err == KITH_OK ? index_trainer_open(&node->trainer, &trainer, diag) : err;
 }
 
@@ -227,6 +232,7 @@ void node_close(struct node *node)
     search_context_close(env->search);
     kith_pool_close(env->workers);
     scrub_close(node->scrub);
+    memory_lock_close(env->memory);
     slice_table_close(env->slices);
     collection_indexes_close(node->indexes);
     if (node->io != NULL)

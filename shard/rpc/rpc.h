@@ -35,6 +35,7 @@ struct rpc_env {
     struct kith_pool *workers; /* searches and reads */
     struct kith_pool *admin;   /* one thread: OPEN, DROP, and opening at start */
     struct search_context *search;
+    struct memory_lock *memory;
     struct kith_metrics *metrics; /* may be NULL */
     struct rpc_stats stats[RPC_MESSAGES_MAX];
 };
@@ -101,6 +102,7 @@ void rpc_set_slice(struct kith_msg_slice *slice, uint32_t number, enum kith_err 
 void rpc_admin_open(struct rpc_call *call);
 void rpc_admin_drop(struct rpc_call *call);
 void rpc_admin_info(struct rpc_call *call);
+void rpc_memory_run(struct rpc_call *call);
 void rpc_write_run(struct rpc_call *call);
 void rpc_search_run(struct rpc_call *call);
 void rpc_records_fetch(struct rpc_call *call);

@@ -7,6 +7,7 @@
 
 #include "common/kith_mem.h"
 #include "shard/storage/block_codec.h"
+#include "shard/storage/residency.h"
 #include "shard/storage/row_codec.h"
 #include "shard/storage/segment_blocks.h"
 #include "shard/storage/segment_format.h"
@@ -166,12 +167,16 @@ enum kith_err segment_index_open(struct segment *segment, const struct segment_i
     kith_assert(segment->index == NULL);
     if (hooks == NULL)
         return KITH_OK;
+    for (unsigned kind = SEGMENT_INDEX_FIRST; kind < SEGMENT_SECTIONS; kind++)
+        residency_advise(segment_place(segment, kind), RESIDENCY_SOON);
     enum kith_err err = hooks->open(hooks->self, segment, &segment->index, diag);
     if (segment_check(segment, diag) != KITH_OK)
         err = KITH_CORRUPT; /* what was parsed is not to be believed */
     if (err != KITH_OK)
         kith_diag_prefix(diag, "the index of segment %016" PRIx64, segment->number);
     segment->close_index = hooks->close;
+    if (err == KITH_OK && segment->index != NULL) /* which leaves a few rows here and there */
+        residency_advise(segment_place(segment, SEGMENT_ROWS), RESIDENCY_RANDOM);
     return err;
 }
 
@@ -267,6 +272,12 @@ struct kith_bytes segment_index_section(const struct segment *segment, unsigned 
 {
     kith_assert(kind >= SEGMENT_INDEX_FIRST && kind < SEGMENT_SECTIONS);
     (void)need(segment, (enum segment_section)kind, 0, segment->part_bytes[kind]);
+    return (struct kith_bytes){segment->parts[kind], (size_t)segment->part_bytes[kind]};
+}
+
+struct kith_bytes segment_place(const struct segment *segment, unsigned kind)
+{
+    kith_assert(kind < SEGMENT_SECTIONS);
     return (struct kith_bytes){segment->parts[kind], (size_t)segment->part_bytes[kind]};
 }
 

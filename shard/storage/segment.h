@@ -62,6 +62,9 @@ uint64_t segment_file_bytes(const struct segment *segment);
 /* A section of the index (segment_index.h), all of it verified; no bytes: it has none. */
 struct kith_bytes segment_index_section(const struct segment *segment, unsigned kind);
 
+/* Where any section lies, for questions about memory; nothing is read, nothing verified. */
+struct kith_bytes segment_place(const struct segment *segment, unsigned kind);
+
 /* segment_writer.h writes it. */
 enum kith_err segment_open(struct segment **out, struct io *io, const char *dir, uint64_t number,
                            const struct slice_config *config, struct kith_diag *diag);

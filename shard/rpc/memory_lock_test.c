@@ -1,0 +1,164 @@
+/* What is locked, in which order, and what is told of it. */
+#include "shard/rpc/memory_lock.h"
+
+#include <sched.h>
+
+#include "shard/query/memory.h"
+#include "shard/query/select.h"
+#include "shard/rpc/index_trainer.h"
+#include "shard/storage/store_testing.h"
+
+#define POINTS 2000u
+
+static struct {
+    struct io *io;
+    struct collection_indexes *indexes;
+    struct slice_table *slices;
+    struct slice *slice;
+} rig;
+
+static void fill(void)
+{
+    struct kith_buf ops = {0};
+    for (uint32_t from = 0; from < POINTS; from += 100) {
+        kith_buf_reset(&ops);
+        struct kith_writer w = test_writer(&ops);
+        kith_write_array(&w, 100);
+        for (uint32_t i = 0; i < 100; i++)
+            test_put(&w, from + i, 5);
+        assert_int_equal(test_write(slice_store(rig.slice), &ops).err, KITH_OK);
+    }
+    kith_buf_fini(&ops);
+}
+
+static bool is_ready(void)
+{
+    struct store_stats stats;
+    store_stats(slice_store(rig.slice), &stats);
+    return collection_index_state(slice_index(rig.slice), &stats).phase == KITH_INDEX_READY &&
+           stats.index_pending == 0 && !stats.busy;
+}
+
+/* One slice whose segments have product codes and bytes, and nothing more to do. */
+static void open_rig(void)
+{
+    struct kith_diag diag = {0};
+    struct index_trainer *trainer;
+    const char *why = "";
+    assert_int_equal(io_fake_new(&rig.io, NULL), KITH_OK);
+    assert_int_equal(collection_indexes_open(&rig.indexes, 400, 1, &diag), KITH_OK);
+    struct slice_table_options options = {
+        .io = rig.io, .select = select_ids, .indexes = rig.indexes, .head_rows_max = 500};
+    assert_int_equal(slice_table_open(&rig.slices, &options, &diag), KITH_OK);
+    struct slice_config config = {.collection = 5,
+                                  .dim = DIM,
+                                  .metric = KITH_EUCLID,
+                                  .rows = KITH_ROWS_F32,
+                                  .index = KITH_INDEX_PQ4};
+    assert_int_equal(slice_table_create(rig.slices, &config, &diag), KITH_OK);
+    assert_int_equal(slice_table_get(rig.slices, 5, 0, &rig.slice, &why), KITH_OK);
+    struct index_trainer_options training = {
+        .slices = rig.slices, .indexes = rig.indexes, .threads = 1};
+    fill();
+    assert_int_equal(index_trainer_open(&trainer, &training, &diag), KITH_OK);
+    while (!is_ready())
+        (void)sched_yield();
+    index_trainer_close(trainer);
+}
+
+static void close_rig(void)
+{
+    slice_put(rig.slices, rig.slice);
+    slice_table_close(rig.slices);
+    collection_indexes_close(rig.indexes);
+    io_fake_free(rig.io);
+}
+
+static void measure(struct memory_lock *lock, struct memory_use *uses)
+{
+    struct view *view = store_view(slice_store(rig.slice));
+    memset(uses, 0, MEMORY_KINDS * sizeof *uses);
+    memory_of_views(&view, 1, lock == NULL ? NULL : memory_lock_bytes, lock, uses);
+    view_unref(view);
+}
+
+/* Looks once with this budget; uses: what there is then. */
+static void look(uint64_t budget, struct memory_use *uses, struct memory_lock_stats *stats)
+{
+    struct memory_lock *lock;
+    struct memory_lock_options options = {.slices = rig.slices, .budget_bytes = budget};
+    assert_int_equal(memory_lock_open(&lock, &options, NULL), KITH_OK);
+    memory_lock_run(lock);
+    memory_lock_run(lock); /* a second look changes nothing */
+    measure(lock, uses);
+    memory_lock_stats(lock, stats);
+    memory_lock_close(lock);
+}
+
+static void test_memory_lock_takes_codes_first(void **state)
+{
+    (void)state;
+    struct memory_use all[MEMORY_KINDS], uses[MEMORY_KINDS];
+    struct memory_lock_stats stats;
+    open_rig();
+    measure(NULL, all);
+    uint64_t codes = all[MEMORY_CODES].file, rows8 = all[MEMORY_ROWS8].file;
+    assert_true(codes > 0 && rows8 > 0);
+    assert_int_equal(all[MEMORY_CODES].locked, 0);
+
+    look(codes, uses, &stats);
+    if (stats.refused) {
+        print_message("no memory may be locked here\n");
+        close_rig();
+        skip();
+    }
+    assert_int_equal(uses[MEMORY_CODES].locked, codes);
+    assert_int_equal(uses[MEMORY_ROWS8].locked, 0);
+    assert_int_equal(stats.locked, codes);
+
+    look(codes + rows8 - 1, uses, &stats);
+    assert_int_equal(uses[MEMORY_CODES].locked, codes);
+    assert_true(uses[MEMORY_ROWS8].locked < rows8);
+    assert_true(stats.locked <= codes + rows8 - 1 && !stats.refused);
+
+    look(UINT64_MAX, uses, &stats);
+    assert_int_equal(uses[MEMORY_ROWS8].locked, rows8);
+    assert_int_equal(uses[MEMORY_ROWS].locked, 0);
+    look(0, uses, &stats);
+    assert_int_equal(stats.locked, 0);
+    close_rig();
+}
+
+/* Every byte of the files is somewhere, once. */
+static void test_memory_adds_up_to_the_files(void **state)
+{
+    (void)state;
+    struct memory_use uses[MEMORY_KINDS];
+    struct store_stats stats;
+    uint64_t file = 0;
+    open_rig();
+    measure(NULL, uses);
+    store_stats(slice_store(rig.slice), &stats);
+    for (uint32_t i = 0; i < MEMORY_KINDS; i++)
+        file += uses[i].file;
+    struct view *view = store_view(slice_store(rig.slice));
+    uint64_t segments = 0, rows = 0;
+    for (uint32_t i = 0; i < view->n_segments; i++) {
+        segments += segment_file_bytes(view->segments[i].segment);
+        rows += segment_rows(view->segments[i].segment);
+    }
+    view_unref(view);
+    assert_int_equal(file, segments);
+    assert_int_equal(uses[MEMORY_ROWS].file, rows * DIM * sizeof(float));
+    assert_true(uses[MEMORY_CODEBOOKS].resident > 0 && uses[MEMORY_CODEBOOKS].file == 0);
+    close_rig();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_memory_lock_takes_codes_first),
+        cmocka_unit_test(test_memory_adds_up_to_the_files),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
