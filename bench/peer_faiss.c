@@ -20,7 +20,7 @@ void openblas_set_num_threads(int n);
 static const unsigned efs[] = {10, 16,  24,  32,  40,  48,  64,  80,
                                96, 128, 160, 192, 256, 320, 384, 512};
 static const unsigned nprobes[] = {4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 192, 256};
-static const unsigned factors[] = {2, 4, 8, 12, 16, 24, 32};
+static const unsigned factors[] = {4, 8, 12, 16, 24, 32, 48, 64};
 
 #define N_EFS     (sizeof(efs) / sizeof(efs[0]))
 #define N_PROBES  (sizeof(nprobes) / sizeof(nprobes[0]))
