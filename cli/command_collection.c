@@ -159,12 +159,13 @@ static void cell_of(struct table *table, struct kith_json object, const char *ke
 static bool info_row(struct table *table, const char *name)
 {
     struct cli_answer answer;
-    struct kith_json vectors;
+    struct kith_json vectors, own, index;
 
     if (!cli_ask(&answer, "GET", cli_collection_path(name, ""), NULL, 0))
         return false;
     table_cell(table, name);
     cell_of(table, answer.result, "points_count");
+    cell_of(table, answer.result, "indexed_vectors_count");
     if (vectors_of(answer.result, &vectors)) {
         cell_of(table, vectors, "size");
         cell_of(table, vectors, "distance");
@@ -172,6 +173,10 @@ static bool info_row(struct table *table, const char *name)
         table_cell(table, "-");
         table_cell(table, "-");
     }
+    if (kith_json_get(answer.result, "kith", &own) && kith_json_get(own, "index", &index))
+        cell_of(table, index, "phase");
+    else
+        table_cell(table, "-");
     cell_of(table, answer.result, "status");
     cli_answer_fini(&answer);
     return true;
@@ -181,10 +186,10 @@ static int list(int argc, char **argv)
 {
     static const struct flags_spec spec = {
         .usage = "kith collection list",
-        .about = "All collections, with their points and vectors.",
+        .about = "All collections, with their points, vectors and how far their indexes are.",
         .example = "kith collection list --json",
     };
-    struct table table = {.columns = 5, .right = {false, true, true}};
+    struct table table = {.columns = 7, .right = {false, true, true, true}};
     struct cli_answer answer;
     struct kith_json names, item, name;
     enum flags_result parsed = flags_parse(&spec, argc, argv, NULL, &(size_t){0});
@@ -201,8 +206,10 @@ static int list(int argc, char **argv)
     } else if (kith_json_get(answer.result, "collections", &names)) {
         table_cell(&table, "NAME");
         table_cell(&table, "POINTS");
+        table_cell(&table, "INDEXED");
         table_cell(&table, "DIM");
         table_cell(&table, "DISTANCE");
+        table_cell(&table, "INDEX");
         table_cell(&table, "STATUS");
         for (struct kith_json_iter it = kith_json_iterate(names); kith_json_next(&it, &item);) {
             const char *text;
