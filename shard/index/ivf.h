@@ -47,7 +47,8 @@ struct ivf_effort {
     uint32_t lists_max; /* 0: no limit */
 };
 
-#define IVF_TARGETS 12u
+#define IVF_TARGETS     12u
+#define IVF_TARGET_HITS 10u /* the k of their recall; for fewer hits a search looks as far */
 struct ivf_target {
     float recall;     /* reached on the calibration's queries, a lower confidence bound */
     float rows_share; /* of the segment's rows, looked at on average: the planner's estimate */

@@ -9,13 +9,14 @@
 #include "common/kith_mem.h"
 #include "shard/index/codebook_format.h"
 #include "shard/index/ivf_assign.h"
+#include "shard/index/ivf_calibrate.h"
 #include "shard/index/ivf_encode.h"
 
 #define DRIFT_ROWS_MAX 1000000.0 /* older rows count half each time so many were added */
 
 struct known {
     const struct codebook *codebook; /* a reference */
-    uint32_t segments; /* open ones: while there are any, the codebook stays */
+    uint32_t segments;               /* open ones: while there are any, the codebook stays */
 };
 
 struct ivf_builder {
@@ -83,6 +84,40 @@ static enum kith_err assign_rows(struct built *built, const struct segment_sourc
     return err;
 }
 
+/* The rows of the segment to be, for calibration. */
+struct ordered {
+    const struct segment_source *source;
+    const uint32_t *order;
+};
+
+static const void *ordered_row(const void *ctx, uint32_t i)
+{
+    const struct ordered *ordered = ctx;
+    return ordered->source->row(ordered->source->ctx, ordered->order[i]);
+}
+
+static enum kith_err calibrate(struct built *built, const struct ordered *rows,
+                               enum kith_row_type type, struct workers *workers,
+                               struct kith_diag *diag)
+{
+    struct ivf_meta *meta = &built->meta;
+    struct ivf index = {.codebook = built->codebook,
+                        .n_rows = meta->n_rows,
+                        .row = ordered_row,
+                        .row_ctx = rows,
+                        .row_type = type,
+                        .lists = built->lists,
+                        .codes = built->encoded.codes,
+                        .terms = built->encoded.terms,
+                        .rows8 = built->encoded.rows8,
+                        .row8_bytes = meta->row8_bytes,
+                        .term_scale = meta->term_scale,
+                        .error = meta->error,
+                        .error8 = meta->error8,
+                        .residual_energy = meta->residual_energy};
+    return ivf_calibrate_run(&index, workers, meta->targets, &meta->n_targets, diag);
+}
+
 static enum kith_err build(struct built *built, const struct segment_source *source,
                            enum kith_row_type type, struct workers *workers, uint32_t *order,
                            struct kith_diag *diag)
@@ -106,7 +141,8 @@ static enum kith_err build(struct built *built, const struct segment_source *sou
     built->meta.term_scale = built->encoded.term_scale;
     built->meta.error = built->encoded.error;
     built->meta.error8 = built->encoded.error8;
-    return err;
+    struct ordered rows = {source, order};
+    return err == KITH_OK ? calibrate(built, &rows, type, workers, diag) : err;
 }
 
 static void note_energy(struct ivf_builder *builder, const struct built *built)
@@ -199,8 +235,8 @@ static struct known *find_locked(struct ivf_builder *builder, struct kith_bytes 
     return NULL;
 }
 
-/* For one more segment, until forget; NULL: not known, or no memory to know it. `fresh`: the codebook
- * of these bytes, when the caller has made one. */
+/* For one more segment, until forget; NULL: not known, or no memory to know it. `fresh`: the
+ * codebook of these bytes, when the caller has made one. */
 static const struct codebook *know(struct ivf_builder *builder, struct kith_bytes bytes,
                                    const struct codebook *fresh)
 {

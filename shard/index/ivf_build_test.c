@@ -1,5 +1,6 @@
 #include "shard/index/ivf_build.h"
 
+#include <float.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,6 +13,7 @@
 #include "common/kith_f16.h"
 #include "common/kith_mem.h"
 #include "shard/index/ivf_format.h"
+#include "shard/index/kernels.h"
 #include "shard/storage/io_fake.h"
 #include "shard/storage/segment_build.h"
 
@@ -46,7 +48,7 @@ static void make_world(struct world *w, enum kith_metric metric, enum codebook_c
                        uint32_t n)
 {
     uint32_t dim = 1 + random_u32() % DIM_MAX;
-    float centres[30 * DIM_MAX], offset = metric == KITH_EUCLID ? 5.0f : 0.0f;
+    float centres[30 * DIM_MAX], offset = metric == KITH_EUCLID ? 1.0f : 0.0f;
     w->config = (struct slice_config){.collection = 1,
                                       .dim = dim,
                                       .metric = metric,
@@ -303,6 +305,85 @@ static void test_ivf_build_makes_what_the_format_says(void **state)
         }
 }
 
+#define HELD 300u /* the last rows: queries nobody saw */
+#define K    10u
+
+static bool name_row(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq)
+{
+    (void)ctx;
+    *id = kith_id_number(row);
+    *seq = 0;
+    return true;
+}
+
+/* The rank of the K-th best row, by a scan of all. */
+static float kth_rank(const struct world *w, const float *query)
+{
+    struct kith_hit hits[K];
+    struct topk top;
+    topk_init(&top, K, -FLT_MAX, hits);
+    struct kernels_rows rows = {row_at(w, 0), w->config.dim};
+    static float ranks[ROWS_MAX];
+    kernels_scalar.scan[kernels_form_of(w->config.metric)][kernels_type_of(w->config.rows)](
+        query, rows, w->n, ranks);
+    for (uint32_t i = 0; i < w->n; i++)
+        (void)topk_push(&top, &(struct kith_hit){.id = kith_id_number(i), .rank = ranks[i]});
+    return hits[0].rank; /* a heap, the worst first */
+}
+
+static double recall_at(const struct world *w, const struct ivf *ivf, float target)
+{
+    struct ivf_scratch *scratch = NULL;
+    struct ivf_stats stats = {0};
+    uint32_t found = 0;
+    assert_int_equal(ivf_scratch_fit(&scratch, ivf->codebook, K, NULL), KITH_OK);
+    for (uint32_t q = 0; q < HELD; q++) {
+        const float *query = w->rows + (size_t)(w->n + q) * w->config.dim;
+        struct kith_hit hits[K];
+        struct topk top;
+        topk_init(&top, K, -FLT_MAX, hits);
+        struct ivf_part part = {.index = ivf, .name = name_row};
+        struct ivf_query search = {
+            .vector = query, .top = &top, .effort = ivf_target_for(&ivf, 1, target).effort};
+        assert_true(ivf_search(&search, &part, 1, scratch, &stats));
+        float worst = kth_rank(w, query);
+        for (uint32_t i = 0; i < top.n; i++)
+            found += hits[i].rank >= worst;
+    }
+    ivf_scratch_free(scratch);
+    return (double)found / HELD / K;
+}
+
+static void test_ivf_build_reaches_the_recall_asked_for(void **state)
+{
+    (void)state;
+    for (int metric = KITH_COSINE; metric <= KITH_MANHATTAN; metric++) {
+        do
+            make_world(&world, (enum kith_metric)metric,
+                       metric == KITH_MANHATTAN ? CODEBOOK_INT8 : CODEBOOK_PQ4, ROWS_MAX);
+        while (world.config.dim < 8); /* what has few dimensions is too dense for bytes */
+        world.n = ROWS_MAX - HELD;
+        struct io *io = new_disk();
+        struct codebook *codebook = train(&world, 1);
+        struct ivf_builder *builder = new_builder(&world);
+        ivf_builder_set_codebook(builder, codebook);
+        assert_int_equal(write_segment(&world, io, builder, 1), KITH_OK);
+        struct segment *segment = open_segment(&world, io, builder, 1);
+        const struct ivf *ivf = segment_index(segment);
+        assert_true(ivf->n_targets > 0);
+        for (uint32_t i = 0; i < ivf->n_targets; i++) {
+            double recall = recall_at(&world, ivf, ivf->targets[i].recall);
+            if (recall < (double)ivf->targets[i].recall - 0.04)
+                fail_msg("metric %d dim %u: recall %.3f for %.3f", metric, world.config.dim, recall,
+                         (double)ivf->targets[i].recall);
+        }
+        segment_unref(segment);
+        ivf_builder_free(builder);
+        codebook_unref(codebook);
+        io_fake_free(io);
+    }
+}
+
 static void test_ivf_build_leaves_small_segments_alone(void **state)
 {
     (void)state;
@@ -468,7 +549,7 @@ static void test_ivf_build_tells_drift(void **state)
     /* Other clusters: the centroids do not fit any more. */
     struct slice_config config = world.config;
     for (uint32_t i = 0; i < world.n * config.dim; i++) {
-        world.rows[i] = 5.0f - world.rows[i];
+        world.rows[i] = 1.0f - world.rows[i];
         world.halves[i] = kith_f16_from_f32(world.rows[i]);
     }
     assert_int_equal(begin_and_end(&world, builder), KITH_OK);
@@ -515,6 +596,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ivf_build_makes_what_the_format_says),
+        cmocka_unit_test(test_ivf_build_reaches_the_recall_asked_for),
         cmocka_unit_test(test_ivf_build_leaves_small_segments_alone),
         cmocka_unit_test(test_ivf_build_keeps_one_copy_of_a_codebook),
         cmocka_unit_test(test_ivf_build_stops_when_told),

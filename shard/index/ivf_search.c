@@ -63,6 +63,7 @@ enum kith_err ivf_scratch_fit(struct ivf_scratch **scratch, const struct codeboo
                               uint32_t k, struct kith_diag *diag)
 {
     struct ivf_scratch *old = *scratch;
+    k = k < IVF_TARGET_HITS ? IVF_TARGET_HITS : k;
     if (old != NULL && old->codebook_hash == codebook->hash && old->k >= k)
         return KITH_OK;
     struct ivf_scratch *s = kith_alloc(sizeof *s);
@@ -275,7 +276,10 @@ bool ivf_search(const struct ivf_query *query, const struct ivf_part *parts, uin
                              .reach_key = -INFINITY};
     search.opening = search.codebook->codes == CODEBOOK_PQ4;
     kith_assert(scratch->codebook_hash == search.codebook->hash && scratch->k >= query->top->k);
-    ivf_best_init(&search.best, query->top->k, scratch->best);
+    /* The efforts were measured with so many hits: the nearest alone is so near that few lists
+     * would be in its reach. */
+    uint32_t k = query->top->k < IVF_TARGET_HITS ? IVF_TARGET_HITS : query->top->k;
+    ivf_best_init(&search.best, k, scratch->best);
     kernels_best()->norms((struct kernels_rows){query->vector, search.codebook->dim}, 1,
                           &search.length2);
     search.length = sqrtf(search.length2);

@@ -1,0 +1,411 @@
+/* Which efforts are tried is not fixed: reach means different things for different data (1.1 here
+ * finds as much as 1.5 there). But the exact answers say which lists hold them, so how far a search
+ * must reach for each hit is known without searching; quantiles of that are the reaches tried, each
+ * with two margins. Of the efforts whose recall is certain enough the cheapest is kept. */
+#include "shard/index/ivf_calibrate.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/kith_f16.h"
+#include "common/kith_mem.h"
+#include "shard/index/flat.h"
+
+#define K             IVF_TARGET_HITS
+#define HITS          (K + 1) /* with the query itself */
+#define QUERIES_MIN   32u     /* fewer tell nothing */
+#define QUERIES_LEAST 128u
+#define QUERIES_MAX   512u
+#define PIECE         16u           /* queries of a piece */
+#define SCAN_BYTES    (256u * 1024) /* of rows gathered for a scan */
+#define SCAN_ROWS_MAX 1024u
+#define FIRST_LISTS   12u
+#define CONFIDENCE    1.65f /* standard errors below the mean: 95 %, one-sided */
+#define REACH_MAX     1e6f
+/* Costs in rows scanned: a row ranked by bytes is a cache miss. */
+#define COST_RERANK 32.0
+
+static const float levels[IVF_TARGETS] = {0.7f,  0.8f,  0.85f, 0.9f,   0.925f, 0.95f,
+                                          0.97f, 0.98f, 0.99f, 0.995f, 0.998f, 0.999f};
+/* Quantiles of the reach a hit needs. */
+static const float shares[] = {0.75f,  0.85f,  0.9f,   0.93f,  0.95f, 0.965f,
+                               0.978f, 0.988f, 0.994f, 0.998f, 1.0f};
+#define N_REACHES (sizeof shares / sizeof shares[0])
+
+/* Margins for reaches up to `share`: a wide one is wasted where lists are missed anyway. */
+static const struct {
+    float share, margins[2];
+} margins[] = {{0.94f, {0.75f, 1.25f}}, {0.98f, {1.0f, 1.5f}}, {1.0f, {1.5f, 2.5f}}};
+#define MARGIN_ROWS 2.5f /* without codes there is nothing to save */
+
+struct trial {
+    struct ivf_effort effort;
+    float bound; /* lower bound of the recall */
+    double rows, cost;
+};
+
+struct worker {
+    struct flat_scratch *flat;
+    struct flat_search searches[QUERIES_MAX / FLAT_QUERIES_MAX];
+    struct topk *tops;     /* of each query */
+    struct kith_hit *hits; /* HITS of each */
+    uint8_t *rows;
+    struct ivf_scratch *scratch;
+    uint64_t *allowed;
+    struct ivf_stats stats;
+};
+
+struct run {
+    const struct ivf *index;
+    struct workers *workers;
+    struct worker *each;
+    uint32_t n_queries, row_bytes, scan_rows;
+    float *queries;
+    float *worst;  /* of each query: the rank of its K-th hit */
+    float *needed; /* of each hit: the reach that finds it */
+    float *found;  /* of each query, by the trial that runs */
+    struct ivf_effort effort;
+};
+
+static uint32_t row_of(const struct run *run, uint32_t query)
+{
+    return (uint32_t)((uint64_t)query * run->index->n_rows / run->n_queries);
+}
+
+static const uint8_t *row_at(const struct ivf *index, uint32_t row_bytes, uint32_t row)
+{
+    return index->row != NULL ? index->row(index->row_ctx, row)
+                              : (const uint8_t *)index->rows + (size_t)row * row_bytes;
+}
+
+static bool name_row(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq)
+{
+    (void)ctx;
+    *id = kith_id_number(row);
+    *seq = 0;
+    return true;
+}
+
+/* ---- exact answers --------------------------------------------------------------------------- */
+
+static void scan_piece(void *ctx, uint32_t piece, uint32_t worker)
+{
+    struct run *run = ctx;
+    struct worker *own = &run->each[worker];
+    uint32_t first = piece * run->scan_rows, left = run->index->n_rows - first;
+    uint32_t n = left < run->scan_rows ? left : run->scan_rows;
+    if (workers_stopped(run->workers))
+        return;
+    for (uint32_t i = 0; i < n; i++)
+        memcpy(own->rows + (size_t)i * run->row_bytes,
+               row_at(run->index, run->row_bytes, first + i), run->row_bytes);
+    struct flat_rows rows = {.data = own->rows, .first = first, .n = n, .name = name_row};
+    for (uint32_t at = 0, s = 0; at < run->n_queries; at += FLAT_QUERIES_MAX, s++)
+        flat_scan(&own->searches[s], &rows, own->flat);
+}
+
+static uint32_t list_of(const struct ivf *index, uint32_t row)
+{
+    uint32_t low = 0, high = index->codebook->n_lists;
+    while (high - low > 1) {
+        uint32_t middle = low + (high - low) / 2;
+        if (index->lists[middle] <= row)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* The distances of ivf_effort: squared, but under manhattan. */
+static float centroid_distance(const struct codebook *c, const float *query, uint32_t list)
+{
+    struct kernels_rows centroid = {c->centroids + (size_t)list * c->dim, c->dim};
+    float rank, length;
+    bool sums = c->metric == KITH_MANHATTAN;
+    kernels_best()->scan[sums ? KERNELS_L1 : KERNELS_IP][KERNELS_F32](query, centroid, 1, &rank);
+    kernels_best()->norms((struct kernels_rows){query, c->dim}, 1, &length);
+    return sums ? -rank : length - 2 * (rank - c->half_norms[list]);
+}
+
+static float row_distance(const struct codebook *c, const float *query, float rank)
+{
+    float length;
+    kernels_best()->norms((struct kernels_rows){query, c->dim}, 1, &length);
+    switch (c->metric) {
+    case KITH_COSINE:
+        return length + 1 - 2 * rank;
+    case KITH_DOT:
+        return length + c->lift - 2 * rank;
+    case KITH_EUCLID:
+    case KITH_MANHATTAN:
+        break;
+    }
+    return -rank;
+}
+
+static float reach_for(const struct run *run, uint32_t query, uint32_t row)
+{
+    const struct codebook *c = run->index->codebook;
+    const float *vector = run->queries + (size_t)query * c->dim;
+    uint32_t list = list_of(run->index, row);
+    if (list == list_of(run->index, row_of(run, query)))
+        return 0.0f; /* the nearest list is always looked at */
+    float most = row_distance(c, vector, run->worst[query]);
+    float reach = centroid_distance(c, vector, list) / most;
+    if (c->metric == KITH_MANHATTAN)
+        reach *= reach;
+    return reach >= 0.0f && reach < REACH_MAX ? reach : REACH_MAX;
+}
+
+/* The K best without the query itself, and what their lists ask for. */
+static void note_answers(struct run *run)
+{
+    for (uint32_t q = 0; q < run->n_queries; q++) {
+        struct topk *top = &run->each[0].tops[q];
+        for (uint32_t w = 1; w < run->workers->threads; w++)
+            topk_merge(top, &run->each[w].tops[q]);
+        topk_sort(top);
+        uint32_t rows[HITS], n = 0;
+        for (uint32_t i = 0; i < top->n && n < K; i++)
+            if (top->hits[i].id.lo != row_of(run, q)) {
+                rows[n++] = (uint32_t)top->hits[i].id.lo;
+                run->worst[q] = top->hits[i].rank;
+            }
+        for (uint32_t i = 0; i < K; i++)
+            run->needed[q * K + i] = i < n ? reach_for(run, q, rows[i]) : REACH_MAX;
+    }
+}
+
+/* ---- trials ---------------------------------------------------------------------------------- */
+
+static void try_query(struct run *run, struct worker *own, uint32_t query)
+{
+    struct kith_hit hits[K];
+    struct topk top;
+    uint32_t row = row_of(run, query), found = 0;
+    topk_init(&top, K, -FLT_MAX, hits);
+    struct ivf_part part = {.index = run->index, .allowed = own->allowed, .name = name_row};
+    struct ivf_query search = {.vector = run->queries + (size_t)query * run->index->codebook->dim,
+                               .top = &top,
+                               .effort = run->effort};
+    own->allowed[row / 64] &= ~(UINT64_C(1) << (row % 64));
+    (void)ivf_search(&search, &part, 1, own->scratch, &own->stats);
+    own->allowed[row / 64] |= UINT64_C(1) << (row % 64);
+    for (uint32_t i = 0; i < top.n; i++)
+        found += top.hits[i].rank >= run->worst[query];
+    run->found[query] = (float)found / K;
+}
+
+static void try_piece(void *ctx, uint32_t piece, uint32_t worker)
+{
+    struct run *run = ctx;
+    uint32_t first = piece * PIECE;
+    for (uint32_t q = first; q < first + PIECE && q < run->n_queries; q++) {
+        if (workers_stopped(run->workers))
+            return;
+        try_query(run, &run->each[worker], q);
+    }
+}
+
+/* Mean less CONFIDENCE standard errors. Where no query missed anything, one hit in all may be due
+ * to luck. */
+static float lower_bound(const float *values, uint32_t n)
+{
+    double sum = 0.0, squares = 0.0;
+    for (uint32_t i = 0; i < n; i++) {
+        sum += (double)values[i];
+        squares += (double)values[i] * (double)values[i];
+    }
+    double mean = sum / n, variance = squares / n - mean * mean, least = 0.5 / ((double)n * K);
+    double error = CONFIDENCE * sqrt((variance > 0.0 ? variance : 0.0) / n);
+    double bound = mean - (error > least ? error : least);
+    return bound > 0.0 ? (float)bound : 0.0f;
+}
+
+static enum kith_err try_effort(struct run *run, struct trial *trial, struct kith_diag *diag)
+{
+    for (uint32_t w = 0; w < run->workers->threads; w++)
+        run->each[w].stats = (struct ivf_stats){0};
+    run->effort = trial->effort;
+    enum kith_err err =
+        workers_run(run->workers, (run->n_queries + PIECE - 1) / PIECE, try_piece, run, diag);
+    if (err != KITH_OK)
+        return err;
+    trial->bound = lower_bound(run->found, run->n_queries);
+    trial->rows = trial->cost = 0.0;
+    for (uint32_t w = 0; w < run->workers->threads; w++) {
+        trial->rows += (double)run->each[w].stats.rows / run->n_queries;
+        trial->cost += (double)run->each[w].stats.reranked / run->n_queries * COST_RERANK;
+    }
+    trial->cost += trial->rows;
+    return KITH_OK;
+}
+
+static int compare_floats(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+static float margin_of(const struct run *run, float share, uint32_t which)
+{
+    uint32_t i = 0;
+    while (margins[i].share < share)
+        i++;
+    return run->index->codebook->codes == CODEBOOK_PQ4 ? margins[i].margins[which] : MARGIN_ROWS;
+}
+
+static enum kith_err run_trials(struct run *run, struct trial *trials, uint32_t *n_trials,
+                                struct kith_diag *diag)
+{
+    uint32_t n = run->n_queries * K,
+             n_margins = run->index->codebook->codes == CODEBOOK_PQ4 ? 2 : 1;
+    qsort(run->needed, n, sizeof *run->needed, compare_floats);
+    *n_trials = 0;
+    for (size_t i = 0; i < N_REACHES; i++) {
+        uint32_t at = (uint32_t)(shares[i] * (float)(n - 1));
+        for (uint32_t m = 0; m < n_margins; m++) {
+            struct trial *trial = &trials[(*n_trials)++];
+            trial->effort = (struct ivf_effort){.reach = run->needed[at],
+                                                .margin = margin_of(run, shares[i], m),
+                                                .first_lists = FIRST_LISTS};
+            enum kith_err err = try_effort(run, trial, diag);
+            if (err != KITH_OK)
+                return err;
+        }
+    }
+    return KITH_OK;
+}
+
+/* For each level the cheapest trial that is sure to reach it; a trial is named once, at its best.
+ */
+static uint32_t choose(const struct run *run, const struct trial *trials, uint32_t n_trials,
+                       struct ivf_target *targets)
+{
+    const struct trial *last = NULL;
+    uint32_t n = 0;
+    for (uint32_t level = 0; level < IVF_TARGETS; level++) {
+        const struct trial *best = NULL;
+        for (uint32_t i = 0; i < n_trials; i++)
+            if (trials[i].bound >= levels[level] && (best == NULL || trials[i].cost < best->cost))
+                best = &trials[i];
+        if (best == NULL || best == last)
+            continue;
+        last = best;
+        double share = best->rows / run->index->n_rows;
+        targets[n++] = (struct ivf_target){.recall = best->bound,
+                                           .rows_share = share < 1.0 ? (float)share : 1.0f,
+                                           .effort = best->effort};
+    }
+    return n;
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+static void free_worker(struct worker *worker)
+{
+    flat_scratch_free(worker->flat);
+    ivf_scratch_free(worker->scratch);
+    kith_free(worker->tops);
+    kith_free(worker->hits);
+    kith_free(worker->rows);
+    kith_free(worker->allowed);
+}
+
+static enum kith_err make_worker(const struct run *run, struct worker *worker,
+                                 struct kith_diag *diag)
+{
+    const struct ivf *index = run->index;
+    uint32_t n = run->n_queries, words = index->n_rows / 64 + 1;
+    worker->tops = kith_alloc(n * sizeof *worker->tops);
+    worker->hits = kith_alloc((size_t)n * HITS * sizeof *worker->hits);
+    worker->rows = kith_alloc_aligned(64, (size_t)run->scan_rows * run->row_bytes);
+    worker->allowed = kith_alloc(words * sizeof *worker->allowed);
+    if (worker->tops == NULL || worker->hits == NULL || worker->rows == NULL ||
+        worker->allowed == NULL)
+        return kith_fail(diag, KITH_NOMEM, "calibration");
+    memset(worker->allowed, 0xff, words * sizeof *worker->allowed);
+    for (uint32_t q = 0; q < n; q++)
+        topk_init(&worker->tops[q], HITS, -FLT_MAX, worker->hits + (size_t)q * HITS);
+    for (uint32_t at = 0, s = 0; at < n; at += FLAT_QUERIES_MAX, s++)
+        worker->searches[s] =
+            (struct flat_search){.form = kernels_form_of(index->codebook->metric),
+                                 .type = kernels_type_of(index->row_type),
+                                 .dim = index->codebook->dim,
+                                 .n_queries = n - at < FLAT_QUERIES_MAX ? n - at : FLAT_QUERIES_MAX,
+                                 .queries = run->queries + (size_t)at * index->codebook->dim,
+                                 .tops = worker->tops + at};
+    enum kith_err err =
+        flat_scratch_fit(&worker->flat, index->codebook->dim, FLAT_QUERIES_MAX, diag);
+    if (err == KITH_OK)
+        err = ivf_scratch_fit(&worker->scratch, index->codebook, K, diag);
+    return err;
+}
+
+static enum kith_err make_run(struct run *run, struct kith_diag *diag)
+{
+    const struct ivf *index = run->index;
+    uint32_t n = run->n_queries, dim = index->codebook->dim;
+    run->queries = kith_alloc((size_t)n * dim * sizeof *run->queries);
+    run->worst = kith_alloc(n * sizeof *run->worst);
+    run->needed = kith_alloc((size_t)n * K * sizeof *run->needed);
+    run->found = kith_alloc(n * sizeof *run->found);
+    run->each = kith_alloc(run->workers->threads * sizeof *run->each);
+    if (run->queries == NULL || run->worst == NULL || run->needed == NULL || run->found == NULL ||
+        run->each == NULL)
+        return kith_fail(diag, KITH_NOMEM, "calibration");
+    for (uint32_t q = 0; q < n; q++) {
+        const uint8_t *row = row_at(index, run->row_bytes, row_of(run, q));
+        if (index->row_type == KITH_ROWS_F16)
+            kith_f16_unpack(run->queries + (size_t)q * dim, row, dim);
+        else
+            memcpy(run->queries + (size_t)q * dim, row, run->row_bytes);
+    }
+    enum kith_err err = KITH_OK;
+    for (uint32_t w = 0; w < run->workers->threads && err == KITH_OK; w++)
+        err = make_worker(run, &run->each[w], diag);
+    return err;
+}
+
+static uint32_t queries_for(const struct ivf *index)
+{
+    uint32_t n = index->codebook->n_lists / 4;
+    n = n < QUERIES_LEAST ? QUERIES_LEAST : n > QUERIES_MAX ? QUERIES_MAX : n;
+    return n < index->n_rows / 4 ? n : index->n_rows / 4;
+}
+
+enum kith_err ivf_calibrate_run(const struct ivf *index, struct workers *workers,
+                                struct ivf_target targets[IVF_TARGETS], uint32_t *n_targets,
+                                struct kith_diag *diag)
+{
+    struct run run = {.index = index, .workers = workers, .n_queries = queries_for(index)};
+    struct trial trials[N_REACHES * 2];
+    uint32_t n_trials = 0;
+    *n_targets = 0;
+    if (run.n_queries < QUERIES_MIN)
+        return KITH_OK;
+    run.row_bytes = kernels_row_bytes(kernels_type_of(index->row_type), index->codebook->dim);
+    run.scan_rows = SCAN_BYTES / run.row_bytes;
+    run.scan_rows = run.scan_rows < SCAN_ROWS_MAX ? run.scan_rows : SCAN_ROWS_MAX;
+    enum kith_err err = make_run(&run, diag);
+    if (err == KITH_OK)
+        err = workers_run(workers, (index->n_rows + run.scan_rows - 1) / run.scan_rows, scan_piece,
+                          &run, diag);
+    if (err == KITH_OK) {
+        note_answers(&run);
+        err = run_trials(&run, trials, &n_trials, diag);
+    }
+    if (err == KITH_OK)
+        *n_targets = choose(&run, trials, n_trials, targets);
+    for (uint32_t w = 0; w < workers->threads && run.each != NULL; w++)
+        free_worker(&run.each[w]);
+    kith_free(run.each);
+    kith_free(run.found);
+    kith_free(run.needed);
+    kith_free(run.worst);
+    kith_free(run.queries);
+    return err;
+}

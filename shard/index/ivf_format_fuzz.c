@@ -1,0 +1,22 @@
+/* Arbitrary bytes as the head of an index: refused, or written back they are the same. */
+#include <string.h>
+
+#include "shard/index/ivf_format.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct ivf_meta meta;
+    uint8_t again[IVF_META_BYTES_MAX];
+    if (ivf_format_load_meta(&meta, (struct kith_bytes){data, size}, NULL) != KITH_OK)
+        return 0;
+    kith_assert(meta.n_targets <= IVF_TARGETS && isfinite(meta.error));
+    kith_assert(ivf_format_store_meta(again, &meta) == size);
+    /* All but the reserved number, which readers ignore. */
+    kith_assert(memcmp(again, data, 44) == 0);
+    kith_assert(size == IVF_META_HEADER_BYTES ||
+                memcmp(again + IVF_META_HEADER_BYTES, data + IVF_META_HEADER_BYTES,
+                       size - IVF_META_HEADER_BYTES) == 0);
+    return 0;
+}
