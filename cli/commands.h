@@ -12,6 +12,7 @@ int command_count(int argc, char **argv);
 int command_get(int argc, char **argv);
 int command_delete(int argc, char **argv);
 int command_node(int argc, char **argv);
+int command_plan(int argc, char **argv);
 int command_version(int argc, char **argv);
 int command_help(int argc, char **argv);
 

@@ -23,6 +23,7 @@ const struct verb verbs[] = {
     {"get", "COLLECTION ID...", "show points by id", command_get},
     {"delete", "COLLECTION ID...", "delete points by id or filter", command_delete},
     {"node", "list", "the nodes of the cluster", command_node},
+    {"plan", "--rows N --dim D", "what a collection will take, before there is one", command_plan},
     {"version", "", "the version of this program", command_version},
     {"help", "[VERB]", "this list, or the help of one verb", command_help},
     {NULL, NULL, NULL, NULL},

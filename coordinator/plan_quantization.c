@@ -137,8 +137,7 @@ static enum kith_err config_of(struct kith_json config, struct plan_quantization
 
 /* ---- Kith's word ----------------------------------------------------------------------------- */
 
-static enum kith_err word_of(struct kith_json value, struct plan_quantization *out,
-                             struct kith_diag *diag)
+bool plan_quantization_of_word(const char *word, struct plan_quantization *out)
 {
     static const struct {
         const char *word;
@@ -150,15 +149,26 @@ static enum kith_err word_of(struct kith_json value, struct plan_quantization *o
                  {"int8", true, false, KITH_INDEX_INT8},
                  {"pq4", true, false, KITH_INDEX_PQ4}};
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
-        if (!kith_json_is(value, words[i].word))
+        if (strcmp(word, words[i].word) != 0)
             continue;
         *out = (struct plan_quantization){.has_index = words[i].has_index,
                                           .index = words[i].index,
                                           .has_rows = words[i].f16,
                                           .rows = KITH_ROWS_F16,
                                           .said = "quantization"};
-        return KITH_OK;
+        return true;
     }
+    return false;
+}
+
+static enum kith_err word_of(struct kith_json value, struct plan_quantization *out,
+                             struct kith_diag *diag)
+{
+    const char *word;
+    size_t len;
+    if (kith_json_str(value, &word, &len) && strlen(word) == len &&
+        plan_quantization_of_word(word, out))
+        return KITH_OK;
     return kith_fail(diag, KITH_BAD_REQUEST, "quantization: expected auto, none, f16, int8 or pq4");
 }
 

@@ -33,6 +33,8 @@ enum kith_err plan_quantization_read(struct kith_json body, bool has_vector,
 enum kith_err plan_quantization_fits(const struct plan_quantization *q, enum kith_metric metric,
                                      struct kith_diag *diag);
 
+/* Kith's word; false: none of the table. */
+bool plan_quantization_of_word(const char *word, struct plan_quantization *out);
 /* The word that `quantization` would have been for such a collection: "pq4". */
 const char *plan_quantization_word(enum kith_index index, enum kith_row_type rows);
 

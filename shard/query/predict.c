@@ -1,0 +1,245 @@
+#include "shard/query/predict.h"
+
+#include <string.h>
+
+#include "common/kith_clock.h"
+#include "common/kith_mem.h"
+#include "proto/kith_limits.h"
+#include "shard/index/codebook_format.h"
+#include "shard/index/ivf_build.h"
+#include "shard/index/ivf_format.h"
+#include "shard/index/kernels.h"
+#include "shard/query/search_cost.h"
+#include "shard/storage/column_format.h"
+#include "shard/storage/segment_format.h"
+#include "shard/storage/wal.h"
+#include "shard/storage/write_record.h"
+
+#define TIER_FULL       8u   /* segments of a size that become one: merge_policy.c */
+#define NARROW_DIM      200u /* codebook_train.c: two dimensions a code, then four */
+#define HEAD_CHUNK      1024u
+#define WRITE_ROWS      100u /* of one write, about: each has a record's head in the log */
+#define K               10u
+#define MEMORY_DIM      128u
+#define MEMORY_BYTES    (64u << 20) /* more than the caches hold */
+#define LISTS_LOOKED_AT 48.0        /* of a few hundred to some thousands, for a recall of 0.95 */
+
+static uint32_t row_bytes_of(const struct predict_shape *shape)
+{
+    return shape->dim * (shape->row_type == KITH_ROWS_F16 ? 2 : 4);
+}
+
+/* ---- heads and the log ----------------------------------------------------------------------- */
+
+static uint64_t head_row_bytes(const struct predict_shape *shape)
+{
+    return row_bytes_of(shape) + sizeof(struct kith_id) + sizeof(struct kith_bytes) +
+           2 * sizeof(uint64_t) + sizeof(uint32_t) + shape->payload_bytes;
+}
+
+static uint64_t log_row_bytes(const struct predict_shape *shape)
+{
+    uint64_t op = 1 + KITH_ID_WIRE_BYTES + 4 + row_bytes_of(shape) + shape->payload_bytes;
+    return op + (WAL_RECORD_BYTES + WRITE_RECORD_HEAD_BYTES) / WRITE_ROWS;
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Rows at which a head is sealed. */
+static uint64_t seal_rows(const struct predict_shape *shape)
+{
+    uint64_t by_bytes = KITH_HEAD_BYTES_MAX / head_row_bytes(shape);
+    uint64_t by_log = KITH_WAL_FILE_MAX / log_row_bytes(shape);
+    uint64_t rows = least(KITH_HEAD_ROWS_MAX, least(by_bytes, by_log));
+    return rows > 0 ? rows : 1;
+}
+
+static void add_head(const struct predict_shape *shape, uint64_t rows, struct memory_use *uses)
+{
+    uint64_t slots = 16, chunks = (rows + HEAD_CHUNK - 1) / HEAD_CHUNK * HEAD_CHUNK;
+    while (slots < 4ull * KITH_HEAD_ROWS_MAX)
+        slots *= 2;
+    uint64_t heap = slots * sizeof(uint32_t) + chunks * head_row_bytes(shape);
+    uses[MEMORY_HEADS].mapped += heap;
+    uses[MEMORY_WAL].file += WAL_HEADER_BYTES + rows * log_row_bytes(shape);
+}
+
+/* ---- segments -------------------------------------------------------------------------------- */
+
+static struct codebook_parts codebook_of(const struct predict_shape *shape)
+{
+    struct codebook_parts parts = {
+        .metric = shape->metric, .dim = shape->dim, .n_lists = codebook_lists_for(shape->rows)};
+    parts.codes = shape->index == KITH_INDEX_PQ4    ? CODEBOOK_PQ4
+                  : shape->index == KITH_INDEX_INT8 ? CODEBOOK_INT8
+                                                    : CODEBOOK_ROWS;
+    if (parts.codes == CODEBOOK_PQ4) {
+        parts.sub_dim = shape->dim <= NARROW_DIM ? 2 : 4;
+        parts.n_subs = codebook_format_subs(shape->dim, parts.sub_dim);
+    }
+    return parts;
+}
+
+static void add_section(struct memory_use *uses, enum memory_kind kind, uint64_t bytes)
+{
+    uses[kind].file += bytes;
+    uses[kind].mapped += bytes;
+    uint64_t padding = segment_format_align(bytes) - bytes;
+    uses[MEMORY_OTHER].file += padding;
+    uses[MEMORY_OTHER].mapped += padding;
+}
+
+static void add_index(const struct predict_shape *shape, uint32_t rows, struct memory_use *uses)
+{
+    struct codebook_parts parts = codebook_of(shape);
+    add_section(uses, MEMORY_CODEBOOK, codebook_format_bytes(&parts));
+    add_section(uses, MEMORY_LISTS, IVF_META_BYTES_MAX);
+    add_section(uses, MEMORY_LISTS, ((uint64_t)parts.n_lists + 1) * sizeof(uint32_t));
+    if (parts.codes == CODEBOOK_PQ4) {
+        add_section(uses, MEMORY_CODES,
+                    ivf_format_blocks(rows) * ivf_format_block_bytes(parts.n_subs));
+        add_section(uses, MEMORY_CODES, ivf_format_terms_bytes(rows));
+    }
+    if (parts.codes != CODEBOOK_ROWS)
+        add_section(uses, MEMORY_ROWS8, (uint64_t)rows * ivf_format_row8_bytes(shape->dim));
+}
+
+static uint64_t sum_of_files(const struct memory_use *uses)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < MEMORY_KINDS; i++)
+        sum += i == MEMORY_WAL ? 0 : uses[i].file;
+    return sum;
+}
+
+static void add_segment(const struct predict_shape *shape, uint32_t rows, struct memory_use *uses)
+{
+    uint64_t slots = 16, before = sum_of_files(uses);
+    while (slots * 2 < (uint64_t)rows * 3)
+        slots *= 2;
+    uint64_t blocks = (uint64_t)rows * shape->payload_bytes / SEGMENT_PAYLOAD_BLOCK;
+    add_section(uses, MEMORY_ROWS, (uint64_t)rows * row_bytes_of(shape));
+    add_section(uses, MEMORY_IDS, (uint64_t)rows * sizeof(struct kith_id));
+    add_section(uses, MEMORY_IDS, slots * sizeof(uint32_t));
+    add_section(uses, MEMORY_IDS, (uint64_t)rows * sizeof(uint32_t));
+    add_section(uses, MEMORY_IDS, (uint64_t)rows * sizeof(uint64_t));
+    add_section(uses, MEMORY_COLUMNS, sizeof(struct column_format_header));
+    add_section(uses, MEMORY_PAYLOADS, (uint64_t)rows * shape->payload_bytes);
+    add_section(uses, MEMORY_PAYLOADS, (uint64_t)rows * sizeof(uint64_t));
+    add_section(uses, MEMORY_PAYLOADS, blocks * SEGMENT_BLOCK_ENTRY);
+    if (shape->index != KITH_INDEX_NONE && rows >= IVF_MIN_ROWS)
+        add_index(shape, rows, uses);
+    uint64_t body = sum_of_files(uses) - before + SEGMENT_HEADER_BYTES;
+    uint64_t checksums = (body / KITH_SEGMENT_BLOCK + 2) * sizeof(uint32_t);
+    uses[MEMORY_OTHER].file += SEGMENT_HEADER_BYTES + checksums;
+    uses[MEMORY_OTHER].mapped += SEGMENT_HEADER_BYTES + checksums;
+}
+
+/* Sealed rows as segments: eight of a size are merged, and with an index to be had, fewer of a size
+ * are as well, once it is quiet. */
+static void add_slice(const struct predict_shape *shape, uint64_t rows, struct memory_use *uses)
+{
+    uint64_t unit = seal_rows(shape), sealed = rows / unit;
+    add_head(shape, rows - sealed * unit, uses);
+    for (uint64_t left = sealed, size = unit; left > 0; left /= TIER_FULL, size *= TIER_FULL) {
+        uint64_t n = left % TIER_FULL;
+        bool together = shape->index != KITH_INDEX_NONE && size >= IVF_MIN_ROWS;
+        for (uint64_t i = 0; i < n; i = together ? n : i + 1)
+            add_segment(shape, (uint32_t)least(together ? n * size : size, SEGMENT_ROWS_MAX), uses);
+    }
+}
+
+static bool has_index(const struct predict_shape *shape)
+{
+    return shape->index != KITH_INDEX_NONE &&
+           shape->rows / shape->n_slices >= least(seal_rows(shape), UINT32_MAX) &&
+           shape->rows >= IVF_MIN_ROWS;
+}
+
+void predict_bytes(const struct predict_shape *shape, struct memory_use *uses)
+{
+    kith_assert(shape->n_slices > 0 && shape->dim > 0);
+    for (uint32_t i = 0; i < MEMORY_KINDS; i++)
+        uses[i] = (struct memory_use){0};
+    for (uint32_t i = 0; i < shape->n_slices; i++)
+        add_slice(shape, (shape->rows + i) / shape->n_slices, uses);
+    if (has_index(shape)) {
+        struct codebook_parts parts = codebook_of(shape);
+        uint64_t lists = ((uint64_t)parts.n_lists + 15) / 16 * 16;
+        uint64_t made = lists * ((shape->dim + 3) / 4 * 4 + sizeof(float) + sizeof(int32_t));
+        uses[MEMORY_CODEBOOKS].mapped += codebook_format_bytes(&parts) + made;
+    }
+    for (uint32_t i = 0; i < MEMORY_KINDS; i++)
+        uses[i].resident = uses[i].mapped;
+}
+
+uint64_t predict_hot_bytes(const struct predict_shape *shape, const struct memory_use *uses)
+{
+    uint64_t hot = uses[MEMORY_HEADS].mapped + uses[MEMORY_CODEBOOKS].mapped +
+                   uses[MEMORY_CODES].mapped + uses[MEMORY_LISTS].mapped +
+                   uses[MEMORY_ROWS8].mapped + uses[MEMORY_IDS].mapped;
+    bool scans = !has_index(shape) || shape->index == KITH_INDEX_ROWS;
+    return hot + (scans ? uses[MEMORY_ROWS].mapped : 0);
+}
+
+/* ---- times ----------------------------------------------------------------------------------- */
+
+/* The planner measures what the caches hold, and learns the rest from searches. Nothing was
+ * searched here, so memory is read. */
+static enum kith_err measure_memory(struct search_cost *cost, struct kith_diag *diag)
+{
+    uint8_t *data = kith_alloc(MEMORY_BYTES);
+    const struct kernels_rows rows = {data, MEMORY_DIM};
+    const uint32_t n = MEMORY_BYTES / (MEMORY_DIM * sizeof(float));
+    float query[MEMORY_DIM] = {0}, *ranks = kith_alloc(n * sizeof *ranks);
+    enum kith_err err = KITH_OK;
+    if (data != NULL && ranks != NULL) {
+        memset(data, 0, MEMORY_BYTES); /* pages of its own */
+        uint64_t begun = kith_now_ns();
+        kernels_best()->scan[KERNELS_IP][KERNELS_F32](query, rows, n, ranks);
+        float ns = (float)(kith_now_ns() - begun) / MEMORY_BYTES;
+        cost->ordered_ns = ns > cost->ordered_ns ? ns : cost->ordered_ns;
+        cost->picked_ns = ns > cost->picked_ns ? ns : cost->picked_ns;
+    } else {
+        err = kith_fail(diag, KITH_NOMEM, "measuring the machine");
+    }
+    kith_free(ranks);
+    kith_free(data);
+    return err;
+}
+
+enum kith_err predict_times(const struct predict_shape *shape, struct predict_times *out,
+                            struct kith_diag *diag)
+{
+    struct search_cost measured = {.ordered_ns = 0};
+    enum kith_err err = search_cost_measure(&measured, diag);
+    if (err == KITH_OK)
+        err = measure_memory(&measured, diag);
+    if (err != KITH_OK)
+        return err;
+    uint32_t rows = (uint32_t)least(shape->rows, UINT32_MAX), row_bytes = row_bytes_of(shape);
+    struct search_cost_run run = {
+        .rows = rows, .row_bytes = row_bytes, .matched = rows, .whole_rows = rows};
+    struct predict_times times = {.exact_ns = search_cost_exact(&measured, &run),
+                                  .byte_ns = (double)measured.ordered_ns,
+                                  .picked_ns = (double)measured.picked_ns};
+    if (has_index(shape)) {
+        struct codebook_parts parts = codebook_of(shape);
+        struct codebook codebook = {.metric = shape->metric,
+                                    .codes = parts.codes,
+                                    .dim = shape->dim,
+                                    .n_lists = parts.n_lists,
+                                    .sub_dim = parts.sub_dim,
+                                    .n_subs = parts.n_subs};
+        struct ivf index = {.codebook = &codebook, .n_rows = rows};
+        double share = LISTS_LOOKED_AT / parts.n_lists;
+        times.lists_ns = search_cost_lists_base(&measured, &codebook, K, row_bytes) +
+                         search_cost_lists(&measured, &index, rows, (float)(share < 1 ? share : 1));
+    }
+    times.by_lists = times.lists_ns > 0 && times.lists_ns < times.exact_ns;
+    *out = times;
+    return KITH_OK;
+}

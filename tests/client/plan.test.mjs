@@ -1,0 +1,48 @@
+// `kith plan` says beforehand what a collection takes: here is one, and what it took.
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { test } from 'node:test';
+import { random, startKith } from './harness.mjs';
+
+const binary = process.env.KITH ?? new URL('../../build/release/kith', import.meta.url).pathname;
+const seed = Number(process.env.SEED ?? Date.now() % 1e9);
+console.log(`SEED=${seed}`);
+const ROWS = 60000, DIM = 128, BATCH = 1000;
+
+const post = async (url, method, body) => {
+  const answer = await fetch(url, { method, headers: { 'content-type': 'application/json' }, body: body && JSON.stringify(body) });
+  assert.equal(answer.status, 200, `${method} ${url}`);
+  return (await answer.json()).result;
+};
+
+// Vectors in clusters, as real ones are.
+function* batches(next) {
+  const centers = Array.from({ length: 200 }, () => Array.from({ length: DIM }, () => next() * 2 - 1));
+  for (let first = 0; first < ROWS; first += BATCH)
+    yield Array.from({ length: BATCH }, (_, i) => ({ id: first + i, vector: centers[Math.floor(next() * 200)].map((x) => +(x + (next() - 0.5) * 0.6).toFixed(4)) }));
+}
+
+const near = (got, want, what) => assert.ok(Math.abs(got - want) <= 0.1 * want, `${what}: predicted ${want}, it took ${got}`);
+
+for (const quantization of ['pq4', 'int8']) {
+  test(`plan and a collection agree: ${quantization}`, async (t) => {
+    const kith = await startKith();
+    t.after(async () => { await kith.stop(); kith.remove(); });
+    const collection = `${kith.url}/collections/real`;
+    await post(collection, 'PUT', { vectors: { size: DIM, distance: 'Cosine' }, quantization });
+    for (const points of batches(random(seed))) await post(`${collection}/points?wait=true`, 'PUT', { points });
+    let info;
+    do info = await post(collection, 'GET'); while (info.status !== 'green' || info.kith.index.phase !== 'ready' || info.indexed_vectors_count === 0);
+    const memory = await post(`${collection}/memory`, 'GET');
+    const plan = JSON.parse(execFileSync(binary, ['plan', '--rows', ROWS, '--dim', DIM, '--quantization', quantization, '--json']));
+    console.log(`${quantization}: disk ${memory.total.file} of ${plan.disk}, memory ${memory.total.mapped} of ${plan.memory}`);
+    for (const section of ['rows', 'rows8', 'codes', 'ids', 'heads'])
+      if (plan.sections[section].mapped > 0) near(memory.sections[section].mapped, plan.sections[section].mapped, section);
+    near(memory.total.file, plan.disk, 'disk');
+    near(memory.total.mapped, plan.memory, 'memory');
+    assert.ok(memory.total.resident <= memory.total.mapped && memory.total.resident > 0.2 * memory.total.mapped);
+    assert.ok(plan.memory_least <= plan.memory && plan.index_us > 0 && plan.exact_us > 0);
+    const hits = await post(`${collection}/points/query`, 'POST', { query: Array(DIM).fill(0.5), params: { recall: 0.9, explain: true } });
+    assert.equal(hits.points.length, 10);
+  });
+}
