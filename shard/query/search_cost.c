@@ -29,8 +29,7 @@
 #define EXACT_PER_K    1.5
 #define BLOCK_ROWS     32.0
 #define LEARN          0.1f
-#define LEARN_NS_MIN   2000.0 /* shorter runs are mostly the clock */
-#define SURPRISE_MAX   4.0f   /* a search counts as at most so many times what was expected */
+#define SURPRISE_MAX   4.0f /* a search counts as at most so many times what was expected */
 #define FACTOR_MAX     16.0f
 
 static double best_ns(const float *rows, const uint32_t *list, uint32_t n, float *ranks)
@@ -129,9 +128,7 @@ double search_cost_exact(const struct search_cost *cost, const struct search_cos
 
 void search_cost_learn_exact(struct search_cost *cost, const struct search_cost_run *run, double ns)
 {
-    double estimated = plain_exact(cost, run);
-    if (estimated >= LEARN_NS_MIN)
-        learn(&cost->exact[size_of(run)][is_picked(run)], estimated, ns);
+    learn(&cost->exact[size_of(run)][is_picked(run)], plain_exact(cost, run), ns);
 }
 
 /* ---- lists ------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@
 #include "common/kith_mem.h"
 #include "shard/query/search_job.h"
 
-#define PIECE_BYTES (4u << 20) /* about 0.2 ms at memory speed: balance, and the deadline */
+#define LEARN_BYTES_MIN (64u << 10)
+#define PIECE_BYTES     (4u << 20) /* about 0.2 ms at memory speed: balance, and the deadline */
 
 static bool is_sparse(const struct search_unit *unit)
 {
@@ -124,20 +125,10 @@ static void scan_run(struct flat_search *search, struct flat_rows run,
     }
 }
 
-void search_exact_run_piece(void *ctx, uint32_t index, uint32_t worker_index)
+static void scan_piece(struct search_job *job, struct search_worker *worker,
+                       const struct search_piece *piece)
 {
-    struct search_job *job = ctx;
-    struct search_worker *worker = &job->workers[worker_index];
-    const struct search_piece *piece = &job->pieces[index];
     const struct search_unit *unit = piece->unit;
-    struct kith_diag diag = {0};
-    if (search_job_is_over(job) || !search_job_begin_worker(job, worker))
-        return;
-    enum kith_err err = flat_scratch_fit(&worker->flat, job->config->dim, job->n_queries, &diag);
-    if (err != KITH_OK) {
-        search_job_fail(job, err, &diag);
-        return;
-    }
     struct flat_search search = {.form = kernels_form_of(job->config->metric),
                                  .type = kernels_type_of(job->config->rows),
                                  .dim = job->config->dim,
@@ -146,7 +137,6 @@ void search_exact_run_piece(void *ctx, uint32_t index, uint32_t worker_index)
                                  .tops = worker->tops,
                                  .floors = job->floors,
                                  .seen = worker->seen};
-    uint64_t begun = kith_thread_ns();
     struct flat_rows run = {.first = piece->first, .n = piece->n, .name_ctx = (void *)unit};
     if (!unit->in_head) {
         const struct segment *segment = unit->view->segments[unit->index].segment;
@@ -164,9 +154,30 @@ void search_exact_run_piece(void *ctx, uint32_t index, uint32_t worker_index)
         }
     }
     worker->seen = search.seen;
-    if (job->n_queries == 1) { /* a batch is another trade */
-        const struct search_cost_run cost = {piece->n, kernels_row_bytes(search.type, search.dim),
-                                             unit->matched * piece->n / unit->rows, unit->rows};
-        search_cost_learn_exact(&job->context->cost, &cost, (double)(kith_thread_ns() - begun));
+}
+
+void search_exact_run_piece(void *ctx, uint32_t index, uint32_t worker_index)
+{
+    struct search_job *job = ctx;
+    struct search_worker *worker = &job->workers[worker_index];
+    const struct search_piece *piece = &job->pieces[index];
+    struct kith_diag diag = {0};
+    if (search_job_is_over(job) || !search_job_begin_worker(job, worker))
+        return;
+    enum kith_err err = flat_scratch_fit(&worker->flat, job->config->dim, job->n_queries, &diag);
+    if (err != KITH_OK) {
+        search_job_fail(job, err, &diag);
+        return;
     }
+    const struct search_cost_run cost = {
+        .rows = piece->n,
+        .row_bytes = kernels_row_bytes(kernels_type_of(job->config->rows), job->config->dim),
+        .matched = piece->unit->matched * piece->n / piece->unit->rows,
+        .whole_rows = piece->unit->rows};
+    /* A batch has other costs, and of a short run the clock is a good part. */
+    bool learns = job->n_queries == 1 && cost.matched * cost.row_bytes >= LEARN_BYTES_MIN;
+    uint64_t begun = learns ? kith_thread_ns() : 0;
+    scan_piece(job, worker, piece);
+    if (learns)
+        search_cost_learn_exact(&job->context->cost, &cost, (double)(kith_thread_ns() - begun));
 }
