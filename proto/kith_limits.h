@@ -73,6 +73,8 @@
 #define KITH_SCRUB_BYTES_PER_S (64u << 20) /* 5 TB a day, and a few percent of what one SSD reads  \
                                             */
 #define KITH_SCRUB_PERIOD_S (24u * 3600)   /* between two rounds: bits rot over months */
+#define KITH_DISK_RESERVE                                                                          \
+    (64u << 20) /* kept back for deletes, checkpoints and merges: one sealed head and its log */
 #define KITH_MAPS_MAX       65536u /* files mapped at once: the kernel's own default limit */
 #define KITH_CLOSE_GRACE_MS 2000u  /* SIGTERM to exit */
 

@@ -51,6 +51,10 @@ static bool add_stats(void *ctx, const struct slice_config *config, struct store
     counts->fsyncs += stats.fsyncs;
     counts->writes += stats.writes;
     counts->segments_quarantined += stats.quarantined;
+    if (stats.pause_ns_max > counts->pause_ns_max)
+        counts->pause_ns_max = stats.pause_ns_max;
+    if (stats.sync_ns_max > counts->sync_ns_max)
+        counts->sync_ns_max = stats.sync_ns_max;
     return true;
 }
 
@@ -129,6 +133,11 @@ static void collect(void *ctx, struct kith_buf *out)
         (double)scrubbed.bytes);
     one(out, "kith_shard_scrub_damaged", "gauge", "Files the scrubber found damaged.",
         (double)scrubbed.damaged);
+    one(out, "kith_shard_writer_pause_seconds_max", "gauge",
+        "The longest that a seal, merge or checkpoint kept a slice's writer.",
+        (double)counts.pause_ns_max / 1e9);
+    one(out, "kith_shard_writer_sync_seconds_max", "gauge",
+        "The longest write and sync of a group of writes.", (double)counts.sync_ns_max / 1e9);
     one(out, "kith_shard_fsyncs", "gauge", "fdatasync calls of the open slices' logs.",
         (double)counts.fsyncs);
     one(out, "kith_shard_writes", "gauge", "Writes applied by the open slices.",
@@ -190,6 +199,8 @@ enum kith_err node_open(struct node **out, const struct node_options *options,
     node->on_ready = options->on_ready;
     node->on_ready_ctx = options->on_ready_ctx;
     enum kith_err err = io_real_open(&node->io, options->data_dir, diag);
+    if (err == KITH_OK)
+        err = io_real_reserve(node->io, KITH_DISK_RESERVE, diag);
     if (err == KITH_OK)
         err = kith_pool_open(&env->workers, options->threads, diag);
     if (err == KITH_OK)

@@ -46,6 +46,7 @@ struct node_counts {
     uint32_t tasks_waiting;
     uint64_t points, segment_bytes, wal_bytes, head_bytes, fsyncs, writes;
     uint64_t segments_quarantined;
+    uint64_t pause_ns_max, sync_ns_max; /* of any slice's writer */
 };
 void node_counts(struct node *node, struct node_counts *out);
 

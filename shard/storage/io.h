@@ -62,4 +62,13 @@ struct io {
 enum kith_err io_real_open(struct io **out, const char *root, struct kith_diag *diag);
 void io_real_close(struct io *io);
 
+/* Keeps `bytes` (at most a sixteenth of the file system) back in root/RESERVE. On a full disk the
+ * reserve is given to those who may use it; until it is whole again, everybody else is told
+ * KITH_DISK_FULL as soon as they want space, so that what gives space back gets it. A disk that is
+ * full already has no reserve until there is room: no error. */
+enum kith_err io_real_reserve(struct io *io, uint64_t bytes, struct kith_diag *diag);
+/* From now on this thread may use it: for work that gives space back in the end. Returns what was
+ * before, to be put back. */
+bool io_use_reserve(bool may);
+
 #endif

@@ -7,8 +7,12 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <pthread.h>
+
+#include "common/kith_log.h"
 #include "common/kith_mem.h"
 #include "shard/storage/io.h"
 
@@ -21,7 +25,14 @@ struct real {
     struct io io;
     int root_fd;
     int lock_fd;
+    /* The reserve; fd < 0: none. */
+    int reserve_fd;
+    pthread_mutex_t reserve_lock;
+    off_t reserve_want; /* immutable once there is one */
+    bool reserve_whole; /* guarded by reserve_lock */
 };
+
+static _Thread_local bool may_use_reserve;
 
 #define DIRECT_ALIGN 4096u
 
@@ -52,6 +63,69 @@ static const struct real *of(void *self)
     return self;
 }
 
+/* ---- the reserve ----------------------------------------------------------------------------- */
+
+bool io_use_reserve(bool may)
+{
+    bool before = may_use_reserve;
+    may_use_reserve = may;
+    return before;
+}
+
+/* After a full disk: true when space was freed for this thread, and the call is worth another try.
+ */
+static bool spend_reserve(struct real *real)
+{
+    if (!may_use_reserve || real->reserve_fd < 0)
+        return false;
+    (void)pthread_mutex_lock(&real->reserve_lock);
+    bool spent = real->reserve_whole && ftruncate(real->reserve_fd, 0) == 0;
+    if (spent) {
+        real->reserve_whole = false;
+        kith_log(WARN, "disk.reserve_used", "bytes=%lld", (long long)real->reserve_want);
+    }
+    (void)pthread_mutex_unlock(&real->reserve_lock);
+    return spent;
+}
+
+/* Whether the reserve is whole, or could be made so now. */
+static bool fill_reserve(struct real *real)
+{
+    if (real->reserve_fd < 0)
+        return true;
+    (void)pthread_mutex_lock(&real->reserve_lock);
+    if (!real->reserve_whole) {
+        int rc = fallocate(real->reserve_fd, 0, 0, real->reserve_want);
+        /* Without fallocate a file system makes no promise that a reserve could be. */
+        real->reserve_whole = rc == 0 || errno == EOPNOTSUPP;
+        if (real->reserve_whole)
+            kith_log(INFO, "disk.reserve_whole", "bytes=%lld", (long long)real->reserve_want);
+        else if (ftruncate(real->reserve_fd, 0) != 0) /* half a reserve is nobody's space */
+            kith_log(WARN, "disk.reserve_stuck", "errno=%d", errno);
+    }
+    bool whole = real->reserve_whole;
+    (void)pthread_mutex_unlock(&real->reserve_lock);
+    return whole;
+}
+
+enum kith_err io_real_reserve(struct io *io, uint64_t bytes, struct kith_diag *diag)
+{
+    struct real *real = io->self;
+    struct statvfs fs;
+    if (fstatvfs(real->root_fd, &fs) != 0)
+        return fail_errno(diag, errno, "statvfs", "");
+    uint64_t most = (uint64_t)fs.f_blocks * fs.f_frsize / 16;
+    real->reserve_want = (off_t)(bytes < most ? bytes : most);
+    real->reserve_fd = openat(real->root_fd, "RESERVE", O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    if (real->reserve_fd < 0)
+        return errno == ENOSPC ? KITH_OK : fail_errno(diag, errno, "open", "RESERVE");
+    if (!fill_reserve(real))
+        kith_log(WARN, "disk.no_reserve", "bytes=%lld", (long long)real->reserve_want);
+    return KITH_OK;
+}
+
+/* ---- files ----------------------------------------------------------------------------------- */
+
 static enum kith_err real_open(void *self, const char *path, enum io_open_mode mode,
                                struct io_file **out, struct kith_diag *diag)
 {
@@ -71,6 +145,8 @@ static enum kith_err real_open(void *self, const char *path, enum io_open_mode m
         file->direct = false;
         file->fd = openat(of(self)->root_fd, path, flags, 0640);
     }
+    if (file->fd < 0 && errno == ENOSPC && spend_reserve(self))
+        file->fd = openat(of(self)->root_fd, path, flags, 0640);
     if (file->fd < 0) {
         int code = errno;
         kith_free(file);
@@ -127,11 +203,10 @@ static enum kith_err real_read(void *self, struct io_file *file, uint64_t offset
 static enum kith_err real_write(void *self, struct io_file *file, uint64_t offset, const void *data,
                                 size_t len, struct kith_diag *diag)
 {
-    (void)self;
     const uint8_t *from = data;
     while (len > 0) {
         ssize_t n = pwrite(file->fd, from, len, (off_t)offset);
-        if (n < 0 && errno == EINTR)
+        if (n < 0 && (errno == EINTR || (errno == ENOSPC && spend_reserve(self))))
             continue;
         if (n < 0)
             return fail_errno(diag, errno, "write", "");
@@ -145,11 +220,12 @@ static enum kith_err real_write(void *self, struct io_file *file, uint64_t offse
 static enum kith_err real_allocate(void *self, struct io_file *file, uint64_t bytes,
                                    struct kith_diag *diag)
 {
-    (void)self;
     int rc;
+    if (!may_use_reserve && !fill_reserve(self))
+        return fail_errno(diag, ENOSPC, "fallocate", "");
     do
         rc = fallocate(file->fd, 0, 0, (off_t)bytes);
-    while (rc != 0 && errno == EINTR);
+    while (rc != 0 && (errno == EINTR || (errno == ENOSPC && spend_reserve(self))));
     /* A file system without fallocate: posix_fallocate writes the blocks, slow but true. */
     if (rc != 0 && errno == EOPNOTSUPP) {
         errno = posix_fallocate(file->fd, 0, (off_t)bytes);
@@ -204,7 +280,10 @@ static enum kith_err real_rename(void *self, const char *from, const char *to,
                                  struct kith_diag *diag)
 {
     int root = of(self)->root_fd;
-    return renameat(root, from, root, to) == 0 ? KITH_OK : fail_errno(diag, errno, "rename", from);
+    int rc = renameat(root, from, root, to);
+    if (rc != 0 && errno == ENOSPC && spend_reserve(self))
+        rc = renameat(root, from, root, to);
+    return rc == 0 ? KITH_OK : fail_errno(diag, errno, "rename", from);
 }
 
 static enum kith_err real_unlink(void *self, const char *path, struct kith_diag *diag)
@@ -317,7 +396,8 @@ enum kith_err io_real_open(struct io **out, const char *root, struct kith_diag *
         return kith_fail(diag, KITH_NOMEM, "open %s", root);
     /* A file that would pass a limit is an error of the call, not the end of the process. */
     (void)signal(SIGXFSZ, SIG_IGN);
-    real->lock_fd = -1;
+    real->lock_fd = real->reserve_fd = -1;
+    (void)pthread_mutex_init(&real->reserve_lock, NULL);
     real->root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (real->root_fd < 0) {
         err = fail_errno(diag, errno, "open", root);
@@ -364,8 +444,11 @@ void io_real_close(struct io *io)
     if (io == NULL)
         return;
     struct real *real = (struct real *)(void *)io; /* io is the first member */
+    if (real->reserve_fd >= 0)
+        (void)close(real->reserve_fd);
     if (real->lock_fd >= 0)
         (void)close(real->lock_fd);
+    (void)pthread_mutex_destroy(&real->reserve_lock);
     if (real->root_fd >= 0)
         (void)close(real->root_fd);
     kith_free(real);

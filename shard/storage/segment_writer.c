@@ -144,6 +144,10 @@ static enum kith_err flush(struct segment_writer *writer, struct kith_diag *diag
         if (want < writer->at)
             want = writer->at;
         err = io->allocate(io->self, writer->file, want, diag);
+        if (err == KITH_DISK_FULL) { /* no room to be generous */
+            want = writer->at;
+            err = io->allocate(io->self, writer->file, want, diag);
+        }
         if (err != KITH_OK)
             return err;
         writer->allocated = want;

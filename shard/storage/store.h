@@ -94,6 +94,8 @@ struct store_stats {
     uint64_t indexed_points;                           /* live, in segments with an index */
     uint32_t index_pending; /* segments that are to be rewritten with another index */
     bool busy;              /* sealing, merging or indexing is going on or due */
+    uint64_t pause_ns_max;  /* the longest that seals, merges and checkpoints kept the writer */
+    uint64_t sync_ns_max;   /* the longest write and sync of a group */
     bool failed;            /* a sync failed; see above */
     uint32_t quarantined;   /* segments found damaged: the slice answers KITH_CORRUPT */
 };

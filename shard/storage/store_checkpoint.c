@@ -194,6 +194,7 @@ enum kith_err store_checkpoint_run(struct store *store, struct kith_diag *diag)
 {
     struct store_stored stored[KITH_SEGMENTS_MAX] = {0};
     struct snapshot snapshot = {0};
+    bool before = io_use_reserve(true);
     pthread_mutex_lock(&store->lock);
     while (store->checkpoint_busy)
         pthread_cond_wait(&store->changed, &store->lock);
@@ -224,6 +225,7 @@ enum kith_err store_checkpoint_run(struct store *store, struct kith_diag *diag)
     store->checkpoint_busy = false;
     pthread_cond_broadcast(&store->changed);
     pthread_mutex_unlock(&store->lock);
+    (void)io_use_reserve(before);
     return err;
 }
 

@@ -40,6 +40,20 @@ static const struct view_segment *source_of(const struct merging *merging, uint3
     return &merging->view->segments[merging->choice.from[k]];
 }
 
+/* On a full disk: the segment that needs least room and gives some back. */
+static void choose_smallest(struct merging *merging)
+{
+    const struct view *view = merging->view;
+    uint32_t best = UINT32_MAX;
+    for (uint32_t i = 0; i < view->n_segments; i++) {
+        const struct view_segment *part = &view->segments[i];
+        if (part->live < segment_rows(part->segment) &&
+            (best == UINT32_MAX || part->live < view->segments[best].live))
+            best = i;
+    }
+    merging->choice = (struct merge_choice){.n = best != UINT32_MAX, .from = {best}};
+}
+
 static void choose(struct merging *merging)
 {
     const struct store *store = merging->store;
@@ -286,8 +300,12 @@ enum kith_err store_merge_run(struct store *store, bool *did, struct kith_diag *
     /* A damaged segment stays as it is, for whoever can repair it; so do the others till then. */
     if (err == KITH_OK && view_verdict(&merging.view, 1, KITH_OK, NULL) == KITH_OK)
         choose(&merging);
+    if (merging.choice.n > 0 && atomic_exchange(&store->tight, false))
+        choose_smallest(&merging);
     if (merging.choice.n > 0) {
+        bool before = io_use_reserve(true); /* what it replaces goes in return */
         err = merge(store, &merging, diag);
+        (void)io_use_reserve(before);
         *did = err == KITH_OK;
     }
     segment_unref(merging.segment);
@@ -298,6 +316,8 @@ enum kith_err store_merge_run(struct store *store, bool *did, struct kith_diag *
     view_unref(merging.view);
     if (*did)
         err = store_checkpoint_run(store, diag);
+    if (err == KITH_DISK_FULL)
+        atomic_store(&store->tight, true);
     if (err == KITH_IO)
         store_write_fail(store, diag);
     give_turn(store, &merging, *did, err != KITH_OK);

@@ -221,7 +221,9 @@ enum kith_err store_seal_run(struct store *store, bool *did, struct kith_diag *d
         return KITH_OK;
     enum kith_err err = store_write_on_writer(store, begin, &sealing, diag);
     if (err == KITH_OK && sealing.head != NULL) {
+        bool before = io_use_reserve(true); /* its log goes in return */
         err = seal(store, &sealing, diag);
+        (void)io_use_reserve(before);
         *did = err == KITH_OK;
     }
     if (err == KITH_IO)

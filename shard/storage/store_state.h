@@ -101,6 +101,7 @@ struct store {
     _Atomic uint64_t next_file;
     _Atomic uint64_t sealed_ns; /* relaxed: when a head was sealed last */
     atomic_bool failed, stop_background, checkpoint_due;
+    atomic_bool tight; /* relaxed: the last merge found no room: choose one that needs little */
     atomic_bool renew_deletes; /* the next checkpoint writes all of their files anew */
     atomic_bool hurry;         /* relaxed: the scrubber should leave */
     atomic_bool merges_held; /* relaxed; a nudge follows a change */

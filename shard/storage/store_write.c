@@ -1,8 +1,10 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "common/kith_clock.h"
 #include "common/kith_log.h"
 #include "common/kith_mem.h"
+#include "proto/kith_ops.h"
 #include "shard/storage/merge_policy.h"
 #include "shard/storage/store_state.h"
 
@@ -123,8 +125,12 @@ static void run_jobs(struct store *store, struct store_job *jobs)
     while (jobs != NULL) {
         struct store_job *job = jobs;
         jobs = job->next; /* the job is gone as soon as done is seen */
+        uint64_t begin_ns = kith_now_ns();
         enum kith_err err = job->run(store, job->arg, job->diag);
+        uint64_t took_ns = kith_now_ns() - begin_ns;
         pthread_mutex_lock(&store->lock);
+        if (took_ns > store->stats.pause_ns_max)
+            store->stats.pause_ns_max = took_ns;
         job->err = err;
         job->done = true;
         pthread_cond_broadcast(&store->changed);
@@ -289,11 +295,14 @@ static void commit_group(struct store *store, struct group *group)
     /* What the group looked up must have been there to be found. */
     enum kith_err err = store_write_verdict(store, &diag);
     bool logged = !wal_is_empty(store->wal);
+    uint64_t sync_ns = 0;
     if (logged || err != KITH_OK) {
         if (err == KITH_OK) /* now: after the sync it may not fail */
             err = store_write_view(store, &view, &diag);
+        uint64_t begin_ns = kith_now_ns();
         if (err == KITH_OK)
             err = wal_commit(store->wal, &diag);
+        sync_ns = kith_now_ns() - begin_ns;
         if (err == KITH_OK) {
             store_write_publish(store, view);
         } else {
@@ -313,6 +322,8 @@ static void commit_group(struct store *store, struct group *group)
         store->stats.wal_written += wal_bytes(store->wal) - group->wal_bytes;
     store->stats.write_groups += logged;
     store->stats.fsyncs += logged;
+    if (sync_ns > store->stats.sync_ns_max)
+        store->stats.sync_ns_max = sync_ns;
     pthread_mutex_unlock(&store->lock);
     finish_all(group->first, err, &diag);
 }
@@ -323,6 +334,17 @@ static void begin_group(struct store *store, struct group *group)
     *group =
         (struct group){.before = store_apply_savepoint(store), .wal_bytes = wal_bytes(store->wal)};
     group->end = &group->first;
+}
+
+/* A write that only deletes: its record may use the reserve of a full disk. */
+static bool only_deletes(struct kith_bytes ops)
+{
+    struct kith_ops_reader reader;
+    struct kith_op op;
+    bool all = kith_ops_begin(&reader, ops);
+    while (all && kith_ops_next(&reader, &op))
+        all = op.kind == KITH_OP_DELETE;
+    return all;
 }
 
 /* Applies writes until the group is large enough or needs a new head; returns the rest. */
@@ -339,8 +361,10 @@ static struct store_request *fill_group(struct store *store, struct group *group
             store->head_full = false;
             return list;
         }
+        bool before = io_use_reserve(only_deletes(request->ops));
         if (err == KITH_OK)
             err = store_apply_write(store, request, &diag);
+        (void)io_use_reserve(before);
         if (store->head_full)
             return list;
         list = request->next;
