@@ -251,9 +251,9 @@ static void scan_shape(uint32_t n_subs)
             .allowed = kind == 3 ? NULL : allowed,
             .ahead = round % 2 == 0 ? NULL : codes,
             .n_subs = n_subs,
-            .bias = (int16_t) - (int32_t)((n_subs + 7) / 8 * 255 / 2),
-            .factor = round % 3 == 0 ? (int16_t)random_below(300) : (int16_t)(random_i16() | 1),
-            .bound = round % 5 == 0 ? INT16_MIN : (int16_t)(random_i16() / 16),
+            .bias = (int16_t)(-(int32_t)((n_subs + 7) / 8 * 255 / 2)),
+            .factor = (int16_t)(round % 3 == 0 ? (int)random_below(300) : random_i16() | 1),
+            .bound = (int16_t)(round % 5 == 0 ? INT16_MIN : random_i16() / 16),
             .shift = (uint16_t)random_below(4),
         };
         uint32_t first = random_below(SCAN_ROWS);
