@@ -88,20 +88,65 @@ int command_node(int argc, char **argv)
     return CLI_DONE;
 }
 
-/* Sums points over collections. */
+static uint64_t number_of(struct kith_json object, const char *key)
+{
+    struct kith_json value;
+    uint64_t number = 0;
+
+    if (kith_json_opt(object, key, &value))
+        (void)kith_json_u64(value, &number);
+    return number;
+}
+
+/* "indexing NAME   40000 of 60000 points, building generation 2": only while there is work. */
+static bool indexing_row(struct table *table, const char *name)
+{
+    struct cli_answer answer;
+    struct kith_json own, index, phase;
+    const char *word = "";
+    size_t n;
+
+    if (!cli_ask(&answer, "GET", cli_collection_path(name, ""), NULL, 404))
+        return false;
+    bool working = answer.response.status == 200 && kith_json_get(answer.result, "kith", &own) &&
+                   kith_json_get(own, "index", &index) && kith_json_get(index, "phase", &phase) &&
+                   kith_json_str(phase, &word, &n) &&
+                   (strcmp(word, "training") == 0 || strcmp(word, "building") == 0);
+    if (working) {
+        uint64_t generation = number_of(index, "generation");
+        table_cellf(table, "indexing %s", name);
+        table_cellf(
+            table, "%llu of %llu points, %s generation %llu",
+            (unsigned long long)number_of(answer.result, "indexed_vectors_count"),
+            (unsigned long long)number_of(answer.result, "points_count"), word,
+            (unsigned long long)(strcmp(word, "training") == 0 ? generation + 1 : generation));
+    }
+    cli_answer_fini(&answer);
+    return true;
+}
+
+/* How many, and those that are being indexed. */
 static bool collections_row(struct table *table)
 {
     struct cli_answer answer;
-    struct kith_json names;
+    struct kith_json names, item, name;
+    bool ok = true;
 
     if (!cli_ask(&answer, "GET", "/collections", NULL, 0))
         return false;
     if (kith_json_get(answer.result, "collections", &names)) {
         table_cell(table, "collections");
         table_cellf(table, "%zu", kith_json_count(names));
+        for (struct kith_json_iter it = kith_json_iterate(names);
+             ok && kith_json_next(&it, &item);) {
+            const char *text;
+            size_t n;
+            if (kith_json_get(item, "name", &name) && kith_json_str(name, &text, &n))
+                ok = indexing_row(table, text);
+        }
     }
     cli_answer_fini(&answer);
-    return true;
+    return ok;
 }
 
 static bool ready_row(struct table *table, bool *ready)

@@ -249,6 +249,7 @@ static enum kith_err start(struct member *member, struct kith_diag *diag)
         .cluster = member->identity.cluster,
         .threads = member->cfg.threads,
         .memory_lock_bytes = member->cfg.memory_lock_bytes,
+        .recall_one_in = member->cfg.recall_one_in,
         .metrics = member->cfg.metrics,
         .on_ready = on_node_ready,
         .on_ready_ctx = member,

@@ -30,6 +30,7 @@ struct member_cfg {
     const char *name;
     uint32_t threads;
     uint64_t memory_lock_bytes;
+    uint32_t recall_one_in;
     kith_loop_fn ready;      /* once, when every slice on disk is open */
     member_failed_fn failed; /* once: it cannot be a member; the process should end */
     void *ctx;

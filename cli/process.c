@@ -173,6 +173,7 @@ static enum kith_err open_member(struct process *process, struct kith_diag *diag
         .name = config->node_name,
         .threads = (uint32_t)config->threads,
         .memory_lock_bytes = config->memory_lock_mib << 20,
+        .recall_one_in = (uint32_t)config->recall_one_in,
         .ready = on_member_ready,
         .failed = on_member_failed,
         .ctx = process,

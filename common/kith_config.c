@@ -57,6 +57,8 @@ static const struct key keys[] = {
      "worker threads; 0: one per CPU"},
     {"memory_lock_mib", KIND_NUMBER, DATA_ROLES, AT(memory_lock_mib), UINT64_MAX >> 20, "0", "MIB",
      "keep so much of the indexes locked in memory, codes first"},
+    {"recall_one_in", KIND_NUMBER, DATA_ROLES, AT(recall_one_in), UINT32_MAX, "1000", "N",
+     "search one in N queries again exactly when idle, for recall_at_k; 0: none"},
     {"log_level", KIND_TEXT, KITH_CONFIG_ANY_ROLE, AT(log_level), 0, "info", "LEVEL",
      "debug, info, warn or error"},
     {"insecure", KIND_FLAG, KITH_CONFIG_ANY_ROLE, AT(insecure), 0, "false", "",

@@ -35,6 +35,7 @@ struct kith_config {
     char *encoders;   /* folder of encoder files; "" = none */
     char *log_level;  /* debug, info, warn, error */
     uint64_t threads; /* workers; 0 = one per CPU */
+    uint64_t recall_one_in;   /* queries to be compared with exact ones; 0 = none */
     uint64_t memory_lock_mib; /* of segments to keep in memory; 0 = none */
     uint64_t default_slices;  /* of a new collection; 0 = 1 in kith up, else 2 per node */
     bool insecure;            /* listen on an address others can reach, without access control */

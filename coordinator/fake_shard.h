@@ -292,7 +292,11 @@ static bool fake_rest(struct fake_shard *shard, uint16_t message, struct kith_by
         return true;
     }
     struct kith_msg_info_slice info[KITH_SLICES_PER_COLLECTION_MAX] = {{.live_points = shard->n}};
+    static const struct kith_msg_info_recall recall = {
+        {(const uint8_t *)"lists", 5}, {(const uint8_t *)"0.1", 3}, 4, 0.75f};
     kith_msg_write_infos(w, &slices, info, 0);
+    kith_msg_write_info_recalls(w, 1);
+    kith_msg_write_info_recall(w, &recall);
     return message == KITH_MSG_INFO;
 }
 

@@ -247,6 +247,13 @@ static void test_pipeline_plans_large_bodies_in_the_pool(void **state)
     kith_buf_byte(&body, 0);
     expect(400, "points[2000]: expected an object", "PUT", "/collections/c/points",
            (const char *)body.data);
+    expect(200, "\nrecall_at_k{collection=\"c\",plan=\"lists\",selectivity=\"0.1\"} 0.75\n", "GET",
+           "/metrics", NULL);
+    expect(200, "selectivity=\"0.1\"} 8\n", "GET", "/metrics", NULL);
+    expect(200,
+           "\nkith_node_recall_at_k{collection=\"c\",plan=\"lists\",selectivity=\"0.1\","
+           "node=\"fake1\"} 0.75\n",
+           "GET", "/metrics", NULL);
     expect(200, "collection_points{id=\"c\"} 12", "GET", "/metrics", NULL);
     expect(200, "acknowledged", "POST", "/collections/c/points/delete",
            "{\"points\":[10,11,12,13,14,15,16]}");

@@ -26,11 +26,17 @@ struct info_field {
     uint32_t types;
     uint64_t points;
 };
+struct info_recall {
+    const struct topology_node *node;
+    struct kith_msg_info_recall seen;
+};
 struct info_plan {
     struct kith_msg_info_slice sum;
     uint64_t points_by_slice[KITH_SLICES_PER_COLLECTION_MAX];
     struct info_field *fields;
     size_t n_fields, fields_cap;
+    struct info_recall *recalls;
+    size_t n_recalls, recalls_cap;
 };
 
 extern const struct work run_create_work, run_change_work, run_drop_work;

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "common/kith_arena.h"
@@ -23,6 +24,8 @@ struct metrics_row {
     struct topology_collection *collection; /* a reference */
     uint64_t points, segments, bytes;
     bool known;
+    const struct info_recall *recalls;
+    size_t n_recalls;
 };
 
 struct metrics_plan {
@@ -67,6 +70,8 @@ static void on_round(struct request *req)
     row->segments = plan->info.sum.segments;
     row->bytes =
         plan->info.sum.segment_bytes + plan->info.sum.wal_bytes + plan->info.sum.head_bytes;
+    row->recalls = plan->info.recalls;
+    row->n_recalls = plan->info.n_recalls;
     row->known = true;
     for (uint32_t i = 0; i < req->scatter.n_asks; i++)
         for (uint32_t j = 0; j < req->scatter.asks[i]->scope.n_slices; j++)
@@ -199,6 +204,74 @@ static void write_collections(struct request *req, struct kith_buf *out)
                dead_slices(plan->rows[i].collection));
 }
 
+/* ---- recall ---------------------------------------------------------------------------------- */
+
+#define RECALL_OVER 50u /* queries that a node's mean is about, at most */
+
+static bool same_kind(const struct kith_msg_info_recall *a, const struct kith_msg_info_recall *b)
+{
+    return a->plan.len == b->plan.len && memcmp(a->plan.data, b->plan.data, a->plan.len) == 0 &&
+           a->share.len == b->share.len && memcmp(a->share.data, b->share.data, a->share.len) == 0;
+}
+
+static void recall_sample(struct kith_buf *out, const char *name, const struct metrics_row *row,
+                          const struct info_recall *recall, bool by_node, double value)
+{
+    char plan[KITH_PLAN_NAME_MAX + 1] = "", share[KITH_PLAN_NAME_MAX + 1] = "";
+    struct kith_buf labels = {.limit = 4096};
+    memcpy(plan, recall->seen.plan.data, recall->seen.plan.len);
+    memcpy(share, recall->seen.share.data, recall->seen.share.len);
+    kith_metrics_label(&labels, "collection", row->collection->name);
+    kith_metrics_label(&labels, "plan", plan);
+    kith_metrics_label(&labels, "selectivity", share);
+    if (by_node)
+        kith_metrics_label(&labels, "node", recall->node ? recall->node->name : "");
+    kith_buf_byte(&labels, 0);
+    if (!labels.failed)
+        kith_metrics_sample(out, name, (const char *)labels.data, value);
+    kith_buf_fini(&labels);
+}
+
+/* Over all nodes, each with as many queries as its mean is about; once for each kind. */
+static void recall_sums(struct kith_buf *out, const char *name, const struct metrics_row *row,
+                        bool count)
+{
+    for (size_t i = 0; i < row->n_recalls; i++) {
+        double weight = 0, sum = 0, queries = 0;
+        bool told = false;
+        for (size_t j = 0; j < row->n_recalls; j++) {
+            const struct kith_msg_info_recall *seen = &row->recalls[j].seen;
+            if (!same_kind(seen, &row->recalls[i].seen))
+                continue;
+            told = told || j < i;
+            double n = (double)(seen->queries < RECALL_OVER ? seen->queries : RECALL_OVER);
+            weight += n;
+            sum += n * (double)seen->recall;
+            queries += (double)seen->queries;
+        }
+        if (!told && weight > 0)
+            recall_sample(out, name, row, &row->recalls[i], false, count ? queries : sum / weight);
+    }
+}
+
+static void write_recalls(const struct metrics_plan *plan, struct kith_buf *out)
+{
+    const char *all = "recall_at_k", *one = "kith_node_recall_at_k";
+    const char *queries = "kith_recall_queries_total";
+    kith_metrics_family(out, all, "gauge",
+                        "Share of the nearest points that queries found of late.");
+    for (uint32_t i = 0; i < plan->n_rows; i++)
+        recall_sums(out, all, &plan->rows[i], false);
+    kith_metrics_family(out, one, "gauge", "The same, of one node.");
+    for (uint32_t i = 0; i < plan->n_rows; i++)
+        for (size_t j = 0; j < plan->rows[i].n_recalls; j++)
+            recall_sample(out, one, &plan->rows[i], &plan->rows[i].recalls[j], true,
+                          (double)plan->rows[i].recalls[j].seen.recall);
+    kith_metrics_family(out, queries, "counter", "Queries compared with an exact search.");
+    for (uint32_t i = 0; i < plan->n_rows; i++)
+        recall_sums(out, queries, &plan->rows[i], true);
+}
+
 static void write_gateway(struct request *req, struct kith_buf *out)
 {
     struct gateway_stats stats;
@@ -239,6 +312,7 @@ static void write_result(struct request *req, struct kith_json_writer *w)
     gauge(out, "kith_slices_unplaced", "slices nobody holds", status.n_slices_unplaced);
     gauge(out, "kith_registry_connected", "whether the registry is there", status.connected);
     write_collections(req, out);
+    write_recalls(plan_of(req), out);
     http_stats_write(server_stats(req->server), out);
     write_gateway(req, out);
     write_cache(req, out);

@@ -48,6 +48,27 @@ static void add_index(struct kith_msg_info_slice *sum, const struct kith_msg_inf
     }
 }
 
+static enum kith_err add_recalls(struct request *req, const struct scatter_ask *ask,
+                                 struct kith_cursor *cursor, struct kith_diag *diag)
+{
+    struct info_plan *plan = req->plan;
+    uint32_t n;
+    if (!kith_msg_info_recalls(cursor, &n))
+        return kith_fail(diag, KITH_PROTOCOL, "malformed info");
+    for (uint32_t i = 0; i < n; i++) {
+        struct info_recall recall = {.node = ask->node};
+        if (!kith_msg_info_recall(cursor, &recall.seen))
+            return kith_fail(diag, KITH_PROTOCOL, "recall %u is malformed", i);
+        struct info_recall *recalls =
+            request_grow(req, plan->recalls, plan->n_recalls, &plan->recalls_cap, sizeof(*recalls));
+        if (!recalls)
+            return kith_fail(diag, KITH_NOMEM, "request: out of memory");
+        plan->recalls = recalls;
+        recalls[plan->n_recalls++] = recall;
+    }
+    return KITH_OK;
+}
+
 static enum kith_err take(struct request *req, struct scatter_ask *ask, struct kith_bytes body,
                           struct kith_diag *diag)
 {
@@ -78,6 +99,8 @@ static enum kith_err take(struct request *req, struct scatter_ask *ask, struct k
         else
             err = add_field(req, &field);
     }
+    if (!err && msg->has_recalls)
+        err = add_recalls(req, ask, &msg->fields, diag);
     kith_free(msg);
     return err;
 }

@@ -193,7 +193,8 @@ struct kith_msg_facets {
     struct kith_cursor hits;
 };
 
-/* INFOS: slices, then per slice (same order) its facts, then per field of the node its schema. */
+/* INFOS: slices, then per slice (same order) its facts, then per field of the node its schema, then
+ * how well the collection's queries were answered on the node. */
 struct kith_msg_info_slice {
     uint64_t live_points, deleted_points, head_rows, segments;
     uint64_t segment_bytes, wal_bytes, head_bytes;
@@ -209,11 +210,20 @@ struct kith_msg_info_field {
     uint32_t types;  /* bits: 1 keyword, 2 bool, 4 integer, 8 float, 16 datetime */
     uint64_t points; /* rows with a value */
 };
+/* Of queries that were searched again exactly. */
+struct kith_msg_info_recall {
+    struct kith_bytes plan;  /* "lists" */
+    struct kith_bytes share; /* of points that match, at least: "0.1" */
+    uint64_t queries;        /* compared since the node was started */
+    float recall;            /* of late, on average */
+};
+#define KITH_RECALLS_MAX 64u /* plans times shares, of one collection */
 struct kith_msg_infos {
     struct kith_msg_slices slices;
     struct kith_msg_info_slice info[KITH_SLICES_PER_COLLECTION_MAX];
     uint32_t n_fields;
-    struct kith_cursor fields;
+    struct kith_cursor fields; /* then, if has_recalls, kith_msg_info_recalls and each */
+    bool has_recalls;          /* an older node sends none */
 };
 
 /* MEMORIES: slices, then where the bytes of those that answered are, by kind of content; then what
@@ -271,10 +281,13 @@ void kith_msg_write_record(struct kith_writer *w, const struct kith_record *reco
 void kith_msg_write_facets(struct kith_writer *w, const struct kith_msg_slices *slices,
                            uint32_t n_hits);
 void kith_msg_write_facet_hit(struct kith_writer *w, struct kith_bytes value, uint64_t count);
-/* Head with info[] for each slice; then n_fields times _info_field. */
+/* Head with info[] for each slice; then n_fields times _info_field; then _info_recalls and n times
+ * _info_recall. */
 void kith_msg_write_infos(struct kith_writer *w, const struct kith_msg_slices *slices,
                           const struct kith_msg_info_slice *info, uint32_t n_fields);
 void kith_msg_write_info_field(struct kith_writer *w, const struct kith_msg_info_field *field);
+void kith_msg_write_info_recalls(struct kith_writer *w, uint32_t n);
+void kith_msg_write_info_recall(struct kith_writer *w, const struct kith_msg_info_recall *recall);
 void kith_msg_write_memories(struct kith_writer *w, const struct kith_msg_memories *msg);
 
 /* ---- readers: false = malformed
@@ -307,6 +320,8 @@ bool kith_msg_read_facets(struct kith_bytes body, struct kith_msg_facets *out);
 bool kith_msg_facets_next(struct kith_cursor *hits, struct kith_bytes *value, uint64_t *count);
 bool kith_msg_read_infos(struct kith_bytes body, struct kith_msg_infos *out);
 bool kith_msg_infos_next(struct kith_cursor *fields, struct kith_msg_info_field *out);
+bool kith_msg_info_recalls(struct kith_cursor *fields, uint32_t *n);
+bool kith_msg_info_recall(struct kith_cursor *fields, struct kith_msg_info_recall *out);
 bool kith_msg_read_memories(struct kith_bytes body, struct kith_msg_memories *out);
 
 #endif

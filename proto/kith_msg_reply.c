@@ -345,7 +345,7 @@ bool kith_msg_facets_next(struct kith_cursor *hits, struct kith_bytes *value, ui
 void kith_msg_write_infos(struct kith_writer *w, const struct kith_msg_slices *slices,
                           const struct kith_msg_info_slice *info, uint32_t n_fields)
 {
-    kith_write_array(w, 3);
+    kith_write_array(w, 4);
     write_slices(w, slices);
     kith_write_array(w, slices->n_slices);
     for (uint32_t i = 0; i < slices->n_slices; i++) {
@@ -395,11 +395,12 @@ static bool read_info_slice(struct kith_cursor *c, struct kith_msg_info_slice *i
 
 bool kith_msg_read_infos(struct kith_bytes body, struct kith_msg_infos *out)
 {
-    struct kith_cursor c;
-    uint32_t n;
-    if (!kith_msg_read_head(&c, body, 3) || !read_slices(&c, &out->slices) ||
+    struct kith_cursor c = kith_cursor_of(body.data, body.len);
+    uint32_t head, n;
+    if (!kith_read_array(&c, &head) || head < 3 || !read_slices(&c, &out->slices) ||
         !kith_read_array(&c, &n) || n != out->slices.n_slices)
         return false;
+    out->has_recalls = head > 3;
     for (uint32_t i = 0; i < n; i++)
         if (!read_info_slice(&c, &out->info[i]))
             return false;
@@ -467,4 +468,41 @@ bool kith_msg_read_memories(struct kith_bytes body, struct kith_msg_memories *ou
             return false;
     return kith_read_u64(&c, &out->lock_budget) && kith_read_u64(&c, &out->locked) &&
            kith_read_bool(&c, &out->lock_refused);
+}
+
+/* ---- recalls, behind INFOS ------------------------------------------------------------------- */
+
+void kith_msg_write_info_recalls(struct kith_writer *w, uint32_t n)
+{
+    kith_write_array(w, n);
+}
+
+void kith_msg_write_info_recall(struct kith_writer *w, const struct kith_msg_info_recall *recall)
+{
+    kith_write_array(w, 4);
+    kith_write_str(w, (const char *)recall->plan.data, recall->plan.len);
+    kith_write_str(w, (const char *)recall->share.data, recall->share.len);
+    kith_write_u64(w, recall->queries);
+    kith_write_f32(w, recall->recall);
+}
+
+bool kith_msg_info_recalls(struct kith_cursor *fields, uint32_t *n)
+{
+    return kith_read_array(fields, n) && *n <= KITH_RECALLS_MAX;
+}
+
+bool kith_msg_info_recall(struct kith_cursor *fields, struct kith_msg_info_recall *out)
+{
+    uint32_t n;
+    struct kith_msg_info_recall recall;
+    if (!kith_read_array(fields, &n) || n < 4 || !kith_read_str(fields, &recall.plan) ||
+        recall.plan.len > KITH_PLAN_NAME_MAX || !kith_read_str(fields, &recall.share) ||
+        recall.share.len > KITH_PLAN_NAME_MAX || !kith_read_u64(fields, &recall.queries) ||
+        !kith_read_f32(fields, &recall.recall) || !(recall.recall >= 0 && recall.recall <= 1))
+        return false;
+    for (; n > 4; n--)
+        if (!kith_read_skip(fields, NULL))
+            return false;
+    *out = recall;
+    return true;
 }

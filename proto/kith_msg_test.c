@@ -309,11 +309,21 @@ static void test_msg_records_facets_infos_round_trip(void **state)
     struct kith_msg_info_field field = {
         .path = {(const uint8_t *)"del", 3}, .types = 2, .points = 6};
     kith_msg_write_info_field(&w, &field);
+    struct kith_msg_info_recall recall = {
+        {(const uint8_t *)"lists", 5}, {(const uint8_t *)"0.01", 4}, 12, 0.5f};
+    uint32_t n_recalls;
+    kith_msg_write_info_recalls(&w, 1);
+    kith_msg_write_info_recall(&w, &recall);
     assert_true(kith_msg_read_infos(body(), &infos));
     assert_int_equal(infos.info[1].live_points, 77);
     assert_memory_equal(&infos.info[1], &info[1], sizeof info[1]);
     assert_true(kith_msg_infos_next(&infos.fields, &field));
     assert_int_equal(field.types, 2);
+    memset(&recall, 0, sizeof recall);
+    assert_true(infos.has_recalls && kith_msg_info_recalls(&infos.fields, &n_recalls));
+    assert_true(n_recalls == 1 && kith_msg_info_recall(&infos.fields, &recall));
+    assert_true(kith_bytes_equal(recall.share, "0.01") && recall.queries == 12);
+    assert_true(recall.recall == 0.5f && kith_cursor_done(&infos.fields));
 }
 
 static void test_ops_round_trip_and_prefixes_fail(void **state)

@@ -7,6 +7,7 @@
 #include "shard/query/select.h"
 #include "shard/rpc/index_trainer.h"
 #include "shard/rpc/memory_lock.h"
+#include "shard/rpc/recall_probe.h"
 #include "shard/rpc/rpc.h"
 #include "shard/storage/scrub.h"
 
@@ -182,8 +183,12 @@ static enum kith_err open_slices(struct node *node, const struct node_options *o
         .slices = env->slices, .indexes = node->indexes, .threads = threads};
     struct memory_lock_options memory = {
         .slices = env->slices, .budget_bytes = options->memory_lock_bytes, .background = true};
+    struct recall_probe_options recall = {
+        .env = env, .one_in = options->recall_one_in, .background = true};
     if (err == KITH_OK)
         err = memory_lock_open(&env->memory, &memory, diag);
+    if (err == KITH_OK)
+        err = recall_probe_open(&env->recall, &recall, diag);
     return err == KITH_OK ? index_trainer_open(&node->trainer, &trainer, diag) : err;
 }
 
@@ -236,6 +241,7 @@ void node_close(struct node *node)
     if (env->slices != NULL)
         slice_table_hurry(env->slices);
     kith_net_server_close(node->server); /* waits for the calls, so first */
+    recall_probe_close(env->recall);     /* has views */
     index_trainer_close(node->trainer);
     kith_pool_close(env->admin);
     if (env->metrics != NULL)

@@ -27,6 +27,7 @@ struct node_options {
     uint32_t head_rows_max;       /* of a slice; 0 = KITH_HEAD_ROWS_MAX */
     uint32_t index_min_rows;      /* of a segment with an index; 0 = IVF_MIN_ROWS */
     uint64_t memory_lock_bytes;   /* of segments to keep in memory; 0 = none */
+    uint32_t recall_one_in;       /* queries to be compared with exact ones; 0 = none */
     struct kith_metrics *metrics; /* NULL: none; must outlive the node, and nobody may render it
                                      while the node closes */
     void (*on_ready)(void *ctx);  /* once, on a thread of the node; NULL allowed */

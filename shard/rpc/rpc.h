@@ -36,6 +36,7 @@ struct rpc_env {
     struct kith_pool *admin;   /* one thread: OPEN, DROP, and opening at start */
     struct search_context *search;
     struct memory_lock *memory;
+    struct recall_probe *recall;
     struct kith_metrics *metrics; /* may be NULL */
     struct rpc_stats stats[RPC_MESSAGES_MAX];
 };

@@ -5,6 +5,7 @@
 #include "common/kith_log.h"
 #include "common/kith_mem.h"
 #include "shard/query/info.h"
+#include "shard/rpc/recall_probe.h"
 #include "shard/rpc/rpc.h"
 
 /* Replies with the verdicts; each failed slice carries its own text. */
@@ -94,6 +95,8 @@ struct facts {
     struct rpc_views views;
     struct kith_msg_info_slice info[KITH_SLICES_PER_COLLECTION_MAX];
     struct info fields;
+    struct kith_msg_info_recall recalls[KITH_RECALLS_MAX];
+    uint32_t n_recalls;
 };
 
 /* The views are those of the slices that can answer, in the same order. */
@@ -151,6 +154,11 @@ void rpc_admin_info(struct rpc_call *call)
         kith_msg_write_infos(&reply.w, &facts->views.slices, facts->info, facts->fields.n);
     for (uint32_t i = 0; i < facts->fields.n && !reply.w.failed; i++)
         kith_msg_write_info_field(&reply.w, &facts->fields.fields[i]);
+    facts->n_recalls =
+        recall_probe_read(call->env->recall, scope.collection, facts->recalls, KITH_RECALLS_MAX);
+    kith_msg_write_info_recalls(&reply.w, facts->n_recalls);
+    for (uint32_t i = 0; i < facts->n_recalls; i++)
+        kith_msg_write_info_recall(&reply.w, &facts->recalls[i]);
 out:
     rpc_give_views(call->env, &facts->views);
     info_fini(&facts->fields);

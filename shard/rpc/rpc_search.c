@@ -5,6 +5,7 @@
 #include "common/kith_arena.h"
 #include "common/kith_log.h"
 #include "common/kith_mem.h"
+#include "shard/rpc/recall_probe.h"
 #include "shard/rpc/rpc.h"
 
 /* Of 1000 parts with filters of 256 nodes each; beyond that the message is refused. */
@@ -125,6 +126,45 @@ static enum kith_err run(struct rpc_call *call, struct searching *s, struct kith
     return err;
 }
 
+/* A query that an index answered, to see later what an exact search finds. */
+static void offer_part(struct rpc_env *env, struct searching *s, uint32_t index,
+                       const struct kith_msg_search_part *part)
+{
+    const struct search_result *result = &s->results[index];
+    enum search_plan plan = result->explain.plan;
+    bool by_lists = plan == SEARCH_PLAN_LISTS || plan == SEARCH_PLAN_LISTS_MASKED;
+    if (!by_lists || part->indexed_only || result->n_queries == 0 ||
+        !recall_probe_wants(env->recall))
+        return;
+    const struct recall_probe_query query = {.collection = s->msg.scope.collection,
+                                             .dim = s->msg.dim,
+                                             .k = part->k,
+                                             .vector = part->vectors.data,
+                                             .has_threshold = part->has_threshold,
+                                             .threshold = part->threshold,
+                                             .filter = part->filter,
+                                             .plan = plan,
+                                             .matched = result->matched,
+                                             .points = result->points,
+                                             .hits = result->found[0].hits,
+                                             .n_hits = result->found[0].n};
+    (void)recall_probe_offer(env->recall, &query, &s->views);
+}
+
+static void offer(struct rpc_env *env, struct searching *s)
+{
+    struct kith_cursor cursor = {.at = s->msg.parts.data,
+                                 .end = s->msg.parts.data + s->msg.parts.len};
+    struct kith_msg_search_part part;
+    for (uint32_t i = 0; i < s->views.slices.n_slices; i++)
+        if (s->views.slices.slices[i].err != KITH_OK)
+            return;
+    for (uint32_t i = 0; i < s->msg.n_parts && s->views.n_views > 0 &&
+                         kith_msg_search_next(&cursor, s->msg.dim, &part);
+         i++)
+        offer_part(env, s, i, &part);
+}
+
 static void write_explains(struct rpc_reply *reply, const struct searching *s)
 {
     kith_msg_write_found_explains(&reply->w, s->n_explained);
@@ -195,6 +235,8 @@ void rpc_search_run(struct rpc_call *call)
         do
             err = run(call, s, &diag);
         while (err == KITH_CORRUPT && rpc_retake_views(call->env, &s->msg.scope, &s->views));
+        if (err == KITH_OK)
+            offer(call->env, s);
         rpc_give_views(call->env, &s->views);
     }
     if (err == KITH_OK)

@@ -26,12 +26,14 @@ const near = (got, want, what) => assert.ok(Math.abs(got - want) <= 0.1 * want, 
 
 for (const quantization of ['pq4', 'int8']) {
   test(`plan and a collection agree: ${quantization}`, async (t) => {
-    const kith = await startKith();
+    const kith = await startKith(['--recall-one-in', '1']);
     t.after(async () => { await kith.stop(); kith.remove(); });
     const collection = `${kith.url}/collections/real`;
     await post(collection, 'PUT', { vectors: { size: DIM, distance: 'Cosine' }, quantization });
     for (const points of batches(random(seed))) await post(`${collection}/points?wait=true`, 'PUT', { points });
     let info;
+    const status = execFileSync(binary, ['status', '--url', kith.url]).toString();
+    assert.ok(/indexing real .*points, (training|building) generation|collections +1/s.test(status), status);
     do info = await post(collection, 'GET'); while (info.status !== 'green' || info.kith.index.phase !== 'ready' || info.indexed_vectors_count === 0);
     const memory = await post(`${collection}/memory`, 'GET');
     const plan = JSON.parse(execFileSync(binary, ['plan', '--rows', ROWS, '--dim', DIM, '--quantization', quantization, '--json']));
@@ -44,5 +46,14 @@ for (const quantization of ['pq4', 'int8']) {
     assert.ok(plan.memory_least <= plan.memory && plan.index_us > 0 && plan.exact_us > 0);
     const hits = await post(`${collection}/points/query`, 'POST', { query: Array(DIM).fill(0.5), params: { recall: 0.9, explain: true } });
     assert.equal(hits.points.length, 10);
+    // What queries really find is measured on the way.
+    const next = random(seed + 1);
+    let said = null;
+    while (!said) {
+      for (let i = 0; i < 5; i++) await post(`${collection}/points/query`, 'POST', { query: Array.from({ length: DIM }, () => next() - 0.5) });
+      said = /^recall_at_k\{collection="real",plan="lists",selectivity="1"\} (.*)$/m.exec(await (await fetch(`${kith.url}/metrics`)).text());
+    }
+    assert.ok(said[1] >= 0 && said[1] <= 1, said[0]);
+    console.log(said[0]);
   });
 }
