@@ -182,7 +182,8 @@ static void make_bytes(struct codebook *c, int8_t *centroids8, int32_t *sums8)
 {
     size_t groups = (c->dim + 3) / 4;
     float most = largest(c->centroids, (size_t)c->n_lists * c->dim);
-    c->centroid_scale8 = most > 0.0f ? most / 127.0f : 1.0f;
+    /* Centroids as good as 0 are 0: a scale that is no normal number has no inverse. */
+    c->centroid_scale8 = most / 127.0f >= FLT_MIN ? most / 127.0f : 1.0f;
     for (uint32_t list = 0; list < c->n_lists; list++) {
         const float *centroid = c->centroids + (size_t)list * c->dim;
         for (uint32_t j = 0; j < c->dim; j++) {

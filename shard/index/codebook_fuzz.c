@@ -17,7 +17,7 @@ static void walk(const struct codebook *c)
         sum += (double)c->half_norms[list] + (double)c->sums8[list];
     for (uint32_t list = 0; list < c->n_lists && c->lifts != NULL; list++)
         sum += (double)c->lifts[list];
-    for (size_t i = 0; i < c->n_lists8 * ((size_t)c->dim + 3) / 4 * 4; i++)
+    for (size_t i = 0; i < c->n_lists8 * (((size_t)c->dim + 3) / 4 * 4); i++)
         sum += c->centroids8[i];
     kith_assert(isfinite(sum));
 }
