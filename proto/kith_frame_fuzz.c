@@ -57,16 +57,16 @@ static void drain_replies(uint8_t which, struct kith_bytes body)
         for (uint32_t i = 0;
              i < facets.n_hits && kith_msg_facets_next(&facets.hits, &value, &count); i++) {
         }
-    infos.has_recalls = false;
-    if (which == 2 && kith_msg_read_infos(body, &infos))
+    if (which == 2 && kith_msg_read_infos(body, &infos)) {
+        struct kith_msg_info_recall recall;
+        uint32_t n;
         for (uint32_t i = 0; i < infos.n_fields && kith_msg_infos_next(&infos.fields, &field);
              i++) {
         }
-    struct kith_msg_info_recall recall;
-    uint32_t n;
-    if (which == 2 && infos.has_recalls && kith_msg_info_recalls(&infos.fields, &n))
-        for (uint32_t i = 0; i < n && kith_msg_info_recall(&infos.fields, &recall); i++) {
-        }
+        if (infos.has_recalls && kith_msg_info_recalls(&infos.fields, &n))
+            for (uint32_t i = 0; i < n && kith_msg_info_recall(&infos.fields, &recall); i++) {
+            }
+    }
     static struct kith_msg_memories memories;
     if (which == 3)
         (void)kith_msg_read_memories(body, &memories);
