@@ -291,7 +291,8 @@ static bool fake_rest(struct fake_shard *shard, uint16_t message, struct kith_by
         kith_msg_write_memories(w, &msg);
         return true;
     }
-    struct kith_msg_info_slice info[KITH_SLICES_PER_COLLECTION_MAX] = {{.live_points = shard->n}};
+    struct kith_msg_info_slice info[KITH_SLICES_PER_COLLECTION_MAX] = {
+        {.live_points = shard->n, .failed = shard->mood == FAKE_HALF}};
     static const struct kith_msg_info_recall recall = {
         {(const uint8_t *)"lists", 5}, {(const uint8_t *)"0.1", 3}, 4, 0.75f};
     kith_msg_write_infos(w, &slices, info, 0);

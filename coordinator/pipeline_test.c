@@ -317,8 +317,12 @@ static void test_pipeline_never_answers_in_part_unasked(void **state)
         "{\"id\":6,\"vector\":[6,0,0,0]},{\"id\":7,\"vector\":[7,0,0,0]}]}";
     expect(200, "acknowledged", "PUT", "/collections/p/points", upsert);
     expect(200, "\"count\":7", "POST", "/collections/p/points/count", "{}");
+    expect(200, "\"status\":\"green\",\"optimizer_status\":\"ok\"", "GET", "/collections/p", NULL);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         fake_shard_mood(&world.shards[1], cases[i].mood);
+        if (cases[i].mood == FAKE_HALF) /* slices that are there, and refuse writes */
+            expect(200, "\"status\":\"red\",\"optimizer_status\":{\"error\":\"a slice takes no",
+                   "GET", "/collections/p", NULL);
         expect(cases[i].read_status, "incomplete answer: slice", "POST",
                "/collections/p/points/query?timeout=1",
                "{\"query\":[1,0,0,0],\"params\":{\"deadline_ms\":300}}");

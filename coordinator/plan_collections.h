@@ -31,7 +31,8 @@ struct info_recall {
     struct kith_msg_info_recall seen;
 };
 struct info_plan {
-    struct kith_msg_info_slice sum;
+    struct kith_msg_info_slice sum; /* failed: also when a slice is away */
+    bool refuses;                   /* a slice that is there has failed */
     uint64_t points_by_slice[KITH_SLICES_PER_COLLECTION_MAX];
     struct info_field *fields;
     size_t n_fields, fields_cap;

@@ -90,6 +90,7 @@ static enum kith_err take(struct request *req, struct scatter_ask *ask, struct k
         plan->sum.wal_bytes += info->wal_bytes;
         plan->sum.head_bytes += info->head_bytes;
         plan->sum.failed = plan->sum.failed || info->failed;
+        plan->refuses = plan->refuses || info->failed;
         add_index(&plan->sum, info);
     }
     struct kith_msg_info_field field;
@@ -395,7 +396,14 @@ static void write_result(struct request *req, struct kith_json_writer *w)
     const char *calm = working ? "yellow" : "green";
     kith_jw_cstr(w, plan->sum.failed ? "red" : calm);
     kith_jw_key(w, "optimizer_status");
-    kith_jw_cstr(w, "ok");
+    if (plan->refuses) {
+        kith_jw_begin_object(w);
+        kith_jw_key(w, "error");
+        kith_jw_cstr(w, "a slice takes no writes since a sync failed: see its node's log");
+        kith_jw_end_object(w);
+    } else {
+        kith_jw_cstr(w, "ok");
+    }
     write_u64(w, "points_count", plan->sum.live_points);
     write_u64(w, "indexed_vectors_count", plan->sum.indexed_points);
     write_u64(w, "segments_count", plan->sum.segments + req->coverage.ok); /* heads too */
