@@ -96,8 +96,8 @@ struct kith_msg_search_part {
     bool indexed_only; /* segments that are to have an index and have none yet are left out */
     bool explain;      /* the reply says how the part was searched */
     float recall;      /* the target in (0, 1]; 0: the node's default */
-    float margin;      /* times the usual number of standard errors below which estimates are
-                          ranked again, at least 1, infinity: all rows of the lists; 0: as usual */
+    float margin;      /* times the usual number of standard errors below which codes leave a row
+                          out, at least 1, infinity: they leave none out; 0: as usual */
 };
 struct kith_msg_search {
     struct kith_msg_scope scope;

@@ -49,8 +49,8 @@ struct search_part {
     bool indexed_only; /* segments that should have an index and have none yet are left out, also of
                           `matched` */
     float recall;      /* the target in (0, 1]; 0: SEARCH_RECALL_DEFAULT */
-    float margin;      /* times the effort's own, at least 1; infinity: all rows of the lists are
-                          ranked exactly; 0: 1 */
+    float margin;      /* times the effort's own, at least 1; infinity: codes leave no row of the
+                          lists out; 0: 1 */
     const struct ivf_effort *effort; /* instead of a target: indexes are used whatever they cost */
 };
 
