@@ -10,6 +10,7 @@
 
 #include "common/kith_f16.h"
 #include "common/kith_mem.h"
+#include "common/kith_testing.h"
 
 #define ROWS_MAX 3000u
 #define DIM_MAX  130u
@@ -182,7 +183,7 @@ static void test_flat_finds_what_a_sort_finds(void **state)
     struct flat_scratch *scratch = NULL;
     uint64_t first = getenv("KITH_SEED") != NULL ? strtoull(getenv("KITH_SEED"), NULL, 10)
                                                  : (uint64_t)time(NULL) * 1000;
-    for (uint64_t round = 0; round < 150; round++) {
+    for (uint64_t round = 0; round < TEST_SCALE(150, 30); round++) {
         seed = first + round;
         round_seed = seed;
         make_world(&world);

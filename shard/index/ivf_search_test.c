@@ -8,10 +8,10 @@
 #include <time.h>
 #include <cmocka.h>
 
+#include "common/kith_testing.h"
 #include "shard/index/flat.h"
 #include "shard/index/ivf_testing.h"
 
-#define QUERIES   50u
 #define PARTS_MAX 8u
 
 static uint64_t seed;
@@ -30,8 +30,9 @@ static float random_unit(void)
 static int set_up(void **state)
 {
     (void)state;
-    seed = (uint64_t)time(NULL);
-    print_message("seed %llu\n", (unsigned long long)seed);
+    seed = getenv("KITH_SEED") != NULL ? strtoull(getenv("KITH_SEED"), NULL, 10)
+                                       : (uint64_t)time(NULL);
+    print_message("KITH_SEED=%llu\n", (unsigned long long)seed);
     return 0;
 }
 
@@ -40,7 +41,7 @@ static int set_up(void **state)
 
 struct world_shape {
     struct ivf_testing_shape index;
-    uint32_t n_rows, n_parts, centres;
+    uint32_t n_rows, n_parts, centres, n_queries;
     float spread; /* of rows around their centre, which is about 1 from the others */
     float norms;  /* rows are stretched by up to this factor */
     float offset; /* added to every value */
@@ -92,9 +93,9 @@ static void make_world(struct world *world, const struct world_shape *shape)
     for (size_t i = 0; i < (size_t)shape->centres * dim; i++)
         centres[i] = random_unit();
     world->rows = calloc((size_t)n * dim + 1, sizeof(float));
-    world->queries = calloc((size_t)QUERIES * dim, sizeof(float));
+    world->queries = calloc((size_t)shape->n_queries * dim, sizeof(float));
     random_rows(shape, centres, world->rows, n);
-    random_rows(shape, centres, world->queries, QUERIES);
+    random_rows(shape, centres, world->queries, shape->n_queries);
     free(centres);
     ivf_testing_train(&world->codebook, &shape->index, world->rows, n, NULL);
     for (uint32_t p = 0; p < shape->n_parts; p++) {
@@ -201,7 +202,7 @@ static double recall(struct world *world, uint32_t k, struct ivf_effort effort)
 {
     uint64_t found = 0, all = 0;
     world->stats = (struct ivf_stats){0};
-    for (uint32_t q = 0; q < QUERIES; q++) {
+    for (uint32_t q = 0; q < world->shape.n_queries; q++) {
         const float *query = world->queries + (size_t)q * world->shape.index.dim;
         struct topk want = exact(world, query, k), got = search(world, query, k, effort);
         if (got.n != want.n)
@@ -228,8 +229,9 @@ static struct world_shape shape_of(enum kith_metric metric, enum codebook_codes 
                                           .n_lists = 50,
                                           .sub_dim = dim < 200 ? 2 : 4,
                                           .rounds = 3},
-                                .n_rows = 6000,
+                                .n_rows = TEST_SCALE(6000, 2500),
                                 .n_parts = 1,
+                                .n_queries = TEST_SCALE(50, 25),
                                 .centres = 150,
                                 .spread = 0.5f,
                                 .norms = 1};
@@ -245,10 +247,10 @@ static void expect_recall(const struct world_shape *shape, uint32_t k, struct iv
         fail_msg("metric %d codes %d type %d dim %u k %u: recall %.3f, %.1f %% of the rows",
                  (int)shape->index.metric, (int)shape->index.codes, (int)shape->index.row_type,
                  shape->index.dim, k, reached,
-                 100.0 * (double)world.stats.rows / QUERIES / shape->n_rows);
+                 100.0 * (double)world.stats.rows / shape->n_queries / shape->n_rows);
     assert_true(world.stats.rows > 0 && world.stats.exact > 0);
     if (effort.reach < all_lists.reach && k <= 10) /* the index was used */
-        assert_true(world.stats.rows < QUERIES * (uint64_t)shape->n_rows * 3 / 4);
+        assert_true(world.stats.rows < shape->n_queries * (uint64_t)shape->n_rows * 3 / 4);
     drop_world(&world);
 }
 
@@ -277,7 +279,7 @@ static void test_ivf_search_serves_every_dimension(void **state)
         for (uint32_t euclid = 0; euclid < 2; euclid++) {
             struct world_shape shape =
                 shape_of(euclid ? KITH_EUCLID : KITH_COSINE, CODEBOOK_PQ4, dims[i]);
-            shape.n_rows = 2500;
+            shape.n_rows = TEST_SCALE(2500, 800);
             shape.index.n_lists = 20;
             /* On a line under cosine all rows are one of two: any of them will do. Under euclid
              * neighbours are nearer than floats can tell from squares. */
@@ -303,7 +305,10 @@ static void test_ivf_search_finds_large_rows_under_dot(void **state)
     (void)state;
     struct world_shape shape = shape_of(KITH_DOT, CODEBOOK_PQ4, 24);
     shape.norms = 20;
-    expect_recall(&shape, 10, usual_for_dot, 0.9);
+    shape.n_rows = 6000; /* with fewer the best are farther, and all lists in reach of them */
+    /* The longest row lifts all others, so that their distances differ even less. */
+    static const struct ivf_effort near = {.reach = 1.15f, .margin = 3, .first_lists = 8};
+    expect_recall(&shape, 10, near, 0.88);
 }
 
 static void test_ivf_search_bears_rows_far_from_the_origin(void **state)
@@ -340,8 +345,9 @@ static void test_ivf_search_serves_any_number_of_lists(void **state)
     }
 }
 
-/* One codebook: list c is the union of the parts' lists c, so the parts cost no recall and few
- * rows more than one part does (their lists' edges share blocks). */
+/* One codebook: list c is the union of the parts' lists c, so the parts cost no recall (they may
+ * find more, since each has errors of its own) and few rows more than one part does (their lists'
+ * edges share blocks). */
 static void test_ivf_search_takes_parts_as_one(void **state)
 {
     (void)state;
@@ -350,7 +356,8 @@ static void test_ivf_search_takes_parts_as_one(void **state)
     for (uint32_t parts = 1; parts <= PARTS_MAX; parts *= 2) {
         static struct world world;
         struct world_shape shape = shape_of(KITH_COSINE, CODEBOOK_PQ4, 24);
-        shape.n_rows = 16000;
+        shape.n_rows = TEST_SCALE(16000, 4000);
+        shape.n_queries = TEST_SCALE(200, 50);
         shape.n_parts = parts;
         seed = same_rows;
         make_world(&world, &shape);
@@ -360,7 +367,7 @@ static void test_ivf_search_takes_parts_as_one(void **state)
             rows_of_one = world.stats.rows;
             recall_of_one = reached;
         }
-        if (!(fabs(reached - recall_of_one) <= 0.02) || world.stats.rows > rows_of_one + edges)
+        if (!(reached >= recall_of_one - 0.02) || world.stats.rows > rows_of_one + edges)
             fail_msg("%u parts: recall %.3f over %llu rows, one part: %.3f over %llu", parts,
                      reached, (unsigned long long)world.stats.rows, recall_of_one,
                      (unsigned long long)rows_of_one);
@@ -421,7 +428,7 @@ static void test_ivf_search_keeps_to_the_threshold(void **state)
         struct world_shape shape = shape_of(metrics[m], CODEBOOK_PQ4, 24);
         make_world(&world, &shape);
         uint32_t found = 0, all = 0;
-        for (uint32_t q = 0; q < QUERIES; q++) {
+        for (uint32_t q = 0; q < shape.n_queries; q++) {
             const float *query = world.queries + (size_t)q * 24;
             struct topk want = exact(&world, query, 20), got;
             want.n = 7;
@@ -453,7 +460,7 @@ static void test_ivf_search_shares_its_floor(void **state)
     (void)recall(&world, 10, usual);
     uint64_t alone = world.stats.reranked;
     world.stats = (struct ivf_stats){0};
-    for (uint32_t q = 0; q < QUERIES; q++) {
+    for (uint32_t q = 0; q < world.shape.n_queries; q++) {
         const float *query = world.queries + (size_t)q * 24;
         struct topk first = search(&world, query, 10, usual), top;
         struct kith_hit hits[10];

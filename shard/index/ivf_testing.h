@@ -11,6 +11,7 @@
 
 #include "common/kith_f16.h"
 #include "common/kith_mem.h"
+#include "common/kith_testing.h"
 #include "shard/index/ivf_format.h"
 
 struct ivf_testing_codebook {
@@ -155,7 +156,7 @@ static inline void ivf_testing_train_subs(struct ivf_testing_codebook *made, con
                                           uint32_t n)
 {
     const struct codebook *codebook = &made->codebook;
-    const uint32_t sample = n < 4096 ? n : 4096, step = n / sample;
+    const uint32_t most = TEST_SCALE(4096, 1024), sample = n < most ? n : most, step = n / sample;
     float *residuals = calloc((size_t)sample * codebook->dim, sizeof *residuals);
     for (uint32_t i = 0; i < sample; i++)
         ivf_testing_residual(made, rows + (size_t)i * step * codebook->dim,
@@ -167,7 +168,7 @@ static inline void ivf_testing_train_subs(struct ivf_testing_codebook *made, con
             for (uint32_t j = 0; j < dims; j++)
                 words[j * 16 + w] = residuals[(size_t)(w * 7919 % sample) * codebook->dim +
                                               s * codebook->sub_dim + j];
-        for (uint32_t round = 0; round < 8; round++) {
+        for (uint32_t round = 0; round < TEST_SCALE(8u, 4u); round++) {
             double *sums = calloc(16u * (codebook->sub_dim + 1), sizeof *sums);
             for (uint32_t i = 0; i < sample; i++) {
                 const float *residual = residuals + (size_t)i * codebook->dim;

@@ -17,6 +17,7 @@
 
 struct place {
     _Atomic uintptr_t begin; /* 0: free. release/acquire: carries end and guard */
+    /* release/acquire: who sees those of a new owner sees that the old `begin` is gone */
     _Atomic uintptr_t end;
     _Atomic(struct map_guard *) guard;
 };
@@ -34,9 +35,8 @@ static bool replace_from(uintptr_t at)
     for (unsigned i = 0; i < n; i++) {
         struct place *place = &places[i];
         uintptr_t begin = atomic_load_explicit(&place->begin, memory_order_acquire);
-        uintptr_t end = atomic_load_explicit(&place->end, memory_order_relaxed);
-        struct map_guard *guard = atomic_load_explicit(&place->guard, memory_order_relaxed);
-        atomic_thread_fence(memory_order_acquire);
+        uintptr_t end = atomic_load_explicit(&place->end, memory_order_acquire);
+        struct map_guard *guard = atomic_load_explicit(&place->guard, memory_order_acquire);
         if (begin == 0 || at < begin || at >= end ||
             atomic_load_explicit(&place->begin, memory_order_relaxed) != begin)
             continue;
@@ -91,8 +91,8 @@ enum kith_err map_guard_add(struct map_guard *guard, const uint8_t *map, uint64_
     if (at < KITH_MAPS_MAX) {
         first_free = at + 1;
         guard->place = at;
-        atomic_store_explicit(&places[at].end, end, memory_order_relaxed);
-        atomic_store_explicit(&places[at].guard, guard, memory_order_relaxed);
+        atomic_store_explicit(&places[at].end, end, memory_order_release);
+        atomic_store_explicit(&places[at].guard, guard, memory_order_release);
         atomic_store_explicit(&places[at].begin, begin, memory_order_release);
         if (at >= atomic_load_explicit(&n_places, memory_order_relaxed))
             atomic_store_explicit(&n_places, at + 1, memory_order_release);

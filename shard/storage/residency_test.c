@@ -7,20 +7,12 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "common/kith_testing.h"
+
 #define PAGES 5000u
 
-#ifdef __has_feature
-#define HAS_FEATURE(name_) __has_feature(name_)
-#else
-#define HAS_FEATURE(name_) 0
-#endif
 /* Sanitizers make mlock do nothing. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) ||                               \
-    HAS_FEATURE(address_sanitizer) || HAS_FEATURE(thread_sanitizer)
-#define LOCKS false
-#else
-#define LOCKS true
-#endif
+#define LOCKS (!TEST_SANITIZED)
 
 static void test_residency_counts_pages_that_were_touched(void **state)
 {

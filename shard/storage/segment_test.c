@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "common/kith_mem.h"
+#include "common/kith_testing.h"
 #include "shard/storage/io_fake.h"
 #include "shard/storage/segment_format.h"
 #include "shard/storage/segment_writer.h"
@@ -223,7 +224,7 @@ static void test_segment_notices_every_damage(void **state)
     assert_int_equal(write_one(io, 5000, NULL), KITH_OK);
     assert_true(io_fake_peek(io, "s/seg-0000000000000004", &bytes, &len));
     assert_true(len > 3 * KITH_SEGMENT_BLOCK);
-    for (uint64_t at = 0; at < len; at += at < 4096 ? 1 : 997) {
+    for (uint64_t at = 0; at < len; at += at < 4096 ? TEST_SCALE(1, 7) : TEST_SCALE(997, 4999)) {
         bytes[at] ^= 0x80;
         if (verify(io) != KITH_CORRUPT)
             fail_msg("a flip at %llu", (unsigned long long)at);
