@@ -1,6 +1,7 @@
 #include "shard/index/ivf.h"
 
 #include <float.h>
+#include <math.h>
 #include <string.h>
 
 #include "shard/index/ivf_format.h"
@@ -84,6 +85,7 @@ enum kith_err ivf_parse(struct ivf *out, const struct ivf_source *source,
         .error8 = meta.error8,
         .residual_energy = meta.residual_energy,
         .n_targets = meta.n_targets,
+        .local_dim = meta.local_dim,
     };
     memcpy(out->targets, meta.targets, sizeof out->targets);
     return KITH_OK;
@@ -95,11 +97,37 @@ enum kith_err ivf_parse(struct ivf *out, const struct ivf_source *source,
 static const struct ivf_target everything = {
     .recall = 1, .rows_share = 1, .effort = {.reach = FLT_MAX, .margin = WIDEST_MARGIN}};
 
+/* Recall rises ever slower with the effort, so that on the line between two points there is more of
+ * it than the line says. */
+static struct ivf_target between(const struct ivf_target *low, const struct ivf_target *high,
+                                 float recall)
+{
+    struct ivf_target target = *high;
+    float part = (recall - low->recall) / (high->recall - low->recall);
+    target.recall = recall;
+    target.rows_share = low->rows_share + part * (high->rows_share - low->rows_share);
+    target.effort.reach = low->effort.reach + part * (high->effort.reach - low->effort.reach);
+    target.effort.margin = low->effort.margin + part * (high->effort.margin - low->effort.margin);
+    return target;
+}
+
+/* By how much the squared distance of the k-th best shrinks when a segment of n_rows is one of
+ * several with so many together: the targets were measured in the segment alone. */
+static float crowding(const struct ivf *segment, double all_rows)
+{
+    double times = all_rows / (double)segment->n_rows;
+    if (segment->local_dim <= 0 || times <= 1)
+        return 1;
+    double dim = segment->local_dim < 1 ? 1 : (double)segment->local_dim;
+    return (float)pow(times, 2 / dim);
+}
+
 static struct ivf_target target_of(const struct ivf *segment, float recall)
 {
+    const struct ivf_target *targets = segment->targets;
     for (uint32_t i = 0; i < segment->n_targets; i++)
-        if (segment->targets[i].recall >= recall)
-            return segment->targets[i];
+        if (targets[i].recall >= recall)
+            return i == 0 ? targets[0] : between(&targets[i - 1], &targets[i], recall);
     return everything;
 }
 
@@ -117,13 +145,16 @@ struct ivf_target ivf_target_for(const struct ivf *const *segments, uint32_t n, 
 {
     struct ivf_target all = everything;
     double rows = 0, looked_at = 0;
+    for (uint32_t i = 0; i < n; i++)
+        rows += (double)segments[i]->n_rows;
     for (uint32_t i = 0; i < n; i++) {
         struct ivf_target one = target_of(segments[i], recall);
+        if (one.effort.reach < FLT_MAX)
+            one.effort.reach *= crowding(segments[i], rows);
         if (i == 0)
             all = one;
         raise(&all.effort, &one.effort);
         all.recall = one.recall < all.recall ? one.recall : all.recall;
-        rows += (double)segments[i]->n_rows;
         looked_at += (double)segments[i]->n_rows * (double)one.rows_share;
     }
     if (rows > 0)

@@ -74,6 +74,10 @@ struct ivf {
     float residual_energy; /* mean |x - centroid|^2 */
     uint32_t n_targets;
     struct ivf_target targets[IVF_TARGETS]; /* recall ascending */
+    /* Around a row, the number of rows within a distance grows with this power of the distance: how
+     * much nearer the k-th best comes when more rows are searched than the segment has. 0: not
+     * known. */
+    float local_dim;
 };
 
 /* What an index is parsed from; borrowed as long as the index lives. */
@@ -90,7 +94,9 @@ enum kith_err ivf_parse(struct ivf *out, const struct ivf_source *source,
                         const struct codebook *codebook, struct kith_diag *diag);
 
 /* The effort for a recall target in (0, 1], over segments that share a codebook: the largest of
- * theirs. A target above what was reached: every list, widest margin. */
+ * theirs, each raised for the rows that the others add (their hits bring the k-th best nearer, and
+ * what is within reach of it is less). Between two stored targets it is interpolated. A target
+ * above what was reached: every list, widest margin. */
 struct ivf_target ivf_target_for(const struct ivf *const *segments, uint32_t n, float recall);
 
 /* ---- search ------------------------------------------------------------------------------------

@@ -115,7 +115,14 @@ static enum kith_err calibrate(struct built *built, const struct ordered *rows,
                         .error = meta->error,
                         .error8 = meta->error8,
                         .residual_energy = meta->residual_energy};
-    return ivf_calibrate_run(&index, workers, meta->targets, &meta->n_targets, diag);
+    struct ivf_calibration found;
+    enum kith_err err = ivf_calibrate_run(&index, workers, &found, diag);
+    if (err != KITH_OK)
+        return err;
+    meta->n_targets = found.n_targets;
+    memcpy(meta->targets, found.targets, sizeof meta->targets);
+    meta->local_dim = found.local_dim;
+    return KITH_OK;
 }
 
 static enum kith_err build(struct built *built, const struct segment_source *source,

@@ -66,6 +66,8 @@ struct run {
     float *worst;  /* of each query: the rank of its K-th hit */
     float *needed; /* of each hit: the reach that finds it */
     float *found;  /* of each query, by the trial that runs */
+    double logs;   /* sum of ln(distance / the K-th distance) over all hits */
+    uint64_t n_logs;
     struct ivf_effort effort;
 };
 
@@ -160,6 +162,29 @@ static float reach_for(const struct run *run, uint32_t query, uint32_t row)
     return reach >= 0.0f && reach < REACH_MAX ? reach : REACH_MAX;
 }
 
+/* What the hits of a query say of the local dimension. */
+static void note_distances(struct run *run, uint32_t query, const float *ranks, uint32_t n)
+{
+    const struct codebook *c = run->index->codebook;
+    const float *vector = run->queries + (size_t)query * c->dim;
+    float most = n > 0 ? row_distance(c, vector, ranks[n - 1]) : 0.0f;
+    double half = c->metric == KITH_MANHATTAN ? 1.0 : 0.5; /* the others are squared */
+    for (uint32_t i = 0; i + 1 < n; i++) {
+        float distance = row_distance(c, vector, ranks[i]);
+        if (!(distance > 0.0f && most > 0.0f && distance <= most))
+            continue; /* a copy of the query says nothing */
+        run->logs += half * log((double)distance / (double)most);
+        run->n_logs++;
+    }
+}
+
+/* The maximum likelihood estimate of Levina and Bickel (Maximum likelihood estimation of intrinsic
+ * dimension, 2004), one for all queries. */
+static float local_dim(const struct run *run)
+{
+    return run->logs < 0.0 ? (float)((double)run->n_logs / -run->logs) : 0.0f;
+}
+
 /* The K best without the query itself, and what their lists ask for. */
 static void note_answers(struct run *run)
 {
@@ -169,11 +194,14 @@ static void note_answers(struct run *run)
             topk_merge(top, &run->each[w].tops[q]);
         topk_sort(top);
         uint32_t rows[HITS], n = 0;
+        float ranks[HITS];
         for (uint32_t i = 0; i < top->n && n < K; i++)
             if (top->hits[i].id.lo != row_of(run, q)) {
+                ranks[n] = top->hits[i].rank;
                 rows[n++] = (uint32_t)top->hits[i].id.lo;
                 run->worst[q] = top->hits[i].rank;
             }
+        note_distances(run, q, ranks, n);
         for (uint32_t i = 0; i < K; i++)
             run->needed[q * K + i] = i < n ? reach_for(run, q, rows[i]) : REACH_MAX;
     }
@@ -372,19 +400,18 @@ static enum kith_err make_run(struct run *run, struct kith_diag *diag)
 
 static uint32_t queries_for(const struct ivf *index)
 {
-    uint32_t n = index->codebook->n_lists / 4;
+    uint32_t n = index->codebook->n_lists / 3;
     n = n < QUERIES_LEAST ? QUERIES_LEAST : n > QUERIES_MAX ? QUERIES_MAX : n;
     return n < index->n_rows / 4 ? n : index->n_rows / 4;
 }
 
 enum kith_err ivf_calibrate_run(const struct ivf *index, struct workers *workers,
-                                struct ivf_target targets[IVF_TARGETS], uint32_t *n_targets,
-                                struct kith_diag *diag)
+                                struct ivf_calibration *out, struct kith_diag *diag)
 {
     struct run run = {.index = index, .workers = workers, .n_queries = queries_for(index)};
     struct trial trials[N_REACHES * 2];
     uint32_t n_trials = 0;
-    *n_targets = 0;
+    *out = (struct ivf_calibration){0};
     if (run.n_queries < QUERIES_MIN)
         return KITH_OK;
     run.row_bytes = kernels_row_bytes(kernels_type_of(index->row_type), index->codebook->dim);
@@ -398,8 +425,10 @@ enum kith_err ivf_calibrate_run(const struct ivf *index, struct workers *workers
         note_answers(&run);
         err = run_trials(&run, trials, &n_trials, diag);
     }
-    if (err == KITH_OK)
-        *n_targets = choose(&run, trials, n_trials, targets);
+    if (err == KITH_OK) {
+        out->n_targets = choose(&run, trials, n_trials, out->targets);
+        out->local_dim = local_dim(&run);
+    }
     for (uint32_t w = 0; w < workers->threads && run.each != NULL; w++)
         free_worker(&run.each[w]);
     kith_free(run.each);

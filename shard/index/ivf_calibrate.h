@@ -11,10 +11,14 @@
 #include "shard/index/ivf.h"
 #include "shard/index/workers.h"
 
-/* Fills targets, recall ascending; none when there are too few rows to tell. A target's recall is a
- * lower confidence bound (95 %) for the 10 nearest. */
+struct ivf_calibration {
+    uint32_t n_targets;                     /* 0: too few rows to tell */
+    struct ivf_target targets[IVF_TARGETS]; /* recall ascending: a lower confidence bound (95 %) for
+                                               the 10 nearest */
+    float local_dim;                        /* struct ivf has what it is for; 0: not known */
+};
+
 enum kith_err ivf_calibrate_run(const struct ivf *index, struct workers *workers,
-                                struct ivf_target targets[IVF_TARGETS], uint32_t *n_targets,
-                                struct kith_diag *diag);
+                                struct ivf_calibration *out, struct kith_diag *diag);
 
 #endif

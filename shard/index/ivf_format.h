@@ -109,6 +109,7 @@ struct ivf_meta {
     float term_scale, error, error8; /* finite, not negative */
     float residual_energy;           /* mean |x - centroid|^2 of the segment's rows */
     uint32_t n_targets;              /* 0: not calibrated */
+    float local_dim;                 /* see struct ivf; 0: not known */
     struct ivf_target targets[IVF_TARGETS];
 };
 

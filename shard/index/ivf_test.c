@@ -146,8 +146,9 @@ static void test_ivf_takes_the_greatest_effort_of_segments(void **state)
     assert_int_equal(target.effort.lists_max, 70);
     assert_true(fabsf(target.rows_share - 0.025f) < 1e-6f);
     target = ivf_target_for(both, 2, 0.94f);
-    assert_int_equal(target.effort.lists_max, 0); /* no limit is the largest */
-    assert_true(target.effort.reach == 1.5f);
+    assert_int_equal(target.effort.lists_max, 0);            /* no limit is the largest */
+    assert_true(fabsf(target.effort.reach - 1.28f) < 1e-5f); /* of the first; the other: 1.21 */
+    assert_true(fabsf(target.effort.margin - 2.0f - 5.0f / 7) < 1e-5f); /* of the other */
     /* Out of reach of the first: all of it. */
     target = ivf_target_for(both, 2, 0.99f);
     assert_true(target.effort.reach > 1e38f && target.effort.margin > 5);
@@ -156,9 +157,29 @@ static void test_ivf_takes_the_greatest_effort_of_segments(void **state)
     assert_true(target.effort.reach > 1e38f);
 }
 
+/* In 4 times as many rows of 20 local dimensions the k-th best is nearer by a factor of 4^(1/20).
+ */
+static void test_ivf_reaches_farther_beside_other_segments(void **state)
+{
+    (void)state;
+    struct ivf one = {.n_rows = 100,
+                      .n_targets = 1,
+                      .targets = {{0.9f, 0.01f, {1.2f, 2.0f, 8, 0}}},
+                      .local_dim = 20};
+    struct ivf two = one;
+    two.n_rows = 300;
+    const struct ivf *both[] = {&one, &two};
+    assert_true(ivf_target_for(both, 1, 0.9f).effort.reach == 1.2f);
+    struct ivf_target target = ivf_target_for(both, 2, 0.9f);
+    assert_true(fabsf(target.effort.reach - 1.2f * powf(4, 0.1f)) < 1e-5f);
+    one.local_dim = two.local_dim = 0; /* not known */
+    assert_true(ivf_target_for(both, 2, 0.9f).effort.reach == 1.2f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_ivf_reaches_farther_beside_other_segments),
         cmocka_unit_test(test_ivf_parses_what_fits),
         cmocka_unit_test(test_ivf_refuses_sections_of_other_sizes),
         cmocka_unit_test(test_ivf_refuses_lists_out_of_order),
