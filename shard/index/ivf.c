@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "common/kith_mem.h"
 #include "shard/index/ivf_format.h"
 
 #define WIDEST_MARGIN 8.0f /* standard errors */
@@ -22,19 +23,33 @@ struct ivf_source ivf_source_of(const struct segment *segment, const struct slic
     };
 }
 
-static enum kith_err check_lists(struct kith_bytes bytes, uint32_t n_lists, uint32_t n_rows,
+static enum kith_err check_lists(const uint32_t *lists, uint32_t n_lists, uint32_t n_rows,
                                  struct kith_diag *diag)
 {
-    if (bytes.len != ((size_t)n_lists + 1) * sizeof(uint32_t) ||
-        (uintptr_t)bytes.data % sizeof(uint32_t) != 0)
-        return kith_fail(diag, KITH_CORRUPT, "%zu bytes for %u lists", bytes.len, n_lists);
-    const uint32_t *lists = (const uint32_t *)(const void *)bytes.data;
     for (uint32_t c = 0; c < n_lists; c++)
         if (lists[c] > lists[c + 1])
             return kith_fail(diag, KITH_CORRUPT, "list %u ends before it begins", c);
     if (lists[0] != 0 || lists[n_lists] != n_rows)
         return kith_fail(diag, KITH_CORRUPT, "lists hold other rows than the segment's %u", n_rows);
     return KITH_OK;
+}
+
+/* A copy: a file that is cut under its map reads as zeros from then on, and a run of rows taken
+ * from bounds before and after would be of any length. */
+static enum kith_err copy_lists(uint32_t **out, struct kith_bytes bytes, uint32_t n_lists,
+                                uint32_t n_rows, struct kith_diag *diag)
+{
+    if (bytes.len != ((size_t)n_lists + 1) * sizeof(uint32_t))
+        return kith_fail(diag, KITH_CORRUPT, "%zu bytes for %u lists", bytes.len, n_lists);
+    uint32_t *lists = kith_memdup(bytes.data, bytes.len);
+    if (lists == NULL)
+        return kith_fail(diag, KITH_NOMEM, "%u lists", n_lists);
+    enum kith_err err = check_lists(lists, n_lists, n_rows, diag);
+    if (err == KITH_OK)
+        *out = lists;
+    else
+        kith_free(lists);
+    return err;
 }
 
 /* The sections whose sizes follow from the shape. */
@@ -67,7 +82,8 @@ enum kith_err ivf_parse(struct ivf *out, const struct ivf_source *source,
         return kith_fail(diag, KITH_CORRUPT, "products say nothing of manhattan distances");
     if (!sizes_fit(source, codebook, meta.row8_bytes))
         return kith_fail(diag, KITH_CORRUPT, "a section of the index has a wrong size");
-    err = check_lists(source->lists, codebook->n_lists, meta.n_rows, diag);
+    uint32_t *lists = NULL;
+    err = copy_lists(&lists, source->lists, codebook->n_lists, meta.n_rows, diag);
     if (err != KITH_OK)
         return err;
     *out = (struct ivf){
@@ -75,7 +91,7 @@ enum kith_err ivf_parse(struct ivf *out, const struct ivf_source *source,
         .n_rows = meta.n_rows,
         .rows = source->rows,
         .row_type = source->row_type,
-        .lists = (const uint32_t *)(const void *)source->lists.data,
+        .lists = lists,
         .codes = source->codes.data,
         .terms = (const int16_t *)(const void *)source->terms.data,
         .rows8 = source->rows8.data,
@@ -91,11 +107,28 @@ enum kith_err ivf_parse(struct ivf *out, const struct ivf_source *source,
     return KITH_OK;
 }
 
+void ivf_fini(struct ivf *ivf)
+{
+    kith_free((void *)(uintptr_t)ivf->lists);
+    ivf->lists = NULL;
+}
+
 /* ---- effort ---------------------------------------------------------------------------------- */
 
-/* Every list: the reach is as long as a float can say. */
+/* Every list: the reach is as long as a float can say. Codes may still hide a row, so that what it
+ * finds is not known to be all. */
 static const struct ivf_target everything = {
-    .recall = 1, .rows_share = 1, .effort = {.reach = FLT_MAX, .margin = WIDEST_MARGIN}};
+    .recall = 0, .rows_share = 1, .effort = {.reach = FLT_MAX, .margin = WIDEST_MARGIN}};
+
+static float best_recall(const struct ivf *segment)
+{
+    return segment->n_targets > 0 ? segment->targets[segment->n_targets - 1].recall : 0;
+}
+
+bool ivf_reaches(const struct ivf *segment, float recall)
+{
+    return best_recall(segment) >= recall;
+}
 
 /* Recall rises ever slower with the effort, so that on the line between two points there is more of
  * it than the line says. */
@@ -128,7 +161,9 @@ static struct ivf_target target_of(const struct ivf *segment, float recall)
     for (uint32_t i = 0; i < segment->n_targets; i++)
         if (targets[i].recall >= recall)
             return i == 0 ? targets[0] : between(&targets[i - 1], &targets[i], recall);
-    return everything;
+    struct ivf_target all = everything;
+    all.recall = best_recall(segment);
+    return all;
 }
 
 static void raise(struct ivf_effort *effort, const struct ivf_effort *other)

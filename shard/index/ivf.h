@@ -63,7 +63,7 @@ struct ivf {
     const void *(*row)(const void *ctx, uint32_t i);
     const void *row_ctx;
     enum kith_row_type row_type;
-    const uint32_t *lists;
+    const uint32_t *lists; /* of a parsed index: its own copy */
     const uint8_t *codes;
     const int16_t *terms;
     const uint8_t *rows8;
@@ -88,15 +88,21 @@ struct ivf_source {
     enum kith_row_type row_type;
 };
 struct ivf_source ivf_source_of(const struct segment *segment, const struct slice_config *config);
-/* Checks everything a search relies on, in O(n_lists): KITH_CORRUPT. Takes no reference to the
- * codebook: whoever keeps the index keeps one. */
+/* Checks everything a search relies on, in O(n_lists): KITH_CORRUPT. Copies the lists: KITH_NOMEM.
+ * Takes no reference to the codebook: whoever keeps the index keeps one. */
 enum kith_err ivf_parse(struct ivf *out, const struct ivf_source *source,
                         const struct codebook *codebook, struct kith_diag *diag);
+void ivf_fini(struct ivf *ivf); /* of a parsed one */
+
+/* Whether the calibration of the segment reached the recall: otherwise only an exact scan is sure
+ * to. */
+bool ivf_reaches(const struct ivf *segment, float recall);
 
 /* The effort for a recall target in (0, 1], over segments that share a codebook: the largest of
  * theirs, each raised for the rows that the others add (their hits bring the k-th best nearer, and
  * what is within reach of it is less). Between two stored targets it is interpolated. A target
- * above what was reached: every list, widest margin. */
+ * above what was reached: every list, widest margin, and of the recall only what was reached; 0 of
+ * no segments. */
 struct ivf_target ivf_target_for(const struct ivf *const *segments, uint32_t n, float recall);
 
 /* ---- search ------------------------------------------------------------------------------------

@@ -337,6 +337,7 @@ static void close_index(void *index)
 {
     struct opened *opened = index;
     forget(opened->builder, opened->ivf.codebook);
+    ivf_fini(&opened->ivf);
     kith_free(opened);
 }
 

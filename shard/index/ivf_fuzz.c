@@ -118,8 +118,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     struct ivf ivf;
     struct kith_diag diag;
-    if (ivf_parse(&ivf, &source, &codebook.codebook, &diag) == KITH_OK)
+    if (ivf_parse(&ivf, &source, &codebook.codebook, &diag) == KITH_OK) {
         search(&ivf);
+        ivf_fini(&ivf);
+    }
     for (uint32_t i = 0; i < 5; i++)
         free(copies[i].memory);
     return 0;

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "common/kith_mem.h"
 #include "shard/index/ivf_format.h"
 
 #define ROWS  70u /* three blocks, the last one not full */
@@ -54,11 +55,19 @@ static void test_ivf_parses_what_fits(void **state)
     struct ivf ivf;
     assert_int_equal(ivf_parse(&ivf, &source, &codebook, NULL), KITH_OK);
     assert_ptr_equal(ivf.codebook, &codebook);
-    assert_ptr_equal(ivf.lists, lists);
     assert_int_equal(ivf.n_rows, ROWS);
     assert_true(ivf.term_scale == 0.5f && ivf.error == 0.25f);
     assert_int_equal(ivf.n_targets, 1);
     assert_true(ivf.targets[0].effort.reach == 1.5f);
+    /* The file may be cut later: the lists are as they were checked. */
+    lists[2] = UINT32_MAX;
+    assert_int_equal(ivf.lists[2], 10);
+    lists[2] = 10;
+    assert_memory_equal(ivf.lists, lists, sizeof lists);
+    ivf_fini(&ivf);
+    kith_mem_fail_after(0);
+    assert_int_equal(ivf_parse(&ivf, &source, &codebook, NULL), KITH_NOMEM);
+    kith_mem_fail_after(-1);
 }
 
 static void expect_corrupt(const struct ivf_source *source, const struct codebook *with)
@@ -149,12 +158,15 @@ static void test_ivf_takes_the_greatest_effort_of_segments(void **state)
     assert_int_equal(target.effort.lists_max, 0);            /* no limit is the largest */
     assert_true(fabsf(target.effort.reach - 1.28f) < 1e-5f); /* of the first; the other: 1.21 */
     assert_true(fabsf(target.effort.margin - 2.0f - 5.0f / 7) < 1e-5f); /* of the other */
-    /* Out of reach of the first: all of it. */
+    /* Out of reach of the first: all of it, but nobody has seen that this is enough. */
+    assert_true(ivf_reaches(&two, 0.99f) && !ivf_reaches(&one, 0.99f));
     target = ivf_target_for(both, 2, 0.99f);
     assert_true(target.effort.reach > 1e38f && target.effort.margin > 5);
-    assert_true(target.rows_share > 0.25f && target.recall == 0.99f);
+    assert_true(target.rows_share > 0.25f && target.recall == 0.95f);
     target = ivf_target_for(both, 0, 0.5f);
-    assert_true(target.effort.reach > 1e38f);
+    assert_true(target.effort.reach > 1e38f && target.recall == 0);
+    static const struct ivf uncalibrated = {.n_rows = 100};
+    assert_false(ivf_reaches(&uncalibrated, 0.1f));
 }
 
 /* In 4 times as many rows of 20 local dimensions the k-th best is nearer by a factor of 4^(1/20).

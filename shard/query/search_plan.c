@@ -127,11 +127,21 @@ static double exact_ns(const struct search_job *job, const struct search_unit *u
     return search_cost_exact(&job->context->cost, &run);
 }
 
-static const struct ivf *index_of(const struct search_unit *unit)
+static float recall_of(const struct search_job *job)
+{
+    return job->part->recall > 0 ? job->part->recall : SEARCH_RECALL_DEFAULT;
+}
+
+/* NULL also when the lists of the segment are not known to reach the recall: it alone is scanned,
+ * so that it does not cost the others theirs. */
+static const struct ivf *index_of(const struct search_job *job, const struct search_unit *unit)
 {
     if (unit->in_head || unit->matched == 0)
         return NULL;
-    return segment_index(unit->view->segments[unit->index].segment);
+    const struct ivf *index = segment_index(unit->view->segments[unit->index].segment);
+    if (index != NULL && job->part->effort == NULL && !ivf_reaches(index, recall_of(job)))
+        return NULL;
+    return index;
 }
 
 static struct search_group *group_of(struct search_job *job, const struct codebook *codebook)
@@ -150,25 +160,21 @@ static float widened(float margin, float factor)
     return wide <= FLT_MAX ? wide : FLT_MAX;
 }
 
-/* The target over all segments of a codebook; false: it cannot be reached by lists. */
-static bool set_target(struct search_job *job, struct search_group *group,
+/* The target over all segments of a codebook. */
+static void set_target(struct search_job *job, struct search_group *group,
                        const struct ivf **indexes)
 {
     uint32_t n = 0;
-    float recall = job->part->recall > 0 ? job->part->recall : SEARCH_RECALL_DEFAULT;
     for (uint32_t u = 0; u < job->n_units; u++) {
-        const struct ivf *index = index_of(&job->units[u]);
+        const struct ivf *index = index_of(job, &job->units[u]);
         if (index != NULL && index->codebook->hash == group->codebook->hash)
             indexes[n++] = index;
     }
-    group->target = ivf_target_for(indexes, n, recall);
-    if (job->part->effort != NULL) {
+    group->target = ivf_target_for(indexes, n, recall_of(job));
+    if (job->part->effort != NULL)
         group->target.effort = *job->part->effort;
-        return true;
-    }
-    if (job->part->margin > 1)
+    else if (job->part->margin > 1)
         group->target.effort.margin = widened(group->target.effort.margin, job->part->margin);
-    return group->target.recall >= recall;
 }
 
 /* Each segment whichever way is cheaper for it; then the group, since ranking the centroids has to
@@ -182,7 +188,7 @@ static void weigh(struct search_job *job, struct search_group *group)
     bool forced = job->part->effort != NULL;
     for (uint32_t u = 0; u < job->n_units; u++) {
         struct search_unit *unit = &job->units[u];
-        const struct ivf *index = index_of(unit);
+        const struct ivf *index = index_of(job, unit);
         if (index == NULL || index->codebook->hash != group->codebook->hash)
             continue;
         double by_lists = search_cost_lists(cost, index, unit->matched, group->target.rows_share);
@@ -242,7 +248,7 @@ static enum kith_err choose_groups(struct search_job *job, struct kith_diag *dia
         return KITH_OK;
     bool some = false;
     for (uint32_t u = 0; u < job->n_units && !some; u++)
-        some = index_of(&job->units[u]) != NULL;
+        some = index_of(job, &job->units[u]) != NULL;
     if (!some)
         return KITH_OK;
     indexes = kith_alloc(job->n_units * sizeof *indexes);
@@ -253,11 +259,12 @@ static enum kith_err choose_groups(struct search_job *job, struct kith_diag *dia
         return kith_fail(diag, KITH_NOMEM, "search plan of %u segments", job->n_units);
     }
     for (uint32_t u = 0; u < job->n_units; u++)
-        if (index_of(&job->units[u]) != NULL)
-            (void)group_of(job, index_of(&job->units[u])->codebook);
-    for (uint32_t g = 0; g < job->n_groups; g++)
-        if (set_target(job, &job->groups[g], indexes))
-            weigh(job, &job->groups[g]);
+        if (index_of(job, &job->units[u]) != NULL)
+            (void)group_of(job, index_of(job, &job->units[u])->codebook);
+    for (uint32_t g = 0; g < job->n_groups; g++) {
+        set_target(job, &job->groups[g], indexes);
+        weigh(job, &job->groups[g]);
+    }
     list_parts(job);
     kith_free(indexes);
     return KITH_OK;

@@ -31,6 +31,11 @@ static void test_search_plan_fits_what_matches(void **state)
     part->recall = 0.995f; /* more than the index was calibrated for */
     assert_int_equal(explained().plan, SEARCH_PLAN_SCAN);
     part->recall = 0;
+    fake_unsure = segment_of_world()->index;
+    struct search_explain unsure = explained();
+    assert_int_equal(unsure.plan, SEARCH_PLAN_SCAN);
+    assert_true(unsure.segments_indexed == 0 && unsure.recall >= 1);
+    fake_unsure = NULL;
     part->filter = &world.filters[0];
     world.filters[0].nodes[0].min_count = 900;
     struct search_explain masked = explained();

@@ -157,6 +157,7 @@ enum fake_mode {
     FAKE_SLOW,   /* works until it is stopped */
 };
 static enum fake_mode fake_mode;
+static const struct ivf *fake_unsure; /* does not reach any recall; NULL: all do */
 static float fake_rows_share = 0.01f, fake_recall = 0.99f;
 #define FAKE_MARGIN 3.0f
 static _Atomic float seen_margin; /* of the search that ended last */
@@ -174,6 +175,12 @@ enum kith_err ivf_scratch_fit(struct ivf_scratch **scratch, const struct codeboo
 void ivf_scratch_free(struct ivf_scratch *scratch)
 {
     kith_free(scratch);
+}
+
+bool ivf_reaches(const struct ivf *segment, float recall)
+{
+    assert_non_null(segment);
+    return segment != fake_unsure && fake_recall >= recall;
 }
 
 struct ivf_target ivf_target_for(const struct ivf *const *segments, uint32_t n, float recall)
