@@ -12,11 +12,10 @@
 #include <cmocka.h>
 
 #include "common/kith_mem.h"
-#include "common/kith_testing.h"
 #include "proto/kith_limits.h"
 #include "shard/index/codebook_format.h"
 
-#define ROWS    TEST_SCALE(6000u, 2000u)
+#define ROWS    6000u
 #define DIM_MAX 24u
 
 static uint64_t seed;

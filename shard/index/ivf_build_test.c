@@ -18,7 +18,7 @@
 #include "shard/storage/io_fake.h"
 #include "shard/storage/segment_build.h"
 
-#define ROWS_MAX TEST_SCALE(5000u, 2000u)
+#define ROWS_MAX TEST_SCALE(5000u, 3000u)
 #define DIM_MAX  40u
 
 static uint64_t seed;
@@ -307,7 +307,7 @@ static void test_ivf_build_makes_what_the_format_says(void **state)
         }
 }
 
-#define HELD TEST_SCALE(300u, 100u) /* the last rows: queries nobody saw */
+#define HELD 300u /* the last rows: queries nobody saw */
 #define K    10u
 
 static bool name_row(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq)

@@ -232,7 +232,7 @@ static struct world_shape shape_of(enum kith_metric metric, enum codebook_codes 
                                 .n_rows = TEST_SCALE(6000, 2500),
                                 .n_parts = 1,
                                 .n_queries = TEST_SCALE(50, 25),
-                                .centres = 150,
+                                .centres = TEST_SCALE(150, 60), /* of about 40 rows */
                                 .spread = 0.5f,
                                 .norms = 1};
 }
@@ -306,6 +306,7 @@ static void test_ivf_search_finds_large_rows_under_dot(void **state)
     struct world_shape shape = shape_of(KITH_DOT, CODEBOOK_PQ4, 24);
     shape.norms = 20;
     shape.n_rows = 6000; /* with fewer the best are farther, and all lists in reach of them */
+    shape.centres = 150;
     /* The longest row lifts all others, so that their distances differ even less. */
     static const struct ivf_effort near = {.reach = 1.15f, .margin = 3, .first_lists = 8};
     expect_recall(&shape, 10, near, 0.88);
@@ -456,6 +457,9 @@ static void test_ivf_search_shares_its_floor(void **state)
     (void)state;
     static struct world world;
     struct world_shape shape = shape_of(KITH_COSINE, CODEBOOK_PQ4, 24);
+    shape.n_rows = 6000; /* with fewer there is little to save */
+    shape.centres = 150;
+    shape.n_queries = 50;
     make_world(&world, &shape);
     (void)recall(&world, 10, usual);
     uint64_t alone = world.stats.reranked;
