@@ -311,7 +311,7 @@ static void test_msg_records_facets_infos_round_trip(void **state)
     kith_msg_write_info_field(&w, &field);
     struct kith_msg_info_recall recall = {
         {(const uint8_t *)"lists", 5}, {(const uint8_t *)"0.01", 4}, 12, 0.5f};
-    uint32_t n_recalls;
+    uint32_t n_recalls = 0;
     kith_msg_write_info_recalls(&w, 1);
     kith_msg_write_info_recall(&w, &recall);
     assert_true(kith_msg_read_infos(body(), &infos));

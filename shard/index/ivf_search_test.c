@@ -474,10 +474,12 @@ static void test_ivf_search_shares_its_floor(void **state)
         struct ivf_stats ignored = {0};
         assert_true(ivf_search(&asked, world.parts, 1, world.scratch, &ignored));
         assert_true(atomic_load(&floor) == first.hits[9].rank);
+        /* Somebody knows of ten hits as good as the best here: little is worth a look. */
+        atomic_store(&floor, first.hits[0].rank);
         topk_init(&top, 10, -FLT_MAX, hits);
         assert_true(ivf_search(&asked, world.parts, 1, world.scratch, &world.stats));
         for (uint32_t i = 0; i < top.n; i++)
-            assert_true(top.hits[i].rank >= first.hits[9].rank);
+            assert_true(top.hits[i].rank >= first.hits[0].rank);
         free(first.hits);
     }
     assert_true(world.stats.reranked < alone + alone); /* the sum of two searches */
