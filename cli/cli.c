@@ -187,11 +187,12 @@ void cli_path(struct kith_buf *path, const char *text)
     }
 }
 
-const char *cli_collection_path(const char *name, const char *rest)
+static const char *collection_path(const char *root, const char *name, const char *rest)
 {
     static char text[2048];
     struct kith_buf path = {.limit = sizeof text - 1};
 
+    kith_buf_text(&path, root);
     kith_buf_text(&path, "/collections/");
     cli_path(&path, name);
     kith_buf_text(&path, rest);
@@ -202,6 +203,16 @@ const char *cli_collection_path(const char *name, const char *rest)
     text[path.failed ? 0 : path.len] = '\0';
     kith_buf_fini(&path);
     return text;
+}
+
+const char *cli_collection_path(const char *name, const char *rest)
+{
+    return collection_path("", name, rest);
+}
+
+const char *cli_own_collection_path(const char *name, const char *rest)
+{
+    return collection_path("/v1", name, rest);
 }
 
 void cli_id(struct kith_json_writer *w, const char *text)

@@ -58,6 +58,8 @@ void cli_say_refusal(int status, const char *error);
 void cli_path(struct kith_buf *path, const char *text);
 /* "/collections/NAME" + rest, in a static buffer. */
 const char *cli_collection_path(const char *name, const char *rest);
+/* The same below /v1, where Kith's own verbs are. */
+const char *cli_own_collection_path(const char *name, const char *rest);
 
 /* --filter values into {"must":[...]}: JSON as it is, or key=value, key!=value, key>=n, <=, >, <.
  * False: said why. Writes nothing when there are none. */

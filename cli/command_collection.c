@@ -309,7 +309,7 @@ static int memory(int argc, char **argv)
         return parsed == FLAGS_HELP ? CLI_DONE : CLI_USAGE;
     if (!cli_ready())
         return CLI_USAGE;
-    if (!cli_ask(&answer, "GET", cli_collection_path(name, "/memory"), NULL, 0))
+    if (!cli_ask(&answer, "GET", cli_own_collection_path(name, "/memory"), NULL, 0))
         return CLI_FAILED;
     if (cli.json) {
         cli_print_json(answer.result);

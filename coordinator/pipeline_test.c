@@ -221,9 +221,9 @@ static void test_pipeline_serves_a_collection(void **state)
     expect(200,
            "\"result\":{\"sections\":{\"rows\":{\"file\":8192,\"mapped\":8192,\"resident\":2000,"
            "\"locked\":20}},\"total\":{\"file\":8192,",
-           "GET", "/collections/c/memory", NULL);
+           "GET", "/v1/collections/c/memory", NULL);
     expect(200, "\"lock\":{\"budget\":1048576,\"locked\":10,\"refused\":false}}]", "GET",
-           "/collections/c/memory", NULL);
+           "/v1/collections/c/memory", NULL);
     expect(200, "\"raft_info\"", "GET", "/cluster", NULL);
     expect(200, "rest_responses_total{method=\"GET\",endpoint=\"/\",status=\"200\"}", "GET",
            "/metrics", NULL);

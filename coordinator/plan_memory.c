@@ -1,4 +1,4 @@
-/* GET /collections/{c}/memory: where the bytes of a collection are, by kind of content and by node.
+/* GET /v1/collections/{c}/memory: where the bytes of a collection are, by kind of content and by node.
  * A node that is away turns up in coverage, not in the sums. */
 #include <string.h>
 

@@ -34,13 +34,19 @@ static enum kith_err find_collection(struct request *req)
 {
     /* A coordinator that has not seen the registry yet knows of no collection, not that there is
      * none: 404 or an empty list would be a wrong answer. */
-    if (req->http->segments_n > 0 && strcmp(req->http->segments[0], "collections") == 0 &&
+    const char *const *segments = (const char *const *)req->http->segments;
+    uint32_t n = req->http->segments_n;
+    if (n > 0 && strcmp(segments[0], "v1") == 0) { /* Kith's own verbs: the same words below */
+        segments++;
+        n--;
+    }
+    if (n > 0 && strcmp(segments[0], "collections") == 0 &&
         !topology_synced(server_topology(req->server)))
         return kith_fail(&req->diag, KITH_UNAVAILABLE,
                          "the registry has not been reached since this coordinator started");
     if (!req->route->needs_collection)
         return KITH_OK;
-    const char *name = req->http->segments[1];
+    const char *name = segments[1];
     struct topology_collection *found = topology_find(server_topology(req->server), name);
     if (!found)
         return kith_fail(&req->diag, KITH_NOT_FOUND, "there is no collection `%.64s`", name);

@@ -64,7 +64,7 @@ static void test_routes_table_is_sound(void **state)
         const struct route *route = routes_at(i);
         assert_int_equal(routes_index(route), i);
         if (route->needs_collection)
-            assert_memory_equal(route->pattern, "/collections/{collection}", 25);
+            assert_non_null(strstr(route->pattern, "/collections/{collection}"));
         for (uint32_t j = i + 1; j < routes_count(); j++)
             assert_false(route->method == routes_at(j)->method &&
                          strcmp(route->pattern, routes_at(j)->pattern) == 0);
