@@ -445,6 +445,14 @@ uint64_t kith_load_u64(const uint8_t *p)
     return (uint64_t)kith_load_u32(p) | (uint64_t)kith_load_u32(p + 4) << 32;
 }
 
+float kith_load_f32(const uint8_t *p)
+{
+    uint32_t bits = kith_load_u32(p);
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 void kith_store_u32(uint8_t *p, uint32_t value)
 {
     for (unsigned i = 0; i < 4; i++)
@@ -455,4 +463,11 @@ void kith_store_u64(uint8_t *p, uint64_t value)
 {
     kith_store_u32(p, (uint32_t)value);
     kith_store_u32(p + 4, (uint32_t)(value >> 32));
+}
+
+void kith_store_f32(uint8_t *p, float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    kith_store_u32(p, bits);
 }

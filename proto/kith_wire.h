@@ -109,7 +109,9 @@ bool kith_bytes_equal(struct kith_bytes bytes, const char *text);
 /* Little-endian loads and stores for packed binary parts; no alignment needed. */
 uint32_t kith_load_u32(const uint8_t *p);
 uint64_t kith_load_u64(const uint8_t *p);
+float kith_load_f32(const uint8_t *p);
 void kith_store_u32(uint8_t *p, uint32_t value);
 void kith_store_u64(uint8_t *p, uint64_t value);
+void kith_store_f32(uint8_t *p, float value);
 
 #endif

@@ -60,21 +60,6 @@ size_t codebook_format_bytes(const struct codebook_parts *parts)
     return CODEBOOK_HEADER_BYTES + floats_of(parts) * sizeof(float) + CODEBOOK_HASH_BYTES;
 }
 
-static void store_f32(uint8_t *at, float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    kith_store_u32(at, bits);
-}
-
-static float load_f32(const uint8_t *at)
-{
-    uint32_t bits = kith_load_u32(at);
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
 void codebook_format_store_header(uint8_t *out, const struct codebook_parts *parts)
 {
     memset(out, 0, CODEBOOK_HEADER_BYTES);
@@ -88,10 +73,10 @@ void codebook_format_store_header(uint8_t *out, const struct codebook_parts *par
     kith_store_u32(out + 28, parts->n_subs);
     kith_store_u32(out + 32, parts->generation);
     kith_store_u64(out + 40, parts->trained_rows);
-    store_f32(out + 48, parts->residual_energy);
-    store_f32(out + 52, parts->lift);
-    store_f32(out + 56, parts->scale8);
-    store_f32(out + 60, parts->offset8);
+    kith_store_f32(out + 48, parts->residual_energy);
+    kith_store_f32(out + 52, parts->lift);
+    kith_store_f32(out + 56, parts->scale8);
+    kith_store_f32(out + 60, parts->offset8);
 }
 
 static bool is_size(float value)
@@ -131,10 +116,10 @@ static enum kith_err load_header(struct codebook_parts *out, struct kith_bytes b
                                    .n_subs = kith_load_u32(at + 28),
                                    .generation = kith_load_u32(at + 32),
                                    .trained_rows = kith_load_u64(at + 40),
-                                   .residual_energy = load_f32(at + 48),
-                                   .lift = load_f32(at + 52),
-                                   .scale8 = load_f32(at + 56),
-                                   .offset8 = load_f32(at + 60)};
+                                   .residual_energy = kith_load_f32(at + 48),
+                                   .lift = kith_load_f32(at + 52),
+                                   .scale8 = kith_load_f32(at + 56),
+                                   .offset8 = kith_load_f32(at + 60)};
     if (parts.metric != config->metric || parts.dim != config->dim)
         return kith_fail(diag, KITH_CORRUPT, "codebook of another metric or dimension");
     if (parts.dim == 0 || parts.dim > KITH_DIM_MAX || parts.n_lists == 0 ||

@@ -1,22 +1,5 @@
 #include "shard/index/ivf_format.h"
 
-#include <string.h>
-
-static void store_f32(uint8_t *at, float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    kith_store_u32(at, bits);
-}
-
-static float load_f32(const uint8_t *at)
-{
-    uint32_t bits = kith_load_u32(at);
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
 size_t ivf_format_store_meta(uint8_t *out, const struct ivf_meta *meta)
 {
     kith_assert(meta->n_targets <= IVF_TARGETS);
@@ -25,19 +8,19 @@ size_t ivf_format_store_meta(uint8_t *out, const struct ivf_meta *meta)
     kith_store_u32(out + 8, meta->n_rows);
     kith_store_u32(out + 12, meta->row8_bytes);
     kith_store_u64(out + 16, meta->codebook_hash);
-    store_f32(out + 24, meta->term_scale);
-    store_f32(out + 28, meta->error);
-    store_f32(out + 32, meta->error8);
-    store_f32(out + 36, meta->residual_energy);
+    kith_store_f32(out + 24, meta->term_scale);
+    kith_store_f32(out + 28, meta->error);
+    kith_store_f32(out + 32, meta->error8);
+    kith_store_f32(out + 36, meta->residual_energy);
     kith_store_u32(out + 40, meta->n_targets);
-    store_f32(out + 44, meta->local_dim);
+    kith_store_f32(out + 44, meta->local_dim);
     uint8_t *at = out + IVF_META_HEADER_BYTES;
     for (uint32_t i = 0; i < meta->n_targets; i++, at += IVF_META_TARGET_BYTES) {
         const struct ivf_target *target = &meta->targets[i];
-        store_f32(at, target->recall);
-        store_f32(at + 4, target->rows_share);
-        store_f32(at + 8, target->effort.reach);
-        store_f32(at + 12, target->effort.margin);
+        kith_store_f32(at, target->recall);
+        kith_store_f32(at + 4, target->rows_share);
+        kith_store_f32(at + 8, target->effort.reach);
+        kith_store_f32(at + 12, target->effort.margin);
         kith_store_u32(at + 16, target->effort.first_lists);
         kith_store_u32(at + 20, target->effort.lists_max);
     }
@@ -59,10 +42,10 @@ static bool load_targets(struct ivf_meta *meta, const uint8_t *at)
 {
     for (uint32_t i = 0; i < meta->n_targets; i++, at += IVF_META_TARGET_BYTES) {
         struct ivf_target *target = &meta->targets[i];
-        target->recall = load_f32(at);
-        target->rows_share = load_f32(at + 4);
-        target->effort.reach = load_f32(at + 8);
-        target->effort.margin = load_f32(at + 12);
+        target->recall = kith_load_f32(at);
+        target->rows_share = kith_load_f32(at + 4);
+        target->effort.reach = kith_load_f32(at + 8);
+        target->effort.margin = kith_load_f32(at + 12);
         target->effort.first_lists = kith_load_u32(at + 16);
         target->effort.lists_max = kith_load_u32(at + 20);
         if (!is_share(target->recall) || !is_share(target->rows_share) ||
@@ -85,12 +68,12 @@ enum kith_err ivf_format_load_meta(struct ivf_meta *out, struct kith_bytes bytes
     meta.n_rows = kith_load_u32(bytes.data + 8);
     meta.row8_bytes = kith_load_u32(bytes.data + 12);
     meta.codebook_hash = kith_load_u64(bytes.data + 16);
-    meta.term_scale = load_f32(bytes.data + 24);
-    meta.error = load_f32(bytes.data + 28);
-    meta.error8 = load_f32(bytes.data + 32);
-    meta.residual_energy = load_f32(bytes.data + 36);
+    meta.term_scale = kith_load_f32(bytes.data + 24);
+    meta.error = kith_load_f32(bytes.data + 28);
+    meta.error8 = kith_load_f32(bytes.data + 32);
+    meta.residual_energy = kith_load_f32(bytes.data + 36);
     meta.n_targets = kith_load_u32(bytes.data + 40);
-    meta.local_dim = load_f32(bytes.data + 44);
+    meta.local_dim = kith_load_f32(bytes.data + 44);
     if (meta.n_targets > IVF_TARGETS ||
         bytes.len != IVF_META_HEADER_BYTES + meta.n_targets * (size_t)IVF_META_TARGET_BYTES ||
         meta.row8_bytes > ivf_format_row8_bytes(KITH_DIM_MAX) || !is_size(meta.term_scale) ||
