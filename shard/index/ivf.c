@@ -6,6 +6,7 @@
 
 #include "common/kith_mem.h"
 #include "shard/index/ivf_format.h"
+#include "shard/index/kernels.h"
 
 #define WIDEST_MARGIN 8.0f /* standard errors */
 
@@ -111,6 +112,13 @@ void ivf_fini(struct ivf *ivf)
 {
     kith_free((void *)(uintptr_t)ivf->lists);
     ivf->lists = NULL;
+}
+
+const void *ivf_row(const struct ivf *ivf, uint32_t i)
+{
+    uint32_t row_bytes = kernels_row_bytes(kernels_type_of(ivf->row_type), ivf->codebook->dim);
+    return ivf->row != NULL ? ivf->row(ivf->row_ctx, i)
+                            : (const uint8_t *)ivf->rows + (size_t)i * row_bytes;
 }
 
 /* ---- effort ---------------------------------------------------------------------------------- */

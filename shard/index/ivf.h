@@ -94,6 +94,9 @@ enum kith_err ivf_parse(struct ivf *out, const struct ivf_source *source,
                         const struct codebook *codebook, struct kith_diag *diag);
 void ivf_fini(struct ivf *ivf); /* of a parsed one */
 
+/* Row i < n_rows, as stored. */
+const void *ivf_row(const struct ivf *ivf, uint32_t i);
+
 /* Whether the calibration of the segment reached the recall: otherwise only an exact scan is sure
  * to. */
 bool ivf_reaches(const struct ivf *segment, float recall);

@@ -12,6 +12,7 @@
 #include "common/kith_f16.h"
 #include "common/kith_mem.h"
 #include "shard/index/flat.h"
+#include "shard/index/ivf_format.h"
 
 #define K             IVF_TARGET_HITS
 #define HITS          (K + 1) /* with the query itself */
@@ -76,12 +77,6 @@ static uint32_t row_of(const struct run *run, uint32_t query)
     return (uint32_t)((uint64_t)query * run->index->n_rows / run->n_queries);
 }
 
-static const uint8_t *row_at(const struct ivf *index, uint32_t row_bytes, uint32_t row)
-{
-    return index->row != NULL ? index->row(index->row_ctx, row)
-                              : (const uint8_t *)index->rows + (size_t)row * row_bytes;
-}
-
 static bool name_row(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq)
 {
     (void)ctx;
@@ -101,8 +96,8 @@ static void scan_piece(void *ctx, uint32_t piece, uint32_t worker)
     if (workers_stopped(run->workers))
         return;
     for (uint32_t i = 0; i < n; i++)
-        memcpy(own->rows + (size_t)i * run->row_bytes,
-               row_at(run->index, run->row_bytes, first + i), run->row_bytes);
+        memcpy(own->rows + (size_t)i * run->row_bytes, ivf_row(run->index, first + i),
+               run->row_bytes);
     struct flat_rows rows = {.data = own->rows, .first = first, .n = n, .name = name_row};
     for (uint32_t at = 0, s = 0; at < run->n_queries; at += FLAT_QUERIES_MAX, s++)
         flat_scan(&own->searches[s], &rows, own->flat);
@@ -110,15 +105,7 @@ static void scan_piece(void *ctx, uint32_t piece, uint32_t worker)
 
 static uint32_t list_of(const struct ivf *index, uint32_t row)
 {
-    uint32_t low = 0, high = index->codebook->n_lists;
-    while (high - low > 1) {
-        uint32_t middle = low + (high - low) / 2;
-        if (index->lists[middle] <= row)
-            low = middle;
-        else
-            high = middle;
-    }
-    return low;
+    return ivf_format_list_of(index->lists, index->codebook->n_lists, row);
 }
 
 /* The distances of ivf_effort: squared, but under manhattan. */
@@ -136,16 +123,8 @@ static float row_distance(const struct codebook *c, const float *query, float ra
 {
     float length;
     kernels_best()->norms((struct kernels_rows){query, c->dim}, 1, &length);
-    switch (c->metric) {
-    case KITH_COSINE:
-        return length + 1 - 2 * rank;
-    case KITH_DOT:
-        return length + c->lift - 2 * rank;
-    case KITH_EUCLID:
-    case KITH_MANHATTAN:
-        break;
-    }
-    return -rank;
+    /* Through a score, a small euclidean distance would be lost in roundings. */
+    return c->metric == KITH_EUCLID ? -rank : ivf_format_distance(c, length, rank);
 }
 
 static float reach_for(const struct run *run, uint32_t query, uint32_t row)
@@ -386,7 +365,7 @@ static enum kith_err make_run(struct run *run, struct kith_diag *diag)
         run->each == NULL)
         return kith_fail(diag, KITH_NOMEM, "calibration");
     for (uint32_t q = 0; q < n; q++) {
-        const uint8_t *row = row_at(index, run->row_bytes, row_of(run, q));
+        const void *row = ivf_row(index, row_of(run, q));
         if (index->row_type == KITH_ROWS_F16)
             kith_f16_unpack(run->queries + (size_t)q * dim, row, dim);
         else

@@ -221,20 +221,6 @@ static void make_bytes(struct run *run, const struct block *block, struct errors
     }
 }
 
-/* The last list that begins at or before a row. */
-static uint32_t list_of(const struct ivf_encode *encode, uint32_t row)
-{
-    uint32_t low = 0, high = encode->codebook->n_lists;
-    while (high - low > 1) {
-        uint32_t middle = low + (high - low) / 2;
-        if (encode->lists[middle] <= row)
-            low = middle;
-        else
-            high = middle;
-    }
-    return low;
-}
-
 static void encode_piece(void *ctx, uint32_t piece, uint32_t worker)
 {
     struct run *run = ctx;
@@ -242,7 +228,7 @@ static void encode_piece(void *ctx, uint32_t piece, uint32_t worker)
     const struct codebook *codebook = encode->codebook;
     uint32_t n_rows = encode->source->n_rows, first = piece * BLOCKS_A_PIECE * IVF_BLOCK;
     struct block block = {.rows = run->scratch + worker * run->scratch_floats,
-                          .list = list_of(encode, first)};
+                          .list = ivf_format_list_of(encode->lists, codebook->n_lists, first)};
     block.turned = block.rows + (size_t)codebook->dim * BUILD_LANES;
     block.residual = block.turned + (size_t)codebook->dim * BUILD_LANES;
     if (workers_stopped(encode->workers))

@@ -60,6 +60,20 @@ static inline uint32_t ivf_format_slot(uint32_t row)
     return (row & 15) * 2 + (row >> 4 & 1);
 }
 
+/* The last list that begins at or before a row. */
+static inline uint32_t ivf_format_list_of(const uint32_t *lists, uint32_t n_lists, uint32_t row)
+{
+    uint32_t low = 0, high = n_lists;
+    while (high - low > 1) {
+        uint32_t middle = low + (high - low) / 2;
+        if (lists[middle] <= row)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 /* The byte with the codes of sub-quantizers 2 * pair (low bits) and 2 * pair + 1 (high). */
 static inline size_t ivf_format_code(uint32_t n_subs, uint32_t row, uint32_t pair)
 {
@@ -82,6 +96,23 @@ static inline uint32_t ivf_format_row8_bytes(uint32_t dim)
 static inline const uint8_t *ivf_format_tail(const uint8_t *row8, uint32_t row8_bytes)
 {
     return row8 + row8_bytes - IVF_ROW8_TAIL;
+}
+
+/* Squared distance of a row of this score from a query whose squared length is length2; manhattan:
+ * the distance. Roundings can make it negative. */
+static inline float ivf_format_distance(const struct codebook *codebook, float length2, float score)
+{
+    switch (codebook->metric) {
+    case KITH_COSINE:
+        return length2 + 1 - 2 * score;
+    case KITH_DOT:
+        return length2 + codebook->lift - 2 * score;
+    case KITH_EUCLID:
+        return length2 - 2 * score;
+    case KITH_MANHATTAN:
+        break;
+    }
+    return -score;
 }
 
 /* The byte of a value on the codebook's common scale (manhattan). */

@@ -26,22 +26,7 @@ float ivf_rerank_score(const struct ivf_job *job, float rank)
 /* Squared distance of the query from a row of this score; manhattan: the distance. */
 float ivf_rerank_distance(const struct ivf_job *job, float score)
 {
-    float distance;
-    switch (job->codebook->metric) {
-    case KITH_COSINE:
-        distance = job->length2 + 1 - 2 * score;
-        break;
-    case KITH_DOT:
-        distance = job->length2 + job->codebook->lift - 2 * score;
-        break;
-    case KITH_EUCLID:
-        distance = job->length2 - 2 * score;
-        break;
-    case KITH_MANHATTAN:
-    default:
-        distance = -score;
-        break;
-    }
+    float distance = ivf_format_distance(job->codebook, job->length2, score);
     return distance > 0 ? distance : 0;
 }
 
@@ -110,19 +95,11 @@ bool ivf_rerank_allowed(const struct ivf_part *part, uint32_t row)
 
 /* ---- exact ranks ----------------------------------------------------------------------------- */
 
-static const uint8_t *row_at(const struct ivf_job *job, const struct ivf *index, uint32_t row)
-{
-    if (index->row != NULL)
-        return index->row(index->row_ctx, row);
-    return (const uint8_t *)index->rows +
-           (size_t)row * kernels_row_bytes(kernels_type_of(index->row_type), job->codebook->dim);
-}
-
 void ivf_rerank_exact(struct ivf_job *job, const struct ivf_part *part, uint32_t row)
 {
     static const uint32_t itself = 0;
     const struct ivf *index = part->index;
-    struct kernels_rows one = {row_at(job, index, row), job->codebook->dim};
+    struct kernels_rows one = {ivf_row(index, row), job->codebook->dim};
     struct topk *top = job->query->top;
     struct kith_hit hit = {0};
     kernels_best()->pick[kernels_form_of(job->codebook->metric)][kernels_type_of(index->row_type)](
@@ -161,7 +138,7 @@ static void rank_finalists(struct ivf_job *job)
     const struct ivf_finalist *finalists = job->scratch->finalists;
     for (uint32_t i = 0; i < job->n_finalists; i++) {
         const struct ivf *index = job->parts[finalists[i].part].index;
-        fetch(row_at(job, index, finalists[i].row),
+        fetch(ivf_row(index, finalists[i].row),
               kernels_row_bytes(kernels_type_of(index->row_type), job->codebook->dim));
     }
     for (uint32_t i = 0; i < job->n_finalists; i++)
