@@ -11,7 +11,7 @@
 
 #include "common/kith_f16.h"
 #include "common/kith_mem.h"
-#include "shard/index/flat.h"
+#include "shard/index/exact_best.h"
 #include "shard/index/ivf_format.h"
 
 #define K             IVF_TARGET_HITS
@@ -19,9 +19,7 @@
 #define QUERIES_MIN   32u     /* fewer tell nothing */
 #define QUERIES_LEAST 128u
 #define QUERIES_MAX   512u
-#define PIECE         16u           /* queries of a piece */
-#define SCAN_BYTES    (256u * 1024) /* of rows gathered for a scan */
-#define SCAN_ROWS_MAX 1024u
+#define PIECE         16u /* queries of a piece */
 #define FIRST_LISTS   12u
 #define CONFIDENCE    1.65f /* standard errors below the mean: 95 %, one-sided */
 #define REACH_MAX     1e6f
@@ -48,11 +46,6 @@ struct trial {
 };
 
 struct worker {
-    struct flat_scratch *flat;
-    struct flat_search searches[QUERIES_MAX / FLAT_QUERIES_MAX];
-    struct topk *tops;     /* of each query */
-    struct kith_hit *hits; /* HITS of each */
-    uint8_t *rows;
     struct ivf_scratch *scratch;
     uint64_t *allowed;
     struct ivf_stats stats;
@@ -62,12 +55,13 @@ struct run {
     const struct ivf *index;
     struct workers *workers;
     struct worker *each;
-    uint32_t n_queries, row_bytes, scan_rows;
+    uint32_t n_queries, row_bytes;
     float *queries;
-    float *worst;  /* of each query: the rank of its K-th hit */
-    float *needed; /* of each hit: the reach that finds it */
-    float *found;  /* of each query, by the trial that runs */
-    double logs;   /* sum of ln(distance / the K-th distance) over all hits */
+    struct kith_hit *answers; /* HITS of each query, exact */
+    float *worst;             /* of each query: the rank of its K-th hit */
+    float *needed;            /* of each hit: the reach that finds it */
+    float *found;             /* of each query, by the trial that runs */
+    double logs;              /* sum of ln(distance / the K-th distance) over all hits */
     uint64_t n_logs;
     struct ivf_effort effort;
 };
@@ -75,6 +69,11 @@ struct run {
 static uint32_t row_of(const struct run *run, uint32_t query)
 {
     return (uint32_t)((uint64_t)query * run->index->n_rows / run->n_queries);
+}
+
+static const void *row_at(const void *ctx, uint32_t row)
+{
+    return ivf_row(((const struct run *)ctx)->index, row);
 }
 
 static bool name_row(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq)
@@ -86,22 +85,6 @@ static bool name_row(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq)
 }
 
 /* ---- exact answers --------------------------------------------------------------------------- */
-
-static void scan_piece(void *ctx, uint32_t piece, uint32_t worker)
-{
-    struct run *run = ctx;
-    struct worker *own = &run->each[worker];
-    uint32_t first = piece * run->scan_rows, left = run->index->n_rows - first;
-    uint32_t n = left < run->scan_rows ? left : run->scan_rows;
-    if (workers_stopped(run->workers))
-        return;
-    for (uint32_t i = 0; i < n; i++)
-        memcpy(own->rows + (size_t)i * run->row_bytes, ivf_row(run->index, first + i),
-               run->row_bytes);
-    struct flat_rows rows = {.data = own->rows, .first = first, .n = n, .name = name_row};
-    for (uint32_t at = 0, s = 0; at < run->n_queries; at += FLAT_QUERIES_MAX, s++)
-        flat_scan(&own->searches[s], &rows, own->flat);
-}
 
 static uint32_t list_of(const struct ivf *index, uint32_t row)
 {
@@ -164,21 +147,32 @@ static float local_dim(const struct run *run)
     return run->logs < 0.0 ? (float)((double)run->n_logs / -run->logs) : 0.0f;
 }
 
+static enum kith_err find_answers(struct run *run, struct kith_diag *diag)
+{
+    const struct exact_best scan = {.metric = run->index->codebook->metric,
+                                    .type = run->index->row_type,
+                                    .dim = run->index->codebook->dim,
+                                    .n_rows = run->index->n_rows,
+                                    .row = row_at,
+                                    .ctx = run,
+                                    .queries = run->queries,
+                                    .n_queries = run->n_queries,
+                                    .k = HITS};
+    return exact_best_run(&scan, run->workers, run->answers, diag);
+}
+
 /* The K best without the query itself, and what their lists ask for. */
 static void note_answers(struct run *run)
 {
     for (uint32_t q = 0; q < run->n_queries; q++) {
-        struct topk *top = &run->each[0].tops[q];
-        for (uint32_t w = 1; w < run->workers->threads; w++)
-            topk_merge(top, &run->each[w].tops[q]);
-        topk_sort(top);
+        const struct kith_hit *hits = run->answers + (size_t)q * HITS;
         uint32_t rows[HITS], n = 0;
         float ranks[HITS];
-        for (uint32_t i = 0; i < top->n && n < K; i++)
-            if (top->hits[i].id.lo != row_of(run, q)) {
-                ranks[n] = top->hits[i].rank;
-                rows[n++] = (uint32_t)top->hits[i].id.lo;
-                run->worst[q] = top->hits[i].rank;
+        for (uint32_t i = 0; i < HITS && n < K; i++)
+            if (hits[i].id.lo != row_of(run, q)) {
+                ranks[n] = hits[i].rank;
+                rows[n++] = (uint32_t)hits[i].id.lo;
+                run->worst[q] = hits[i].rank;
             }
         note_distances(run, q, ranks, n);
         for (uint32_t i = 0; i < K; i++)
@@ -314,42 +308,19 @@ static uint32_t choose(const struct run *run, const struct trial *trials, uint32
 
 static void free_worker(struct worker *worker)
 {
-    flat_scratch_free(worker->flat);
     ivf_scratch_free(worker->scratch);
-    kith_free(worker->tops);
-    kith_free(worker->hits);
-    kith_free(worker->rows);
     kith_free(worker->allowed);
 }
 
 static enum kith_err make_worker(const struct run *run, struct worker *worker,
                                  struct kith_diag *diag)
 {
-    const struct ivf *index = run->index;
-    uint32_t n = run->n_queries, words = index->n_rows / 64 + 1;
-    worker->tops = kith_alloc(n * sizeof *worker->tops);
-    worker->hits = kith_alloc((size_t)n * HITS * sizeof *worker->hits);
-    worker->rows = kith_alloc_aligned(64, (size_t)run->scan_rows * run->row_bytes);
+    uint32_t words = run->index->n_rows / 64 + 1;
     worker->allowed = kith_alloc(words * sizeof *worker->allowed);
-    if (worker->tops == NULL || worker->hits == NULL || worker->rows == NULL ||
-        worker->allowed == NULL)
+    if (worker->allowed == NULL)
         return kith_fail(diag, KITH_NOMEM, "calibration");
     memset(worker->allowed, 0xff, words * sizeof *worker->allowed);
-    for (uint32_t q = 0; q < n; q++)
-        topk_init(&worker->tops[q], HITS, -FLT_MAX, worker->hits + (size_t)q * HITS);
-    for (uint32_t at = 0, s = 0; at < n; at += FLAT_QUERIES_MAX, s++)
-        worker->searches[s] =
-            (struct flat_search){.form = kernels_form_of(index->codebook->metric),
-                                 .type = kernels_type_of(index->row_type),
-                                 .dim = index->codebook->dim,
-                                 .n_queries = n - at < FLAT_QUERIES_MAX ? n - at : FLAT_QUERIES_MAX,
-                                 .queries = run->queries + (size_t)at * index->codebook->dim,
-                                 .tops = worker->tops + at};
-    enum kith_err err =
-        flat_scratch_fit(&worker->flat, index->codebook->dim, FLAT_QUERIES_MAX, diag);
-    if (err == KITH_OK)
-        err = ivf_scratch_fit(&worker->scratch, index->codebook, K, diag);
-    return err;
+    return ivf_scratch_fit(&worker->scratch, run->index->codebook, K, diag);
 }
 
 static enum kith_err make_run(struct run *run, struct kith_diag *diag)
@@ -357,12 +328,13 @@ static enum kith_err make_run(struct run *run, struct kith_diag *diag)
     const struct ivf *index = run->index;
     uint32_t n = run->n_queries, dim = index->codebook->dim;
     run->queries = kith_alloc((size_t)n * dim * sizeof *run->queries);
+    run->answers = kith_alloc((size_t)n * HITS * sizeof *run->answers);
     run->worst = kith_alloc(n * sizeof *run->worst);
     run->needed = kith_alloc((size_t)n * K * sizeof *run->needed);
     run->found = kith_alloc(n * sizeof *run->found);
     run->each = kith_alloc(run->workers->threads * sizeof *run->each);
-    if (run->queries == NULL || run->worst == NULL || run->needed == NULL || run->found == NULL ||
-        run->each == NULL)
+    if (run->queries == NULL || run->answers == NULL || run->worst == NULL || run->needed == NULL ||
+        run->found == NULL || run->each == NULL)
         return kith_fail(diag, KITH_NOMEM, "calibration");
     for (uint32_t q = 0; q < n; q++) {
         const void *row = ivf_row(index, row_of(run, q));
@@ -394,12 +366,9 @@ enum kith_err ivf_calibrate_run(const struct ivf *index, struct workers *workers
     if (run.n_queries < QUERIES_MIN)
         return KITH_OK;
     run.row_bytes = kernels_row_bytes(kernels_type_of(index->row_type), index->codebook->dim);
-    run.scan_rows = SCAN_BYTES / run.row_bytes;
-    run.scan_rows = run.scan_rows < SCAN_ROWS_MAX ? run.scan_rows : SCAN_ROWS_MAX;
     enum kith_err err = make_run(&run, diag);
     if (err == KITH_OK)
-        err = workers_run(workers, (index->n_rows + run.scan_rows - 1) / run.scan_rows, scan_piece,
-                          &run, diag);
+        err = find_answers(&run, diag);
     if (err == KITH_OK) {
         note_answers(&run);
         err = run_trials(&run, trials, &n_trials, diag);
@@ -414,6 +383,7 @@ enum kith_err ivf_calibrate_run(const struct ivf *index, struct workers *workers
     kith_free(run.found);
     kith_free(run.needed);
     kith_free(run.worst);
+    kith_free(run.answers);
     kith_free(run.queries);
     return err;
 }
