@@ -4,12 +4,9 @@
  * spec: the index, "pq4", "int8", "rows" or "none", as in a collection's settings. Its settings are
  * recall targets, as users give them, and exact search. With " effort" behind, they are a grid over
  * what a target stands for: it shows what the targets leave on the table. */
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "ann_engine.h"
 #include "common/kith_buf.h"
@@ -20,6 +17,7 @@
 #include "shard/index/ivf_build.h"
 #include "shard/query/search.h"
 #include "shard/storage/store.h"
+#include "store_fill.h"
 
 #define ROWS_PER_WRITE 1000u
 #define SAMPLE_SEED    20231u
@@ -94,43 +92,6 @@ static void set_effort(const struct kith *kith, struct search_part *part, struct
 
 /* ---- filling --------------------------------------------------------------------------------- */
 
-struct waiter {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    bool done;
-    enum kith_err err;
-};
-
-static void on_written(void *ctx, const struct store_write_result *result,
-                       const struct kith_diag *diag)
-{
-    struct waiter *waiter = ctx;
-
-    (void)diag;
-    pthread_mutex_lock(&waiter->lock);
-    waiter->done = true;
-    waiter->err = result->err;
-    pthread_cond_signal(&waiter->changed);
-    pthread_mutex_unlock(&waiter->lock);
-}
-
-static void write_ops(struct kith *kith, struct kith_buf *ops)
-{
-    struct waiter waiter = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, KITH_OK};
-    struct kith_diag diag = {0};
-
-    if (ops->failed || store_write(kith->store, 0, (struct kith_bytes){ops->data, ops->len},
-                                   on_written, &waiter, &diag) != KITH_OK)
-        die("write", &diag);
-    pthread_mutex_lock(&waiter.lock);
-    while (!waiter.done)
-        pthread_cond_wait(&waiter.changed, &waiter.lock);
-    pthread_mutex_unlock(&waiter.lock);
-    if (waiter.err != KITH_OK)
-        die("write", &diag);
-    kith_buf_fini(ops);
-}
-
 static void write_rows(struct kith *kith, const struct ann_set *set, uint32_t first, uint32_t n)
 {
     struct kith_buf ops = {0};
@@ -142,7 +103,8 @@ static void write_rows(struct kith *kith, const struct ann_set *set, uint32_t fi
         kith_op_write_put(&w, KITH_PUT_UPSERT, &id, set->base + (size_t)i * set->dim, set->dim,
                           (struct kith_bytes){0});
     }
-    write_ops(kith, &ops);
+    store_fill_write(kith->store, &ops);
+    kith_buf_fini(&ops);
 }
 
 /* A full head is sealed by the write that comes after: one that deletes a point nobody has. */
@@ -156,23 +118,8 @@ static void write_nothing(struct kith *kith, const struct ann_set *set)
     kith_op_write_head(&w, KITH_OP_DELETE);
     kith_write_array(&w, 1);
     kith_write_id(&w, &id);
-    write_ops(kith, &ops);
-}
-
-static void maintain(struct kith *kith)
-{
-    struct kith_diag diag = {0};
-
-    for (bool did_work = true; did_work;)
-        if (store_maintain(kith->store, &did_work, &diag) != KITH_OK)
-            die("maintain", &diag);
-}
-
-static enum kith_err select_none(const struct view *view, struct kith_bytes filter,
-                                 store_emit_fn emit, void *emit_ctx, struct kith_diag *diag)
-{
-    (void)view, (void)filter, (void)emit, (void)emit_ctx;
-    return kith_fail(diag, KITH_INTERNAL, "nothing here writes by filter");
+    store_fill_write(kith->store, &ops);
+    kith_buf_fini(&ops);
 }
 
 /* The size of a head that leaves the fewest rows in the last one: what is measured is the index,
@@ -237,7 +184,7 @@ static void fill(struct kith *kith, const struct ann_set *set)
         .config = config, .codes = (enum codebook_codes)kith->kind, .threads = kith->threads};
     uint32_t head_rows = head_rows_for(set->n);
     struct store_options options = {
-        .io = kith->io, .dir = "slice", .select = select_none, .head_rows_max = head_rows};
+        .io = kith->io, .dir = "slice", .select = store_fill_select_none, .head_rows_max = head_rows};
     struct kith_diag diag = {0};
     uint64_t start = kith_now_ns(), written, trained;
 
@@ -254,15 +201,15 @@ static void fill(struct kith *kith, const struct ann_set *set)
         n = n < ROWS_PER_WRITE ? n : ROWS_PER_WRITE;
         n = n < set->n - i ? n : set->n - i;
         write_rows(kith, set, i, n);
-        maintain(kith);
+        store_fill_maintain(kith->store);
     }
     write_nothing(kith, set);
-    maintain(kith);
+    store_fill_maintain(kith->store);
     written = kith_now_ns();
     if (kith->kind != KITH_INDEX_NONE)
         train(kith, set, &config);
     trained = kith_now_ns();
-    maintain(kith);
+    store_fill_maintain(kith->store);
     kith->view = store_view(kith->store);
     if (kith->view->live_points != set->n)
         die("fill", &(struct kith_diag){.text = "the store does not hold the rows"});
@@ -302,19 +249,13 @@ static uint32_t search(void *index, const float *query, uint32_t k, uint32_t *ro
 static void close_kith(void *index)
 {
     struct kith *kith = index;
-    pid_t child;
 
     search_context_close(kith->context);
     view_unref(kith->view);
     store_close(kith->store);
     ivf_builder_free(kith->builder);
     io_real_close(kith->io);
-    child = fork();
-    if (child == 0) {
-        execlp("rm", "rm", "-rf", kith->dir, (char *)NULL);
-        _exit(127);
-    }
-    waitpid(child, NULL, 0);
+    store_fill_remove_dir(kith->dir);
     kith_free(kith);
 }
 
@@ -342,16 +283,12 @@ void ann_kith_open(struct ann_engine *out, const struct ann_set *set, const char
                    uint32_t threads)
 {
     struct kith *kith = kith_xalloc(sizeof(*kith));
-    const char *parent = getenv("KITH_BENCH_DIR");
     struct kith_diag diag = {0};
 
     read_spec(kith, spec);
     kith->threads = threads;
-    if (parent == NULL)
-        parent = getenv("TMPDIR");
-    snprintf(kith->dir, sizeof(kith->dir), "%s/kith-bench-XXXXXX",
-             parent == NULL ? "/tmp" : parent);
-    if (mkdtemp(kith->dir) == NULL || io_real_open(&kith->io, kith->dir, &diag) != KITH_OK ||
+    store_fill_make_dir(kith->dir, sizeof(kith->dir));
+    if (io_real_open(&kith->io, kith->dir, &diag) != KITH_OK ||
         search_context_open(&kith->context, NULL, &diag) != KITH_OK)
         die(kith->dir, &diag);
     fill(kith, set);

@@ -23,6 +23,7 @@
 #include "proto/kith_ops.h"
 #include "shard/query/search.h"
 #include "shard/storage/store.h"
+#include "store_fill.h"
 
 #define K           10u
 #define CALLERS_MAX 16u
@@ -52,32 +53,10 @@ static _Noreturn void die(const char *what, const struct kith_diag *diag)
 
 /* ---- the store ------------------------------------------------------------------------------- */
 
-struct waiter {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    bool done;
-    enum kith_err err;
-};
-
-static void on_written(void *ctx, const struct store_write_result *result,
-                       const struct kith_diag *diag)
-{
-    struct waiter *waiter = ctx;
-
-    (void)diag;
-    pthread_mutex_lock(&waiter->lock);
-    waiter->done = true;
-    waiter->err = result->err;
-    pthread_cond_signal(&waiter->changed);
-    pthread_mutex_unlock(&waiter->lock);
-}
-
 static void write_rows(struct bench *bench, uint64_t first, uint32_t n)
 {
-    struct waiter waiter = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, KITH_OK};
     struct kith_buf ops = {0};
     struct kith_writer w = {.write = kith_buf_sink, .sink = &ops};
-    struct kith_diag diag = {0};
     float row[POINTS_DIM_MAX];
 
     kith_write_array(&w, n);
@@ -86,29 +65,14 @@ static void write_rows(struct bench *bench, uint64_t first, uint32_t n)
         points_row(i, row);
         kith_op_write_put(&w, KITH_PUT_UPSERT, &id, row, bench->dim, (struct kith_bytes){0});
     }
-    if (ops.failed || store_write(bench->store, 0, (struct kith_bytes){ops.data, ops.len},
-                                  on_written, &waiter, &diag) != KITH_OK)
-        die("write", &diag);
-    pthread_mutex_lock(&waiter.lock);
-    while (!waiter.done)
-        pthread_cond_wait(&waiter.changed, &waiter.lock);
-    pthread_mutex_unlock(&waiter.lock);
-    if (waiter.err != KITH_OK)
-        die("write", &diag);
+    store_fill_write(bench->store, &ops);
     kith_buf_fini(&ops);
-}
-
-static enum kith_err select_none(const struct view *view, struct kith_bytes filter,
-                                 store_emit_fn emit, void *emit_ctx, struct kith_diag *diag)
-{
-    (void)view, (void)filter, (void)emit, (void)emit_ctx;
-    return kith_fail(diag, KITH_INTERNAL, "nothing here writes by filter");
 }
 
 static void store_ready(struct bench *bench, struct io *io)
 {
     struct store_options options = {
-        .io = io, .dir = "slice", .select = select_none, .background = true};
+        .io = io, .dir = "slice", .select = store_fill_select_none, .background = true};
     struct slice_config config = {
         .collection = 1, .dim = bench->dim, .metric = KITH_COSINE, .rows = KITH_ROWS_F32};
     struct kith_diag diag = {0};

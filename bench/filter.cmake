@@ -1,8 +1,8 @@
-add_executable(bench_filter filter.c filter_store.c filter_peer.cpp)
+add_executable(bench_filter filter.c filter_store.c store_fill.c filter_peer.cpp)
 # ann_set.c is compiled once more, with what ann.cmake sets for it.
 target_sources(bench_filter PRIVATE ann_set.c)
 target_link_libraries(bench_filter PRIVATE shard_query m)
-set_source_files_properties(filter.c filter_store.c PROPERTIES COMPILE_OPTIONS "${KITH_WARNINGS}")
+set_source_files_properties(filter.c filter_store.c store_fill.c PROPERTIES COMPILE_OPTIONS "${KITH_WARNINGS}")
 set_source_files_properties(filter_peer.cpp PROPERTIES COMPILE_OPTIONS "-O3;-march=native;-w")
 find_path(HNSWLIB_INCLUDE hnswlib/hnswlib.h)
 if(HNSWLIB_INCLUDE)

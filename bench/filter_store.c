@@ -1,16 +1,14 @@
 #include "filter_store.h"
 
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "common/kith_buf.h"
 #include "common/kith_mem.h"
 #include "proto/kith_ops.h"
 #include "shard/index/kernels.h"
+#include "store_fill.h"
 
 #define ROWS_PER_WRITE 1000u
 
@@ -53,25 +51,6 @@ static void categorize(struct filter_store *store, const struct ann_set *set)
 
 /* ---- filling --------------------------------------------------------------------------------- */
 
-struct waiter {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    bool done;
-    enum kith_err err;
-};
-
-static void on_written(void *ctx, const struct store_write_result *result,
-                       const struct kith_diag *diag)
-{
-    struct waiter *waiter = ctx;
-    (void)diag;
-    pthread_mutex_lock(&waiter->lock);
-    waiter->done = true;
-    waiter->err = result->err;
-    pthread_cond_signal(&waiter->changed);
-    pthread_mutex_unlock(&waiter->lock);
-}
-
 static void put(const struct filter_store *store, const struct ann_set *set, uint32_t row,
                 struct kith_writer *w)
 {
@@ -91,38 +70,13 @@ static void put(const struct filter_store *store, const struct ann_set *set, uin
 static void write_rows(struct filter_store *store, const struct ann_set *set, uint32_t first,
                        uint32_t n)
 {
-    struct waiter waiter = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, KITH_OK};
     struct kith_buf ops = {0};
     struct kith_writer w = {.write = kith_buf_sink, .sink = &ops};
-    struct kith_diag diag = {0};
     kith_write_array(&w, n);
     for (uint32_t row = first; row < first + n; row++)
         put(store, set, row, &w);
-    if (ops.failed || store_write(store->store, 0, (struct kith_bytes){ops.data, ops.len},
-                                  on_written, &waiter, &diag) != KITH_OK)
-        die("write", &diag);
-    pthread_mutex_lock(&waiter.lock);
-    while (!waiter.done)
-        pthread_cond_wait(&waiter.changed, &waiter.lock);
-    pthread_mutex_unlock(&waiter.lock);
-    if (waiter.err != KITH_OK)
-        die("write", &diag);
+    store_fill_write(store->store, &ops);
     kith_buf_fini(&ops);
-}
-
-static void maintain(struct filter_store *store)
-{
-    struct kith_diag diag = {0};
-    for (bool did_work = true; did_work;)
-        if (store_maintain(store->store, &did_work, &diag) != KITH_OK)
-            die("maintain", &diag);
-}
-
-static enum kith_err select_none(const struct view *view, struct kith_bytes filter,
-                                 store_emit_fn emit, void *emit_ctx, struct kith_diag *diag)
-{
-    (void)view, (void)filter, (void)emit, (void)emit_ctx;
-    return kith_fail(diag, KITH_INTERNAL, "nothing here writes by filter");
 }
 
 /* A codebook of a sample, known before the first row comes. */
@@ -158,14 +112,13 @@ void filter_store_open(struct filter_store *out, const struct ann_set *set)
     struct slice_config config = {
         .collection = 1, .dim = set->dim, .metric = KITH_COSINE, .rows = KITH_ROWS_F32};
     struct kith_diag diag = {0};
-    const char *parent = getenv("TMPDIR");
-    snprintf(out->dir, sizeof out->dir, "%s/kith-bench-XXXXXX", parent == NULL ? "/tmp" : parent);
-    if (mkdtemp(out->dir) == NULL || io_real_open(&out->io, out->dir, &diag) != KITH_OK)
+    store_fill_make_dir(out->dir, sizeof out->dir);
+    if (io_real_open(&out->io, out->dir, &diag) != KITH_OK)
         die(out->dir, &diag);
     train(out, set, &config);
     struct store_options options = {.io = out->io,
                                     .dir = "slice",
-                                    .select = select_none,
+                                    .select = store_fill_select_none,
                                     .index = ivf_builder_hooks(out->builder)};
     if (store_create(&options, &config, &diag) != KITH_OK ||
         store_open(&out->store, &options, &diag) != KITH_OK)
@@ -173,7 +126,7 @@ void filter_store_open(struct filter_store *out, const struct ann_set *set)
     categorize(out, set);
     for (uint32_t i = 0; i < set->n; i += ROWS_PER_WRITE) {
         write_rows(out, set, i, set->n - i < ROWS_PER_WRITE ? set->n - i : ROWS_PER_WRITE);
-        maintain(out);
+        store_fill_maintain(out->store);
     }
     out->view = store_view(out->store);
 }
@@ -186,10 +139,5 @@ void filter_store_close(struct filter_store *store)
     io_real_close(store->io);
     kith_free(store->centers);
     kith_free(store->categories);
-    pid_t child = fork();
-    if (child == 0) {
-        execlp("rm", "rm", "-rf", store->dir, (char *)NULL);
-        _exit(127);
-    }
-    waitpid(child, NULL, 0);
+    store_fill_remove_dir(store->dir);
 }

@@ -9,7 +9,7 @@ add_executable(bench_data data.c points.c)
 target_link_libraries(bench_data PRIVATE common)
 target_compile_options(bench_data PRIVATE ${KITH_WARNINGS})
 
-add_executable(bench_engine engine.c points.c)
+add_executable(bench_engine engine.c points.c store_fill.c)
 target_link_libraries(bench_engine PRIVATE shard_query)
 target_compile_options(bench_engine PRIVATE ${KITH_WARNINGS})
 

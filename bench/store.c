@@ -22,6 +22,7 @@
 #include "proto/kith_ops.h"
 #include "shard/query/select.h"
 #include "shard/rpc/index_trainer.h"
+#include "store_fill.h"
 
 struct options {
     const char *dir;
@@ -48,8 +49,6 @@ struct bench {
     struct slice *slice;
     struct store *store; /* the slice's */
     atomic_uint next;    /* first id of the next batch */
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
     _Atomic uint64_t making_ns; /* CPU spent on making batches */
 };
 
@@ -105,24 +104,6 @@ static void make_batch(struct lane *lane, uint32_t first, uint32_t n)
     kith_free(vector);
 }
 
-struct waiting {
-    struct bench *bench;
-    bool done;
-    enum kith_err err;
-};
-
-static void on_done(void *ctx, const struct store_write_result *result,
-                    const struct kith_diag *diag)
-{
-    struct waiting *waiting = ctx;
-    if (result->err != KITH_OK)
-        die("write", diag);
-    pthread_mutex_lock(&waiting->bench->lock);
-    waiting->done = true;
-    pthread_cond_broadcast(&waiting->bench->wake);
-    pthread_mutex_unlock(&waiting->bench->lock);
-}
-
 static void *write_lane(void *arg)
 {
     struct lane *lane = arg;
@@ -135,16 +116,8 @@ static void *write_lane(void *arg)
         uint64_t cpu = thread_cpu_ns();
         make_batch(lane, first, o->points - first < o->batch ? o->points - first : o->batch);
         atomic_fetch_add(&bench->making_ns, thread_cpu_ns() - cpu);
-        struct waiting waiting = {.bench = bench};
-        struct kith_diag diag = {0};
         uint64_t begin = kith_now_ns();
-        if (store_write(bench->store, 0, (struct kith_bytes){lane->ops.data, lane->ops.len},
-                        on_done, &waiting, &diag) != KITH_OK)
-            die("write", &diag);
-        pthread_mutex_lock(&bench->lock);
-        while (!waiting.done)
-            pthread_cond_wait(&bench->wake, &bench->lock);
-        pthread_mutex_unlock(&bench->lock);
+        store_fill_write(bench->store, &lane->ops);
         uint64_t took = kith_now_ns() - begin;
         lane->slowest_ns = took > lane->slowest_ns ? took : lane->slowest_ns;
     }
@@ -333,11 +306,7 @@ static void run(struct bench *bench, struct figures *f)
 
 int main(int argc, char **argv)
 {
-    struct bench bench = {
-        .options = parse(argc, argv),
-        .lock = PTHREAD_MUTEX_INITIALIZER,
-        .wake = PTHREAD_COND_INITIALIZER,
-    };
+    struct bench bench = {.options = parse(argc, argv)};
     struct figures f = {0};
     struct kith_diag diag = {0};
     if (io_real_open(&bench.io, bench.options.dir, &diag) != KITH_OK)
