@@ -10,6 +10,7 @@
 
 #include "common/kith_clock.h"
 #include "common/kith_mem.h"
+#include "common/kith_testing.h"
 #include "proto/kith_limits.h"
 
 /* A padded copy, exactly as long as promised, so that AddressSanitizer sees any reading beyond. */
@@ -234,26 +235,15 @@ static void test_json_writes_nested_and_escaped(void **state)
     kith_buf_fini(&buf);
 }
 
-static uint64_t random_state;
-static uint64_t random_next(void) /* splitmix64 */
-{
-    uint64_t z = random_state += 0x9E3779B97F4A7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-}
-
 /* What is written is read back the same, by Kith's parser and by a reader of doubles alike. */
 static void test_json_floats_round_trip(void **state)
 {
     (void)state;
-    random_state = kith_now_ns();
-    print_message("seed %llu\n", (unsigned long long)random_state);
     struct kith_buf buf = {0};
     for (int round = 0; round < 200; round++) {
         float in[500], out[500];
         for (int i = 0; i < 500; i++) {
-            uint32_t bits = (uint32_t)random_next();
+            uint32_t bits = (uint32_t)test_random(&random_state);
             memcpy(&in[i], &bits, 4);
             if (!isfinite(in[i]))
                 in[i] = i % 2 == 0 ? -0.0f : 16777216.0f;
@@ -272,7 +262,7 @@ static void test_json_floats_round_trip(void **state)
         kith_json_close(doc);
 
         double value = 0;
-        uint64_t bits = random_next();
+        uint64_t bits = test_random(&random_state);
         memcpy(&value, &bits, 8);
         if (!isfinite(value))
             continue;
@@ -289,14 +279,14 @@ static void test_json_floats_round_trip(void **state)
 static void write_random(struct kith_json_writer *w, unsigned depth)
 {
     char text[24];
-    size_t len = random_next() % sizeof text;
+    size_t len = test_random(&random_state) % sizeof text;
     for (size_t i = 0; i < len; i++)
-        text[i] = (char)(random_next() % 128);
-    unsigned n = (unsigned)(random_next() % 5);
-    uint64_t bits = random_next();
+        text[i] = (char)(test_random(&random_state) % 128);
+    unsigned n = (unsigned)(test_random(&random_state) % 5);
+    uint64_t bits = test_random(&random_state);
     double number;
     memcpy(&number, &bits, 8);
-    switch (random_next() % (depth < 10 ? 9 : 6)) {
+    switch (test_random(&random_state) % (depth < 10 ? 9 : 6)) {
     case 0:
         kith_jw_null(w);
         break;
@@ -335,8 +325,6 @@ static void write_random(struct kith_json_writer *w, unsigned depth)
 static void test_json_and_msgpack_are_the_same(void **state)
 {
     (void)state;
-    random_state = kith_now_ns();
-    print_message("seed %llu\n", (unsigned long long)random_state);
     struct kith_buf text = {0}, packed = {0}, again = {0};
     for (int round = 0; round < 3000; round++) {
         kith_buf_reset(&text);
@@ -357,7 +345,7 @@ static void test_json_and_msgpack_are_the_same(void **state)
         assert_int_equal(again.len, text.len);
         assert_memory_equal(again.data, text.data, text.len);
         /* Cut anywhere it is malformed, and the buffer is as it was. */
-        bytes.len = random_next() % packed.len;
+        bytes.len = test_random(&random_state) % packed.len;
         assert_false(kith_jw_msgpack(&w, bytes));
         assert_int_equal(again.len, text.len);
     }
@@ -393,7 +381,7 @@ static void test_json_768_floats_cost_microseconds(void **state)
     float v[768];
     kith_jw_begin_array(&w);
     for (int i = 0; i < 768; i++) {
-        v[i] = (float)((double)(random_next() >> 11) / 9007199254740992.0 - 0.5);
+        v[i] = (float)((double)(test_random(&random_state) >> 11) / 9007199254740992.0 - 0.5);
         kith_jw_f32(&w, v[i]);
     }
     kith_jw_end_array(&w);
@@ -465,5 +453,5 @@ int main(void)
         cmocka_unit_test(test_json_768_floats_cost_microseconds),
         cmocka_unit_test(test_json_open_survives_each_oom),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, random_set_up, NULL);
 }

@@ -9,16 +9,14 @@
 
 #include <cmocka.h>
 
+#include "common/kith_testing.h"
 #include "coordinator/cluster/placement.h"
 
 static uint64_t state;
 
-static uint64_t next_random(void) /* splitmix64, Steele et al. 2014 */
+static uint64_t next_random(void)
 {
-    uint64_t z = (state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
+    return test_random(&state);
 }
 
 static void test_placement_without_nodes_assigns_nothing(void **unused)
@@ -120,8 +118,7 @@ static void check_one(uint64_t seed)
 static void test_placement_holds_its_promises(void **unused)
 {
     (void)unused;
-    const char *given = getenv("KITH_SEED");
-    const uint64_t seed = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
+    const uint64_t seed = test_env("KITH_SEED", (uint64_t)time(NULL));
     printf("KITH_SEED=%llu\n", (unsigned long long)seed);
     for (uint64_t i = 0; i < 2000; i++) {
         check_one(seed + i);

@@ -5,21 +5,9 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
-#include <time.h>
 #include <cmocka.h>
 
-static uint64_t seed;
-
-static uint32_t random_u32(void)
-{
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(seed >> 32);
-}
-
-static float random_unit(void)
-{
-    return (float)random_u32() * 0x1p-31f - 1.0f;
-}
+#include "common/kith_testing.h"
 
 #define EACH(kernels_)                                                                             \
     for (const struct build_kernels *kernels_ = build_kernels_variant(v = 0); kernels_ != NULL;    \
@@ -119,15 +107,6 @@ static void test_build_kernels_round_to_bytes(void **state)
     }
 }
 
-static int set_up(void **state)
-{
-    (void)state;
-    seed = getenv("KITH_SEED") != NULL ? strtoull(getenv("KITH_SEED"), NULL, 10)
-                                       : (uint64_t)time(NULL);
-    print_message("KITH_SEED=%llu\n", (unsigned long long)seed);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -136,5 +115,5 @@ int main(void)
         cmocka_unit_test(test_build_kernels_choose_the_nearest_word),
         cmocka_unit_test(test_build_kernels_round_to_bytes),
     };
-    return cmocka_run_group_tests(tests, set_up, NULL);
+    return cmocka_run_group_tests(tests, random_set_up, NULL);
 }

@@ -8,28 +8,15 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <cmocka.h>
 
 #include "common/kith_mem.h"
+#include "common/kith_testing.h"
 #include "proto/kith_limits.h"
 #include "shard/index/codebook_format.h"
 
 #define ROWS    6000u
 #define DIM_MAX 24u
-
-static uint64_t seed;
-
-static uint32_t random_u32(void)
-{
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(seed >> 32);
-}
-
-static float random_unit(void)
-{
-    return (float)random_u32() * 0x1p-31f - 1.0f;
-}
 
 static float rows[ROWS * DIM_MAX];
 
@@ -345,15 +332,6 @@ static void test_codebook_sizes_have_bounds(void **state)
     }
 }
 
-static int set_up(void **state)
-{
-    (void)state;
-    seed = getenv("KITH_SEED") != NULL ? strtoull(getenv("KITH_SEED"), NULL, 10)
-                                       : (uint64_t)time(NULL);
-    print_message("KITH_SEED=%llu\n", (unsigned long long)seed);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -367,5 +345,5 @@ int main(void)
         cmocka_unit_test(test_codebook_refuses_damaged_bytes),
         cmocka_unit_test(test_codebook_sizes_have_bounds),
     };
-    return cmocka_run_group_tests(tests, set_up, NULL);
+    return cmocka_run_group_tests(tests, random_set_up, NULL);
 }

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <cmocka.h>
 
 #include "common/kith_mem.h"
@@ -20,22 +19,12 @@
 #define ROWS  2000u
 #define PILES 20u
 
-static uint64_t seed;
 static float rows[ROWS * DIM];
-
-static float random_unit(void)
-{
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (float)(uint32_t)(seed >> 32) * 0x1p-31f - 1.0f;
-}
 
 /* Rows in PILES heaps, so that there is something to find. */
 static int set_up(void **state)
 {
-    (void)state;
-    seed = getenv("KITH_SEED") != NULL ? strtoull(getenv("KITH_SEED"), NULL, 10)
-                                       : (uint64_t)time(NULL);
-    print_message("KITH_SEED=%llu\n", (unsigned long long)seed);
+    (void)random_set_up(state);
     float middles[PILES * DIM];
     for (uint32_t i = 0; i < PILES * DIM; i++)
         middles[i] = random_unit();

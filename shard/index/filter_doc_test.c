@@ -153,7 +153,7 @@ static void test_filter_doc_lists_agree_and_survive_oom(void **state)
         assert_int_equal(filter_lists_new(&lists, &filter, NULL), KITH_OK);
         for (int i = 0; i < 10; i++) {
             struct kith_writer p = testing_writer(&payload);
-            const struct kith_id id = kith_id_number(testing_draw(200));
+            const struct kith_id id = kith_id_number(random_below(200));
             kith_buf_reset(&payload);
             testing_object(&p, 3);
             assert_int_equal(filter_doc(&filter, NULL, &id, testing_bytes(&payload)),
@@ -167,11 +167,10 @@ static void test_filter_doc_lists_agree_and_survive_oom(void **state)
 
 int main(void)
 {
-    testing_start();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_filter_doc_follows_the_page),
         cmocka_unit_test(test_filter_doc_empty_payload),
         cmocka_unit_test(test_filter_doc_lists_agree_and_survive_oom),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, random_set_up, NULL);
 }

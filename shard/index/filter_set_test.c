@@ -142,7 +142,7 @@ static void fake_build(struct segment *segment, uint32_t depth)
     for (uint32_t row = 0; row < ROWS; row++) {
         struct kith_writer w = testing_writer(&segment->payloads[row]);
         segment->ids[row] = kith_id_number(row * 2);
-        if (testing_draw(10) > 0)
+        if (random_below(10) > 0)
             testing_object(&w, depth);
     }
     fake_columns(segment, ROWS, 0, &segment->columns, &segment->section);
@@ -168,13 +168,13 @@ struct fixture {
 static void fixture_open(struct fixture *f, uint32_t depth)
 {
     fake_build(&f->segment, depth);
-    f->head = (struct head){.rows = &f->segment, .busy = testing_draw(4) == 0};
+    f->head = (struct head){.rows = &f->segment, .busy = random_below(4) == 0};
     fake_columns(&f->segment, HEAD_BLOCK_ROWS, HEAD_FIRST, &f->head.columns, &f->head.section);
     f->deleted = bitmap_new();
     for (uint32_t row = 0; row < ROWS; row++)
-        if (testing_draw(6) == 0)
+        if (random_below(6) == 0)
             bitmap_add(f->deleted, row);
-    f->part = (struct view_segment){&f->segment, testing_draw(4) ? f->deleted : NULL, 0};
+    f->part = (struct view_segment){&f->segment, random_below(4) ? f->deleted : NULL, 0};
     f->view = (struct view){.seq = 9, .n_segments = 1, .segments = &f->part, .n_heads = 1};
     f->view.heads[0] = (struct view_head){&f->head, HEAD_ROWS, 0};
 }
@@ -332,12 +332,11 @@ static void test_filter_set_survives_each_oom(void **state)
 
 int main(void)
 {
-    testing_start();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_filter_set_agrees_with_payloads),
         cmocka_unit_test(test_filter_set_reads_no_payload_it_can_avoid),
         cmocka_unit_test(test_filter_set_gives_up_at_its_deadline),
         cmocka_unit_test(test_filter_set_survives_each_oom),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, random_set_up, NULL);
 }

@@ -10,22 +10,8 @@
 
 #include "common/kith_buf.h"
 #include "common/kith_mem.h"
+#include "common/kith_testing.h"
 #include "proto/kith_filter.h"
-
-static uint64_t testing_seed;
-
-static inline void testing_start(void)
-{
-    const char *given = getenv("KITH_SEED");
-    testing_seed = given != NULL ? strtoull(given, NULL, 10) : (uint64_t)time(NULL) * 1000003u;
-    (void)printf("repeat with KITH_SEED=%llu\n", (unsigned long long)testing_seed);
-}
-
-static inline uint32_t testing_draw(uint32_t below)
-{
-    testing_seed = testing_seed * 6364136223846793005ull + 1442695040888963407ull;
-    return (uint32_t)((testing_seed >> 33) % below);
-}
 
 static inline struct kith_writer testing_writer(struct kith_buf *buf)
 {
@@ -116,36 +102,36 @@ static inline void testing_string(struct kith_writer *w)
                                        "3f2504e0-4f89-11d3-9a0c-0305e82c3301",
                                        "1"};
     static char text[300];
-    if (testing_draw(6) == 0) {
+    if (random_below(6) == 0) {
         memset(text, 'w', sizeof text);
-        text[0] = (char)('a' + testing_draw(3));
+        text[0] = (char)('a' + random_below(3));
         kith_write_str(w, text, sizeof text);
     } else {
-        kith_write_cstr(w, pool[testing_draw(8)]);
+        kith_write_cstr(w, pool[random_below(8)]);
     }
 }
 
 static inline void testing_scalar(struct kith_writer *w)
 {
-    switch (testing_draw(9)) {
+    switch (random_below(9)) {
     case 0:
         kith_write_nil(w);
         return;
     case 1:
-        kith_write_bool(w, testing_draw(2));
+        kith_write_bool(w, random_below(2));
         return;
     case 2:
     case 3:
-        kith_write_i64(w, (int64_t)testing_draw(7) - 2);
+        kith_write_i64(w, (int64_t)random_below(7) - 2);
         return;
     case 4:
-        kith_write_f64(w, ((double)testing_draw(14) - 4.0) / 2.0);
+        kith_write_f64(w, ((double)random_below(14) - 4.0) / 2.0);
         return;
     case 5:
-        if (testing_draw(4) == 0)
-            kith_write_u64(w, UINT64_MAX - testing_draw(2));
+        if (random_below(4) == 0)
+            kith_write_u64(w, UINT64_MAX - random_below(2));
         else
-            kith_write_i64(w, INT64_MAX - (int64_t)testing_draw(3));
+            kith_write_i64(w, INT64_MAX - (int64_t)random_below(3));
         return;
     default:
         testing_string(w);
@@ -156,20 +142,20 @@ static inline void testing_scalar(struct kith_writer *w)
 static inline void testing_object(struct kith_writer *w, uint32_t depth)
 {
     static const char *const keys[] = {"k", "n", "o", "l", "x.y", "m"};
-    uint32_t chosen = testing_draw(64);
+    uint32_t chosen = random_below(64);
     kith_write_map(w, (uint32_t)__builtin_popcount(chosen));
     for (uint32_t i = 0; i < 6; i++) {
         if ((chosen >> i & 1) == 0)
             continue;
         kith_write_cstr(w, keys[i]);
-        uint32_t kind = testing_draw(10);
+        uint32_t kind = random_below(10);
         if ((i == 2 ? kind < 7 : kind == 0) && depth > 0) {
             testing_object(w, depth - 1);
         } else if (i == 3 ? kind < 8 : kind < 3) {
-            uint32_t n = testing_draw(4);
+            uint32_t n = random_below(4);
             kith_write_array(w, n);
             for (; n > 0; n--) {
-                uint32_t element = testing_draw(8);
+                uint32_t element = random_below(8);
                 if (depth > 0 && (i == 3 ? element < 6 : element == 0)) {
                     testing_object(w, depth - 1);
                 } else if (element == 7) {
@@ -197,26 +183,26 @@ static inline void testing_path(struct kith_writer *w)
         "l[].k",   "l[].n", "l[]",   "o.l",   "o.l[].k",     "l[].l[].n", "\"x.y\"", "o.\"x.y\"",
         "l[0].k",  "l[][]", "k[]",   "x.y",   "nowhere",     "bad..path", "l.k",     "o[].k",
         "l[].o.n", "k[1]",  "\"k\"", "o.l[]", "l[].\"x.y\"", "l[].o"};
-    kith_write_cstr(w, paths[testing_draw(testing_draw(3) ? 10 : 30)]);
+    kith_write_cstr(w, paths[random_below(random_below(3) ? 10 : 30)]);
 }
 
 static inline void testing_operand(struct kith_writer *w)
 {
-    uint32_t kind = testing_draw(8);
+    uint32_t kind = random_below(8);
     if (kind < 3)
-        kith_write_i64(w, (int64_t)testing_draw(7) - 2);
+        kith_write_i64(w, (int64_t)random_below(7) - 2);
     else if (kind == 3)
-        kith_write_bool(w, testing_draw(2));
+        kith_write_bool(w, random_below(2));
     else if (kind == 4)
-        kith_write_u64(w, testing_draw(2) ? UINT64_MAX : (uint64_t)INT64_MAX);
+        kith_write_u64(w, random_below(2) ? UINT64_MAX : (uint64_t)INT64_MAX);
     else
         testing_string(w);
 }
 
 static inline void testing_match(struct kith_writer *w)
 {
-    uint32_t kind = testing_draw(3);
-    uint32_t n = testing_draw(4);
+    uint32_t kind = random_below(3);
+    uint32_t n = random_below(4);
     kith_write_map(w, 1);
     if (kind == 0) {
         kith_write_cstr(w, "value");
@@ -232,28 +218,28 @@ static inline void testing_match(struct kith_writer *w)
 static inline void testing_range(struct kith_writer *w)
 {
     static const char *const times[] = {"2026-01-31", "2026-02-01T10:00:00Z", "2026-02-02"};
-    bool time = testing_draw(4) == 0;
-    uint32_t ends = 1 + testing_draw(3);
+    bool time = random_below(4) == 0;
+    uint32_t ends = 1 + random_below(3);
     kith_write_map(w, ends == 3 ? 2 : 1);
     if (ends & 1)
-        kith_write_cstr(w, testing_draw(2) ? "gt" : "gte");
+        kith_write_cstr(w, random_below(2) ? "gt" : "gte");
     for (uint32_t end = 1; end <= 2; end++) {
         if ((ends & end) == 0)
             continue;
         if (end == 2)
-            kith_write_cstr(w, testing_draw(2) ? "lt" : "lte");
+            kith_write_cstr(w, random_below(2) ? "lt" : "lte");
         if (time)
-            kith_write_cstr(w, times[testing_draw(3)]);
-        else if (testing_draw(8) == 0)
+            kith_write_cstr(w, times[random_below(3)]);
+        else if (random_below(8) == 0)
             kith_write_f64(w, 9223372036854775807.0);
         else
-            kith_write_f64(w, ((double)testing_draw(14) - 4.0) / 2.0);
+            kith_write_f64(w, ((double)random_below(14) - 4.0) / 2.0);
     }
 }
 
 static inline void testing_field(struct kith_writer *w)
 {
-    uint32_t kind = testing_draw(9);
+    uint32_t kind = random_below(9);
     kith_write_map(w, 2);
     kith_write_cstr(w, "key");
     testing_path(w);
@@ -266,17 +252,17 @@ static inline void testing_field(struct kith_writer *w)
     } else if (kind == 6) {
         kith_write_cstr(w, "values_count");
         kith_write_map(w, 1);
-        kith_write_cstr(w, testing_draw(2) ? "gte" : "lt");
-        kith_write_u64(w, testing_draw(4));
+        kith_write_cstr(w, random_below(2) ? "gte" : "lt");
+        kith_write_u64(w, random_below(4));
     } else {
         kith_write_cstr(w, kind == 7 ? "is_empty" : "is_null");
-        kith_write_bool(w, testing_draw(2));
+        kith_write_bool(w, random_below(2));
     }
 }
 
 static inline void testing_condition(struct kith_writer *w, uint32_t depth)
 {
-    uint32_t kind = testing_draw(12);
+    uint32_t kind = random_below(12);
     if (kind == 0 && depth > 0) {
         testing_filter(w, depth - 1);
     } else if (kind <= 2 && depth > 0) {
@@ -285,19 +271,19 @@ static inline void testing_condition(struct kith_writer *w, uint32_t depth)
         kith_write_map(w, 2);
         kith_write_cstr(w, "key");
         static const char *const arrays[] = {"l", "o.l", "l[].l", "k", "l[]", "l[0].l", "o"};
-        kith_write_cstr(w, arrays[testing_draw(testing_draw(2) ? 2 : 7)]);
+        kith_write_cstr(w, arrays[random_below(random_below(2) ? 2 : 7)]);
         kith_write_cstr(w, "filter");
         testing_filter(w, depth - 1);
     } else if (kind == 3) {
-        uint32_t n = testing_draw(30);
+        uint32_t n = random_below(30);
         kith_write_map(w, 1);
         kith_write_cstr(w, "has_id");
         kith_write_array(w, n);
         for (; n > 0; n--)
-            kith_write_u64(w, testing_draw(200));
+            kith_write_u64(w, random_below(200));
     } else if (kind == 4) {
         kith_write_map(w, 1);
-        kith_write_cstr(w, testing_draw(2) ? "is_empty" : "is_null");
+        kith_write_cstr(w, random_below(2) ? "is_empty" : "is_null");
         kith_write_map(w, 1);
         kith_write_cstr(w, "key");
         testing_path(w);
@@ -308,7 +294,7 @@ static inline void testing_condition(struct kith_writer *w, uint32_t depth)
 
 static inline void testing_conditions(struct kith_writer *w, uint32_t depth)
 {
-    uint32_t n = testing_draw(4);
+    uint32_t n = random_below(4);
     kith_write_array(w, n);
     for (; n > 0; n--)
         testing_condition(w, depth);
@@ -317,7 +303,7 @@ static inline void testing_conditions(struct kith_writer *w, uint32_t depth)
 static inline void testing_filter(struct kith_writer *w, uint32_t depth)
 {
     static const char *const clauses[] = {"must", "should", "must_not", "min_should"};
-    uint32_t chosen = testing_draw(3) ? 1u << testing_draw(4) : testing_draw(16);
+    uint32_t chosen = random_below(3) ? 1u << random_below(4) : random_below(16);
     kith_write_map(w, (uint32_t)__builtin_popcount(chosen));
     for (uint32_t i = 0; i < 4; i++) {
         if ((chosen >> i & 1) == 0)
@@ -328,7 +314,7 @@ static inline void testing_filter(struct kith_writer *w, uint32_t depth)
             kith_write_cstr(w, "conditions");
             testing_conditions(w, depth);
             kith_write_cstr(w, "min_count");
-            kith_write_u64(w, testing_draw(4));
+            kith_write_u64(w, random_below(4));
         } else {
             testing_conditions(w, depth);
         }

@@ -17,14 +17,6 @@
 #define Q_MAX    20u
 #define K_MAX    50u
 
-static uint64_t seed, round_seed;
-
-static uint32_t random_u32(void)
-{
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(seed >> 32);
-}
-
 /* One random world: rows, queries, who is allowed, and how it is to be cut. */
 struct world {
     uint32_t dim, n, n_queries, k;
@@ -51,7 +43,7 @@ static bool name_row(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq)
  * overflow. */
 static float random_value(uint32_t flavour)
 {
-    float unit = (float)random_u32() * 0x1p-31f - 1.0f;
+    float unit = random_unit();
     switch (flavour) {
     case 0:
         return (float)(random_u32() % 3) - 1.0f;
@@ -170,22 +162,13 @@ static void check_world(struct world *w, struct flat_scratch **scratch)
     }
 }
 
-static int say_seed(void **state)
-{
-    (void)state;
-    print_message("last round: KITH_SEED=%llu\n", (unsigned long long)round_seed);
-    return 0;
-}
-
 static void test_flat_finds_what_a_sort_finds(void **state)
 {
     (void)state;
     struct flat_scratch *scratch = NULL;
-    uint64_t first = getenv("KITH_SEED") != NULL ? strtoull(getenv("KITH_SEED"), NULL, 10)
-                                                 : (uint64_t)time(NULL) * 1000;
+    uint64_t first = test_env("KITH_SEED", (uint64_t)time(NULL) * 1000);
     for (uint64_t round = 0; round < TEST_SCALE(150, 30); round++) {
-        seed = first + round;
-        round_seed = seed;
+        random_begin(first + round);
         make_world(&world);
         check_world(&world, &scratch);
     }
@@ -212,7 +195,7 @@ static void test_flat_scratch_survives_each_oom(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(test_flat_finds_what_a_sort_finds, say_seed),
+        cmocka_unit_test_teardown(test_flat_finds_what_a_sort_finds, random_say_seed),
         cmocka_unit_test(test_flat_scratch_survives_each_oom),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

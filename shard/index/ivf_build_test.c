@@ -7,7 +7,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <cmocka.h>
 
 #include "common/kith_f16.h"
@@ -20,19 +19,6 @@
 
 #define ROWS_MAX TEST_SCALE(5000u, 3000u)
 #define DIM_MAX  40u
-
-static uint64_t seed;
-
-static uint32_t random_u32(void)
-{
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(seed >> 32);
-}
-
-static float random_unit(void)
-{
-    return (float)random_u32() * 0x1p-31f - 1.0f;
-}
 
 /* Rows as they come to a store, and what is to be made of them. */
 struct world {
@@ -589,15 +575,6 @@ static void test_ivf_build_takes_extreme_rows(void **state)
     }
 }
 
-static int set_up(void **state)
-{
-    (void)state;
-    seed = getenv("KITH_SEED") != NULL ? strtoull(getenv("KITH_SEED"), NULL, 10)
-                                       : (uint64_t)time(NULL);
-    print_message("KITH_SEED=%llu\n", (unsigned long long)seed);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -610,5 +587,5 @@ int main(void)
         cmocka_unit_test(test_ivf_build_tells_drift),
         cmocka_unit_test(test_ivf_build_takes_extreme_rows),
     };
-    return cmocka_run_group_tests(tests, set_up, NULL);
+    return cmocka_run_group_tests(tests, random_set_up, NULL);
 }

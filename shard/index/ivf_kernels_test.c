@@ -4,29 +4,10 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <time.h>
 #include <cmocka.h>
 
+#include "common/kith_testing.h"
 #include "shard/index/ivf_format.h"
-
-static uint64_t seed;
-
-static uint32_t random_u32(void)
-{
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(seed >> 32);
-}
-
-static uint32_t random_below(uint32_t n)
-{
-    return random_u32() % n;
-}
-
-static float random_unit(void)
-{
-    return (float)random_u32() * 0x1p-31f - 1.0f;
-}
 
 /* Memory that ends where reading becomes a fault. */
 #define FENCED_BYTES (1u << 20)
@@ -34,15 +15,8 @@ static uint8_t *fence;
 
 static int set_up(void **state)
 {
-    (void)state;
-    seed = (uint64_t)time(NULL);
-    print_message("seed %llu\n", (unsigned long long)seed);
-    uint8_t *map =
-        mmap(NULL, FENCED_BYTES + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (map == MAP_FAILED || mprotect(map + FENCED_BYTES, 4096, PROT_NONE) != 0)
-        return -1;
-    fence = map + FENCED_BYTES;
-    return 0;
+    fence = test_fence(FENCED_BYTES);
+    return fence != NULL ? random_set_up(state) : -1;
 }
 
 static void *aligned(size_t bytes)

@@ -5,7 +5,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <cmocka.h>
 
 #include "common/kith_testing.h"
@@ -13,28 +12,6 @@
 #include "shard/index/ivf_testing.h"
 
 #define PARTS_MAX 8u
-
-static uint64_t seed;
-
-static uint32_t random_u32(void)
-{
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(seed >> 32);
-}
-
-static float random_unit(void)
-{
-    return (float)random_u32() * 0x1p-31f - 1.0f;
-}
-
-static int set_up(void **state)
-{
-    (void)state;
-    seed = getenv("KITH_SEED") != NULL ? strtoull(getenv("KITH_SEED"), NULL, 10)
-                                       : (uint64_t)time(NULL);
-    print_message("KITH_SEED=%llu\n", (unsigned long long)seed);
-    return 0;
-}
 
 /* ---- a world: rows around centres, an index over them in parts, and queries -------------------
  */
@@ -352,7 +329,7 @@ static void test_ivf_search_serves_any_number_of_lists(void **state)
 static void test_ivf_search_takes_parts_as_one(void **state)
 {
     (void)state;
-    uint64_t rows_of_one = 0, same_rows = seed;
+    uint64_t rows_of_one = 0, same_rows = random_state;
     double recall_of_one = 0;
     for (uint32_t parts = 1; parts <= PARTS_MAX; parts *= 2) {
         static struct world world;
@@ -360,7 +337,7 @@ static void test_ivf_search_takes_parts_as_one(void **state)
         shape.n_rows = TEST_SCALE(16000, 4000);
         shape.n_queries = TEST_SCALE(200, 50);
         shape.n_parts = parts;
-        seed = same_rows;
+        random_state = same_rows;
         make_world(&world, &shape);
         double reached = recall(&world, 10, usual);
         uint64_t edges = world.stats.lists * 2 * IVF_BLOCK;
@@ -612,5 +589,5 @@ int main(void)
         cmocka_unit_test(test_ivf_search_stops),
         cmocka_unit_test(test_ivf_search_allocates_in_fit_alone),
     };
-    return cmocka_run_group_tests(tests, set_up, NULL);
+    return cmocka_run_group_tests(tests, random_set_up, NULL);
 }

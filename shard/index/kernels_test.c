@@ -7,28 +7,14 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <time.h>
 #include <cmocka.h>
 
 #include "common/kith_f16.h"
+#include "common/kith_testing.h"
 #include "shard/index/kernels_sum.h"
 
 #define DIM_MAX 1025u
 #define ROWS    3u
-
-static uint64_t seed;
-
-static uint32_t random_u32(void)
-{
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(seed >> 32);
-}
-
-static float random_unit(void)
-{
-    return (float)random_u32() * 0x1p-31f - 1.0f;
-}
 
 static float random_bits(void)
 {
@@ -44,15 +30,8 @@ static uint8_t *fenced;
 
 static int set_up(void **state)
 {
-    (void)state;
-    seed = (uint64_t)time(NULL);
-    print_message("seed %llu\n", (unsigned long long)seed);
-    uint8_t *map =
-        mmap(NULL, FENCED_BYTES + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (map == MAP_FAILED || mprotect(map + FENCED_BYTES, 4096, PROT_NONE) != 0)
-        return -1;
-    fenced = map + FENCED_BYTES;
-    return 0;
+    fenced = test_fence(FENCED_BYTES);
+    return fenced != NULL ? random_set_up(state) : -1;
 }
 
 /* Rows that end `gap` bytes before the fence, of the values given. */

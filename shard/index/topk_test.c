@@ -8,13 +8,7 @@
 #include <time.h>
 #include <cmocka.h>
 
-static uint64_t seed;
-
-static uint32_t random_u32(void)
-{
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(seed >> 32);
-}
+#include "common/kith_testing.h"
 
 static int by_order(const void *a, const void *b)
 {
@@ -71,11 +65,9 @@ static void check_round(void)
 static void test_topk_is_a_sort_however_it_is_split(void **state)
 {
     (void)state;
-    for (int round = 0; round < 4000; round++) {
-        seed = (uint64_t)time(NULL) * 10000 + (uint64_t)round;
-        uint64_t used = seed;
-        if (round % 1000 == 0)
-            print_message("seeds from %llu\n", (unsigned long long)used);
+    uint64_t first = test_env("KITH_SEED", (uint64_t)time(NULL) * 10000);
+    for (uint64_t round = 0; round < 4000; round++) {
+        random_begin(first + round);
         check_round();
     }
 }
@@ -95,7 +87,7 @@ static void test_topk_ignores_nan_and_takes_the_worst_rank(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_topk_is_a_sort_however_it_is_split),
+        cmocka_unit_test_teardown(test_topk_is_a_sort_however_it_is_split, random_say_seed),
         cmocka_unit_test(test_topk_ignores_nan_and_takes_the_worst_rank),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -7,8 +7,6 @@
 
 /* Facet, count, select and info against the model. */
 
-static struct node node;
-
 static void test_count_is_exact(void **state)
 {
     (void)state;
@@ -236,23 +234,8 @@ static void test_select_deletes_by_filter(void **state)
     kith_buf_fini(&ops);
 }
 
-static int open_node(void **state)
-{
-    (void)state;
-    node_open(&node);
-    return 0;
-}
-
-static int close_node(void **state)
-{
-    (void)state;
-    node_close(&node);
-    return 0;
-}
-
 int main(void)
 {
-    testing_start();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_count_is_exact),
         cmocka_unit_test(test_facet_counts_each_value),
@@ -260,5 +243,5 @@ int main(void)
         cmocka_unit_test(test_info_lists_fields),
         cmocka_unit_test(test_select_deletes_by_filter),
     };
-    return cmocka_run_group_tests(tests, open_node, close_node);
+    return cmocka_run_group_tests(tests, node_set_up, node_tear_down);
 }

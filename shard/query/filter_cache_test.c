@@ -6,22 +6,6 @@
 #include "shard/query/parts.h"
 #include "shard/query/query_testing.h"
 
-static struct node node;
-
-static int set_up(void **state)
-{
-    (void)state;
-    node_open(&node);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    node_close(&node);
-    return 0;
-}
-
 struct asked {
     struct kith_filter filter;
     struct kith_buf bytes, key;
@@ -86,7 +70,7 @@ static void check_views(struct filter_cache *cache, const struct asked *asked,
 static void change_some(void)
 {
     for (uint32_t i = 0; i < 5; i++) {
-        struct node_point *point = &node.points[testing_draw(NODE_POINTS)];
+        struct node_point *point = &node.points[random_below(NODE_POINTS)];
         if (point->live)
             node_delete(&node, point);
         else
@@ -132,7 +116,7 @@ static void test_filter_cache_tells_views_apart(void **state)
             view_ref(before[v] = node.views[v]);
         change_some();
         node_refresh(&node);
-        check_views(cache, &asked, testing_draw(2) ? before : node.views);
+        check_views(cache, &asked, random_below(2) ? before : node.views);
         check_views(cache, &asked, node.views);
         check_views(cache, &asked, before);
         check_views(cache, &asked, node.views);
@@ -297,7 +281,6 @@ static void test_filter_cache_survives_each_oom(void **state)
 
 int main(void)
 {
-    testing_start();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_filter_cache_gives_what_filters_give),
         cmocka_unit_test(test_filter_cache_tells_views_apart),
@@ -306,5 +289,5 @@ int main(void)
         cmocka_unit_test(test_filter_cache_is_right_while_points_come_and_go),
         cmocka_unit_test(test_filter_cache_survives_each_oom),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, node_set_up, node_tear_down);
 }

@@ -78,11 +78,11 @@ static inline void node_payload(struct node_point *point)
     struct kith_buf inner = {0};
     struct kith_writer to_inner = testing_writer(&inner);
     kith_buf_reset(&point->payload);
-    if (testing_draw(12) == 0)
+    if (random_below(12) == 0)
         return; /* no payload at all */
     kith_write_map(&w, 4);
     kith_write_cstr(&w, "f");
-    uint32_t n = testing_draw(4);
+    uint32_t n = random_below(4);
     if (n != 1)
         kith_write_array(&w, n);
     for (; n > 0; n--)
@@ -90,10 +90,10 @@ static inline void node_payload(struct node_point *point)
     kith_write_cstr(&w, "t");
     testing_string(&w);
     kith_write_cstr(&w, "c");
-    if (testing_draw(2))
-        kith_write_i64(&w, (int64_t)testing_draw(5));
+    if (random_below(2))
+        kith_write_i64(&w, (int64_t)random_below(5));
     else
-        kith_write_cstr(&w, testing_draw(2) ? "red" : "green");
+        kith_write_cstr(&w, random_below(2) ? "red" : "green");
     kith_write_cstr(&w, "o");
     testing_object(&to_inner, 1);
     kith_write_raw(&w, inner.data, inner.len);
@@ -178,12 +178,12 @@ static inline void node_open(struct node *node)
         assert_int_equal(store_open(&node->stores[s], &options, NULL), KITH_OK);
     }
     for (uint32_t i = 0; i < NODE_POINTS; i++)
-        node->points[i].id = i % 3 == 0 ? (struct kith_id){testing_draw(1u << 30), i * 7919u, 1, 0}
+        node->points[i].id = i % 3 == 0 ? (struct kith_id){random_below(1u << 30), i * 7919u, 1, 0}
                                         : kith_id_number((uint64_t)i * 37 % 1009);
     qsort(node->points, NODE_POINTS, sizeof node->points[0], node_compare_points);
     for (uint32_t step = 0; step < NODE_POINTS * 3; step++) {
-        struct node_point *point = &node->points[testing_draw(NODE_POINTS)];
-        if (testing_draw(4) > 0 || !point->live)
+        struct node_point *point = &node->points[random_below(NODE_POINTS)];
+        if (random_below(4) > 0 || !point->live)
             node_put(node, point);
         else
             node_delete(node, point);
@@ -214,13 +214,13 @@ static inline void node_filter(struct kith_filter *filter, struct kith_buf *buf)
 {
     struct kith_writer w = testing_writer(buf);
     kith_buf_reset(buf);
-    if (testing_draw(2)) {
+    if (random_below(2)) {
         kith_write_map(&w, 1);
-        kith_write_cstr(&w, testing_draw(2) ? "must" : "should");
+        kith_write_cstr(&w, random_below(2) ? "must" : "should");
         kith_write_array(&w, 1);
         kith_write_map(&w, 2);
         kith_write_cstr(&w, "key");
-        kith_write_cstr(&w, testing_draw(2) ? "c" : "o.n");
+        kith_write_cstr(&w, random_below(2) ? "c" : "o.n");
         kith_write_cstr(&w, "match");
         testing_match(&w);
     }
@@ -234,6 +234,24 @@ static inline void node_filter(struct kith_filter *filter, struct kith_buf *buf)
 static inline struct kith_bytes node_text(const char *text)
 {
     return (struct kith_bytes){(const uint8_t *)text, strlen(text)};
+}
+
+/* ---- the node of a test program -------------------------------------------------------------- */
+
+static struct node node;
+
+static inline int node_set_up(void **state)
+{
+    (void)random_set_up(state);
+    node_open(&node);
+    return 0;
+}
+
+static inline int node_tear_down(void **state)
+{
+    (void)state;
+    node_close(&node);
+    return 0;
 }
 
 #endif

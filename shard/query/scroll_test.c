@@ -3,8 +3,6 @@
 #include "shard/query/order.h"
 #include "shard/query/query_testing.h"
 
-static struct node node;
-
 static const struct node_point *point_of(const struct kith_id *id)
 {
     struct node_point wanted = {.id = *id};
@@ -34,9 +32,9 @@ static void test_scroll_pages_by_id(void **state)
     for (int round = 0; round < 60; round++) {
         node_filter(&filter, &buf);
         uint32_t next = 0; /* in the model */
-        struct kith_msg_scroll msg = {.limit = 2 + testing_draw(50)};
-        msg.with_payload = testing_draw(2);
-        msg.with_vector = testing_draw(2);
+        struct kith_msg_scroll msg = {.limit = 2 + random_below(50)};
+        msg.with_payload = random_below(2);
+        msg.with_vector = random_below(2);
         for (;;) {
             struct records page = {0};
             assert_int_equal(scroll_run(&page, SCOPE(&node, &filter), &msg, NULL), KITH_OK);
@@ -94,11 +92,11 @@ static void test_scroll_orders_by_field(void **state)
     for (int round = 0; round < 300; round++) {
         uint32_t n = 0;
         node_filter(&filter, &buf);
-        struct kith_msg_scroll msg = {.limit = 1 + testing_draw(NODE_POINTS),
-                                      .order_key = node_text(paths[testing_draw(7)]),
-                                      .descending = testing_draw(2)};
-        if (testing_draw(2))
-            msg.start_from = testing_pack(&start, starts[testing_draw(5)]);
+        struct kith_msg_scroll msg = {.limit = 1 + random_below(NODE_POINTS),
+                                      .order_key = node_text(paths[random_below(7)]),
+                                      .descending = random_below(2)};
+        if (random_below(2))
+            msg.start_from = testing_pack(&start, starts[random_below(5)]);
         struct order_spec spec = {.path = msg.order_key, .descending = msg.descending};
         spec.has_start = msg.start_from.len > 0 && order_parse(msg.start_from, &spec.start);
         for (uint32_t i = 0; i < NODE_POINTS; i++) {
@@ -149,16 +147,16 @@ static void test_records_fetch_by_id(void **state)
     struct kith_buf ids = {0};
     for (int round = 0; round < 50; round++) {
         struct kith_writer w = testing_writer(&ids);
-        struct kith_msg_fetch fetch = {.with_payload = testing_draw(2),
-                                       .with_vector = testing_draw(2),
-                                       .n_ids = testing_draw(40)};
+        struct kith_msg_fetch fetch = {.with_payload = random_below(2),
+                                       .with_vector = random_below(2),
+                                       .n_ids = random_below(40)};
         struct kith_id asked[40];
         uint32_t live[40];
         uint32_t n = 0;
         kith_buf_reset(&ids);
         for (uint32_t i = 0; i < fetch.n_ids; i++) {
-            uint32_t at = testing_draw(NODE_POINTS);
-            asked[i] = testing_draw(5) ? node.points[at].id : kith_id_number(5000 + at);
+            uint32_t at = random_below(NODE_POINTS);
+            asked[i] = random_below(5) ? node.points[at].id : kith_id_number(5000 + at);
             kith_write_id(&w, &asked[i]);
             const struct node_point *point = point_of(&asked[i]);
             if (point != NULL && point->live)
@@ -204,23 +202,8 @@ static void test_scroll_survives_each_oom(void **state)
     }
 }
 
-static int open_node(void **state)
-{
-    (void)state;
-    node_open(&node);
-    return 0;
-}
-
-static int close_node(void **state)
-{
-    (void)state;
-    node_close(&node);
-    return 0;
-}
-
 int main(void)
 {
-    testing_start();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_scroll_pages_by_id),
         cmocka_unit_test(test_scroll_orders_by_field),
@@ -228,5 +211,5 @@ int main(void)
         cmocka_unit_test(test_records_fetch_by_id),
         cmocka_unit_test(test_scroll_survives_each_oom),
     };
-    return cmocka_run_group_tests(tests, open_node, close_node);
+    return cmocka_run_group_tests(tests, node_set_up, node_tear_down);
 }

@@ -113,12 +113,14 @@ static void test_search_lists_end_at_the_deadline(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(test_search_lists_are_used_and_explained, say_seed),
-        cmocka_unit_test_teardown(test_search_lists_look_as_wide_as_asked, say_seed),
-        cmocka_unit_test_teardown(test_search_lists_that_end_short_are_made_up_for, say_seed),
-        cmocka_unit_test_teardown(test_search_lists_keep_to_a_threshold, say_seed),
-        cmocka_unit_test_teardown(test_search_lists_that_take_too_long_are_given_up, say_seed),
-        cmocka_unit_test_teardown(test_search_lists_end_at_the_deadline, say_seed),
+        cmocka_unit_test_teardown(test_search_lists_are_used_and_explained, random_say_seed),
+        cmocka_unit_test_teardown(test_search_lists_look_as_wide_as_asked, random_say_seed),
+        cmocka_unit_test_teardown(test_search_lists_that_end_short_are_made_up_for,
+                                  random_say_seed),
+        cmocka_unit_test_teardown(test_search_lists_keep_to_a_threshold, random_say_seed),
+        cmocka_unit_test_teardown(test_search_lists_that_take_too_long_are_given_up,
+                                  random_say_seed),
+        cmocka_unit_test_teardown(test_search_lists_end_at_the_deadline, random_say_seed),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -134,10 +134,11 @@ static void test_search_plan_fails_one_view(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(test_search_plan_fits_what_matches, say_seed),
-        cmocka_unit_test_teardown(test_search_plan_leaves_out_what_has_no_index_yet, say_seed),
+        cmocka_unit_test_teardown(test_search_plan_fits_what_matches, random_say_seed),
+        cmocka_unit_test_teardown(test_search_plan_leaves_out_what_has_no_index_yet,
+                                  random_say_seed),
         cmocka_unit_test(test_search_plan_learns),
-        cmocka_unit_test_teardown(test_search_plan_fails_one_view, say_seed),
+        cmocka_unit_test_teardown(test_search_plan_fails_one_view, random_say_seed),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

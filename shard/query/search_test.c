@@ -128,10 +128,10 @@ static void test_search_survives_each_oom(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(test_search_finds_what_a_sort_finds, say_seed),
-        cmocka_unit_test_teardown(test_search_is_the_same_from_many_threads, say_seed),
-        cmocka_unit_test_teardown(test_search_refuses_and_leaves_results_alone, say_seed),
-        cmocka_unit_test_teardown(test_search_survives_each_oom, say_seed),
+        cmocka_unit_test_teardown(test_search_finds_what_a_sort_finds, random_say_seed),
+        cmocka_unit_test_teardown(test_search_is_the_same_from_many_threads, random_say_seed),
+        cmocka_unit_test_teardown(test_search_refuses_and_leaves_results_alone, random_say_seed),
+        cmocka_unit_test_teardown(test_search_survives_each_oom, random_say_seed),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -18,6 +18,7 @@
 #include "common/kith_clock.h"
 #include "common/kith_f16.h"
 #include "common/kith_mem.h"
+#include "common/kith_testing.h"
 #include "shard/index/filter_set.h"
 #include "shard/index/kernels.h"
 #include "shard/index/topk.h"
@@ -231,14 +232,6 @@ bool ivf_search(const struct ivf_query *query, const struct ivf_part *parts, uin
 #define Q_MAX     20u
 #define DIM_MAX   70u
 
-static uint64_t seed, round_seed;
-
-static inline uint32_t draw(uint32_t below)
-{
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)((seed >> 33) % below);
-}
-
 struct world {
     struct slice_config config;
     struct codebook codebooks[2];
@@ -263,7 +256,7 @@ static inline void fill_rows(struct world *w, struct segment *s, uint32_t n)
     s->ids = kith_alloc(n * sizeof *s->ids);
     s->seqs = kith_alloc(n * sizeof *s->seqs);
     for (size_t i = 0; i < (size_t)n * w->config.dim; i++) {
-        float value = (float)draw(5) - 2.0f; /* few values: many ties */
+        float value = (float)random_below(5) - 2.0f; /* few values: many ties */
         uint16_t half = kith_f16_from_f32(value);
         memcpy(s->data + i * (type == KERNELS_F16 ? 2 : 4),
                type == KERNELS_F16 ? (const void *)&half : (const void *)&value,
@@ -278,7 +271,7 @@ static inline void fill_rows(struct world *w, struct segment *s, uint32_t n)
 static inline void make_index(struct world *w, struct segment *s)
 {
     s->index = kith_alloc(sizeof *s->index);
-    *s->index = (struct ivf){.codebook = &w->codebooks[draw(2)],
+    *s->index = (struct ivf){.codebook = &w->codebooks[random_below(2)],
                              .n_rows = s->n,
                              .rows = s->data,
                              .row_type = w->config.rows};
@@ -286,21 +279,22 @@ static inline void make_index(struct world *w, struct segment *s)
 
 static inline void make_view(struct world *w, struct view *view)
 {
-    *view = (struct view){.config = w->config, .seq = 1, .n_segments = draw(4), .n_heads = draw(3)};
+    *view = (struct view){
+        .config = w->config, .seq = 1, .n_segments = random_below(4), .n_heads = random_below(3)};
     view->segments = kith_alloc(view->n_segments * sizeof *view->segments);
     for (uint32_t i = 0; i < view->n_segments; i++) {
         struct view_segment *part = &view->segments[i];
-        uint32_t n = draw(20) == 0 ? 40000 : draw(500);
+        uint32_t n = random_below(20) == 0 ? 40000 : random_below(500);
         part->segment = kith_alloc(sizeof *part->segment);
         fill_rows(w, part->segment, n);
-        if (draw(2) == 0)
+        if (random_below(2) == 0)
             make_index(w, part->segment);
         part->live = n;
-        if (draw(2) == 0) {
+        if (random_below(2) == 0) {
             struct bitmap *deleted = bitmap_new();
-            uint32_t one_in = 1 + draw(20);
+            uint32_t one_in = 1 + random_below(20);
             for (uint32_t row = 0; row < n; row++)
-                if (draw(one_in) == 0)
+                if (random_below(one_in) == 0)
                     bitmap_add(deleted, row);
             part->live -= (uint32_t)bitmap_count(deleted);
             part->deleted = deleted;
@@ -309,12 +303,12 @@ static inline void make_view(struct world *w, struct view *view)
     }
     for (uint32_t i = 0; i < view->n_heads; i++) {
         struct head *head = kith_alloc(sizeof *head);
-        uint32_t n = draw(300);
+        uint32_t n = random_below(300);
         fill_rows(w, &head->rows, n);
         head->dead = kith_alloc(n * sizeof *head->dead);
         view->heads[i] = (struct view_head){.head = head, .rows = n - n / 10};
         for (uint32_t row = 0; row < n; row++)
-            head->dead[row] = draw(4) == 0;
+            head->dead[row] = random_below(4) == 0;
         for (uint32_t row = 0; row < view->heads[i].rows; row++)
             view->heads[i].live += !head->dead[row];
         view->live_points += view->heads[i].live;
@@ -324,9 +318,9 @@ static inline void make_view(struct world *w, struct view *view)
 static inline void make_world(struct world *w)
 {
     memset(w, 0, sizeof *w);
-    w->config.dim = 1 + draw(draw(3) == 0 ? DIM_MAX : 4);
-    w->config.metric = (enum kith_metric)(KITH_COSINE + (int)draw(4));
-    w->config.rows = draw(2) == 0 ? KITH_ROWS_F32 : KITH_ROWS_F16;
+    w->config.dim = 1 + random_below(random_below(3) == 0 ? DIM_MAX : 4);
+    w->config.metric = (enum kith_metric)(KITH_COSINE + (int)random_below(4));
+    w->config.rows = random_below(2) == 0 ? KITH_ROWS_F32 : KITH_ROWS_F16;
     for (uint32_t i = 0; i < 2; i++)
         w->codebooks[i] = (struct codebook){.metric = w->config.metric,
                                             .codes = CODEBOOK_PQ4,
@@ -335,30 +329,30 @@ static inline void make_world(struct world *w)
                                             .n_subs = 2,
                                             .hash = i + 1};
     w->request = (struct search_request){.views = w->pointers,
-                                         .n_views = draw(VIEWS_MAX + 1),
+                                         .n_views = random_below(VIEWS_MAX + 1),
                                          .parts = w->parts,
-                                         .n_parts = 1 + draw(PARTS_MAX)};
+                                         .n_parts = 1 + random_below(PARTS_MAX)};
     for (uint32_t v = 0; v < w->request.n_views; v++) {
         make_view(w, &w->views[v]);
         w->pointers[v] = &w->views[v];
     }
     for (uint32_t p = 0; p < w->request.n_parts; p++) {
         static const uint32_t shares[] = {0, 1, 20, 200, 900, 1000};
-        w->filters[p].n_nodes = draw(3) == 0 ? 0 : 1;
+        w->filters[p].n_nodes = random_below(3) == 0 ? 0 : 1;
         w->filters[p].nodes[0] = (struct kith_filter_node){.kind = KITH_FILTER_AT_LEAST,
                                                            .first_child = KITH_FILTER_NO_NODE,
                                                            .next_sibling = KITH_FILTER_NO_NODE,
-                                                           .min_count = shares[draw(6)]};
+                                                           .min_count = shares[random_below(6)]};
         for (uint32_t i = 0; i < Q_MAX * DIM_MAX; i++)
-            w->vectors[p][i] = draw(10) == 0 ? 0.0f : (float)draw(7) - 3.0f;
-        w->parts[p] = (struct search_part){.n_queries = draw(Q_MAX + 1),
-                                           .k = draw(10) == 0 ? 3000 : 1 + draw(30),
+            w->vectors[p][i] = random_below(10) == 0 ? 0.0f : (float)random_below(7) - 3.0f;
+        w->parts[p] = (struct search_part){.n_queries = random_below(Q_MAX + 1),
+                                           .k = random_below(10) == 0 ? 3000 : 1 + random_below(30),
                                            .vectors = (const uint8_t *)w->vectors[p],
-                                           .has_threshold = draw(3) == 0,
-                                           .threshold = (float)draw(6) - 4.0f,
-                                           .filter = draw(5) == 0 ? NULL : &w->filters[p],
-                                           .exact = draw(3) == 0,
-                                           .effort = draw(2) == 0 ? &w->effort : NULL};
+                                           .has_threshold = random_below(3) == 0,
+                                           .threshold = (float)random_below(6) - 4.0f,
+                                           .filter = random_below(5) == 0 ? NULL : &w->filters[p],
+                                           .exact = random_below(3) == 0,
+                                           .effort = random_below(2) == 0 ? &w->effort : NULL};
     }
 }
 
@@ -496,20 +490,12 @@ static inline int tear_down(void **state)
     return 0;
 }
 
-static inline int say_seed(void **state)
-{
-    (void)state;
-    print_message("last round: KITH_SEED=%llu\n", (unsigned long long)round_seed);
-    return 0;
-}
-
 static inline void next_world(void)
 {
     static uint64_t next;
     if (next == 0)
-        next = getenv("KITH_SEED") != NULL ? strtoull(getenv("KITH_SEED"), NULL, 10)
-                                           : (uint64_t)time(NULL) * 1000;
-    seed = round_seed = next++;
+        next = test_env("KITH_SEED", (uint64_t)time(NULL) * 1000);
+    random_begin(next++);
     make_world(&world);
 }
 
@@ -556,7 +542,7 @@ static inline void plain_world(void)
     fill_rows(&world, segment_of_world(), 40000);
     make_index(&world, segment_of_world());
     for (uint32_t i = 0; i < 64; i++)
-        world.vectors[0][i] = (float)draw(7) - 3.0f;
+        world.vectors[0][i] = (float)random_below(7) - 3.0f;
     world.parts[0] =
         (struct search_part){.n_queries = 1, .k = 10, .vectors = (const uint8_t *)world.vectors[0]};
     world.filters[0].n_nodes = 1;

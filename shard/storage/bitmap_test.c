@@ -4,18 +4,10 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <cmocka.h>
 
 #include "common/kith_mem.h"
-
-static uint64_t seed;
-
-static uint32_t draw(uint32_t below)
-{
-    seed = seed * 6364136223846793005ull + 1442695040888963407ull;
-    return (uint32_t)((seed >> 33) % below);
-}
+#include "common/kith_testing.h"
 
 #define ROWS 200000u
 
@@ -26,18 +18,18 @@ static struct bitmap *mixed(uint8_t *flags)
     assert_non_null(set);
     memset(flags, 0, ROWS);
     for (int i = 0; i < 30000; i++) { /* bitset */
-        uint32_t row = draw(65536);
+        uint32_t row = random_below(65536);
         bitmap_add(set, row);
         flags[row] = 1;
     }
     for (int i = 0; i < 500; i++) { /* array */
-        uint32_t row = 65536 + draw(65536);
+        uint32_t row = 65536 + random_below(65536);
         bitmap_add(set, row);
         flags[row] = 1;
     }
     for (int i = 0; i < 20; i++) { /* runs */
-        uint32_t row = 131072 + draw(60000);
-        uint32_t end = row + 1 + draw(900);
+        uint32_t row = 131072 + random_below(60000);
+        uint32_t end = row + 1 + random_below(900);
         bitmap_add_range(set, row, end);
         memset(flags + row, 1, end - row);
     }
@@ -76,8 +68,8 @@ static void test_bitmap_reads_rows_and_words(void **state)
 
     for (int round = 0; round < 200; round++) {
         uint64_t words[100];
-        uint32_t first = round < 100 ? draw(ROWS / 64) * 64 : draw(ROWS);
-        size_t n_words = draw(101);
+        uint32_t first = round < 100 ? random_below(ROWS / 64) * 64 : random_below(ROWS);
+        size_t n_words = random_below(101);
         bitmap_words(set, first, words, n_words);
         for (uint32_t i = 0; i < 64 * n_words; i++) {
             bool bit = (words[i / 64] >> (i % 64)) & 1;
@@ -169,13 +161,14 @@ static void test_bitmap_refuses_damage(void **state)
     for (int round = 0; round < 3000; round++) {
         bitmap_store(set, bytes);
         bitmap_freeze(set, frozen);
-        size_t cut = round % 3 == 0 ? draw((uint32_t)len) : len;
-        size_t frozen_cut = round % 3 == 0 ? draw((uint32_t)frozen_len) : frozen_len;
-        for (uint32_t i = draw(4); i > 0; i--) {
+        size_t cut = round % 3 == 0 ? random_below((uint32_t)len) : len;
+        size_t frozen_cut = round % 3 == 0 ? random_below((uint32_t)frozen_len) : frozen_len;
+        for (uint32_t i = random_below(4); i > 0; i--) {
             uint32_t near = round % 2 ? 40 : UINT32_MAX;
-            bytes[draw((uint32_t)len < near ? (uint32_t)len : near)] ^= (uint8_t)(1u << draw(8));
-            uint32_t back = draw((uint32_t)frozen_len < near ? (uint32_t)frozen_len : near);
-            frozen[frozen_len - 1 - back] ^= (uint8_t)(1u << draw(8));
+            bytes[random_below((uint32_t)len < near ? (uint32_t)len : near)] ^=
+                (uint8_t)(1u << random_below(8));
+            uint32_t back = random_below((uint32_t)frozen_len < near ? (uint32_t)frozen_len : near);
+            frozen[frozen_len - 1 - back] ^= (uint8_t)(1u << random_below(8));
         }
         struct bitmap *loaded = NULL;
         if (bitmap_load(&loaded, bytes, cut, ROWS, NULL) == KITH_OK) {
@@ -242,9 +235,6 @@ static void test_bitmap_survives_each_oom(void **state)
 
 int main(void)
 {
-    const char *given = getenv("KITH_SEED");
-    seed = given != NULL ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
-    print_message("repeat with KITH_SEED=%llu\n", (unsigned long long)seed);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bitmap_reads_rows_and_words),
         cmocka_unit_test(test_bitmap_adds_words),
@@ -253,5 +243,5 @@ int main(void)
         cmocka_unit_test(test_bitmap_empty_survives),
         cmocka_unit_test(test_bitmap_survives_each_oom),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, random_set_up, NULL);
 }

@@ -6,19 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <cmocka.h>
 
 #include "common/kith_mem.h"
+#include "common/kith_testing.h"
 #include "proto/kith_filter.h"
-
-static uint64_t seed;
-
-static uint32_t draw(uint32_t below)
-{
-    seed = seed * 6364136223846793005ull + 1442695040888963407ull;
-    return (uint32_t)((seed >> 33) % below);
-}
 
 static struct kith_bytes text_of(const char *text)
 {
@@ -241,9 +233,9 @@ static void build_many(struct kith_buf *out, uint32_t stride)
     assert_int_equal(column_builder_new(&builder, NULL), KITH_OK);
     for (uint32_t i = 0; i < MANY; i++) {
         uint32_t row = (uint32_t)((uint64_t)i * stride % MANY);
-        many_i[row] = (int64_t)draw(2000) - 1000;
-        many_f[row] = ((double)draw(4000) - 2000.0) / 8.0;
-        many_k[row] = draw(draw(2) ? 10 : 20000);
+        many_i[row] = (int64_t)random_below(2000) - 1000;
+        many_f[row] = ((double)random_below(4000) - 2000.0) / 8.0;
+        many_k[row] = random_below(random_below(2) ? 10 : 20000);
         kith_buf_reset(&buf);
         kith_write_map(&w, 4);
         kith_write_cstr(&w, "i");
@@ -270,11 +262,12 @@ static void check_many(const struct columns *columns)
     const struct column *k = find(columns, "k");
     for (int round = 0; round < 30; round++) {
         struct bitmap *set = bitmap_new();
-        int64_t value = (int64_t)draw(2000) - 1000;
-        struct column_range range = {draw(2), draw(2), draw(2), draw(2), 0, 0};
-        range.low = ((double)draw(4000) - 2000.0) / 8.0;
-        range.high = range.low + draw(100);
-        uint32_t term = draw(round % 2 ? 10 : 20000);
+        int64_t value = (int64_t)random_below(2000) - 1000;
+        struct column_range range = {
+            random_below(2), random_below(2), random_below(2), random_below(2), 0, 0};
+        range.low = ((double)random_below(4000) - 2000.0) / 8.0;
+        range.high = range.low + random_below(100);
+        uint32_t term = random_below(round % 2 ? 10 : 20000);
         char text[40];
         (void)snprintf(text, sizeof text, "term-%u", term);
         assert_true(column_match_i64(i, value, set));
@@ -418,10 +411,10 @@ static void test_column_refuses_damage(void **state)
     int opened = 0;
     for (int round = 0; round < 20000; round++) {
         memcpy(section, buf.data, buf.len);
-        for (uint32_t i = 1 + draw(3); i > 0; i--)
-            section[draw((uint32_t)buf.len)] ^= (uint8_t)(1u << draw(8));
+        for (uint32_t i = 1 + random_below(3); i > 0; i--)
+            section[random_below((uint32_t)buf.len)] ^= (uint8_t)(1u << random_below(8));
         struct columns *columns = NULL;
-        size_t cut = round % 4 == 0 ? draw((uint32_t)buf.len) : len;
+        size_t cut = round % 4 == 0 ? random_below((uint32_t)buf.len) : len;
         if (columns_open(&columns, section, cut, 5, NULL) != KITH_OK) {
             assert_null(columns);
             continue;
@@ -484,9 +477,6 @@ static void test_column_survives_each_oom(void **state)
 
 int main(void)
 {
-    const char *given = getenv("KITH_SEED");
-    seed = given != NULL ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
-    print_message("repeat with KITH_SEED=%llu\n", (unsigned long long)seed);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_column_files_values_by_path),
         cmocka_unit_test(test_column_many_rows),
@@ -496,5 +486,5 @@ int main(void)
         cmocka_unit_test(test_column_refuses_damage),
         cmocka_unit_test(test_column_survives_each_oom),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, random_set_up, NULL);
 }

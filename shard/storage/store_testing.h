@@ -15,26 +15,13 @@
 
 #include "common/kith_buf.h"
 #include "common/kith_mem.h"
+#include "common/kith_testing.h"
 #include "proto/kith_ops.h"
 #include "shard/storage/io_fake.h"
 #include "shard/storage/row_codec.h"
 #include "shard/storage/store.h"
 
 #define DIM 4u
-
-static inline uint64_t test_random(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15ull);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-    return z ^ (z >> 31);
-}
-
-static inline uint64_t test_env(const char *name, uint64_t otherwise)
-{
-    const char *text = getenv(name);
-    return text != NULL ? strtoull(text, NULL, 0) : otherwise;
-}
 
 static inline void test_vector(uint64_t id, uint64_t version, float out[DIM])
 {
