@@ -84,7 +84,7 @@ static enum kith_err look(struct work *work, uint32_t row, const struct kith_id 
                           struct kith_bytes *payload)
 {
     if (work->segment != NULL) {
-        *id = &segment_ids(work->segment)[row];
+        *id = segment_id(work->segment, row);
         return segment_payload_cached(work->segment, row, &work->cache, payload, work->diag);
     }
     struct head_row found;

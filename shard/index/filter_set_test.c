@@ -47,6 +47,11 @@ const struct kith_id *segment_ids(const struct segment *segment)
     return segment->ids;
 }
 
+const struct kith_id *segment_id(const struct segment *segment, uint32_t row)
+{
+    return &segment->ids[row];
+}
+
 const struct columns *segment_columns(const struct segment *segment)
 {
     return segment->columns;

@@ -13,12 +13,13 @@
 struct ivf_source ivf_source_of(const struct segment *segment, const struct slice_config *config)
 {
     return (struct ivf_source){
+        .segment = segment,
         .meta = segment_index_section(segment, IVF_SECTION_META),
         .lists = segment_index_section(segment, IVF_SECTION_LISTS),
-        .codes = segment_index_section(segment, IVF_SECTION_CODES),
-        .terms = segment_index_section(segment, IVF_SECTION_TERMS),
-        .rows8 = segment_index_section(segment, IVF_SECTION_ROWS8),
-        .rows = segment_row_data(segment, 0, segment_rows(segment)),
+        .codes = segment_place(segment, IVF_SECTION_CODES),
+        .terms = segment_place(segment, IVF_SECTION_TERMS),
+        .rows8 = segment_place(segment, IVF_SECTION_ROWS8),
+        .rows = segment_place(segment, SEGMENT_ROWS).data,
         .n_rows = segment_rows(segment),
         .row_type = config->rows,
     };
@@ -87,8 +88,16 @@ enum kith_err ivf_parse(struct ivf *out, const struct ivf_source *source,
     err = copy_lists(&lists, source->lists, codebook->n_lists, meta.n_rows, diag);
     if (err != KITH_OK)
         return err;
+    _Atomic uint64_t *verified =
+        kith_alloc(((size_t)codebook->n_lists + 63) / 64 * sizeof *verified);
+    if (verified == NULL) {
+        kith_free(lists);
+        return kith_fail(diag, KITH_NOMEM, "%u lists", codebook->n_lists);
+    }
     *out = (struct ivf){
         .codebook = codebook,
+        .segment = source->segment,
+        .verified = verified,
         .n_rows = meta.n_rows,
         .rows = source->rows,
         .row_type = source->row_type,
@@ -111,7 +120,50 @@ enum kith_err ivf_parse(struct ivf *out, const struct ivf_source *source,
 void ivf_fini(struct ivf *ivf)
 {
     kith_free((void *)(uintptr_t)ivf->lists);
+    kith_free(ivf->verified);
     ivf->lists = NULL;
+    ivf->verified = NULL;
+}
+
+/* ---- verifying -------------------------------------------------------------------------------
+ */
+
+bool ivf_verify_rows(const struct ivf *index, uint32_t first, uint32_t n)
+{
+    if (index->segment == NULL)
+        return true;
+    uint64_t bytes = segment_row_bytes(index->segment);
+    return segment_need(index->segment, SEGMENT_ROWS, first * bytes, n * bytes);
+}
+
+static bool verify_codes(const struct ivf *index, uint32_t first, uint32_t end)
+{
+    uint64_t block_bytes = ivf_format_block_bytes(index->codebook->n_subs);
+    uint64_t from = first / IVF_BLOCK, n = (end - 1) / IVF_BLOCK + 1 - from;
+    uint64_t term_bytes = IVF_BLOCK * sizeof *index->terms;
+    bool codes =
+        segment_need(index->segment, IVF_SECTION_CODES, from * block_bytes, n * block_bytes);
+    return segment_need(index->segment, IVF_SECTION_TERMS, from * term_bytes, n * term_bytes) &&
+           codes;
+}
+
+void ivf_verify_list(const struct ivf *index, uint32_t list)
+{
+    uint32_t first = index->lists[list], n = index->lists[list + 1] - first;
+    uint64_t row8_bytes = index->row8_bytes;
+    enum codebook_codes kind = index->codebook->codes;
+    bool good = true;
+    if (n > 0 && kind == CODEBOOK_PQ4)
+        good = verify_codes(index, first, first + n);
+    if (n > 0 && kind == CODEBOOK_ROWS)
+        good = ivf_verify_rows(index, first, n);
+    else if (n > 0)
+        good =
+            segment_need(index->segment, IVF_SECTION_ROWS8, first * row8_bytes, n * row8_bytes) &&
+            good;
+    if (good) /* else it is looked at again, for the same answer */
+        (void)atomic_fetch_or_explicit(&index->verified[list / 64], UINT64_C(1) << (list % 64),
+                                       memory_order_relaxed);
 }
 
 const void *ivf_row(const struct ivf *ivf, uint32_t i)

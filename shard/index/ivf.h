@@ -18,6 +18,7 @@
 #ifndef IVF_H
 #define IVF_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -57,6 +58,10 @@ struct ivf_target {
 
 struct ivf {
     const struct codebook *codebook; /* counted */
+    /* Whose bytes rows, codes, terms and rows8 are, to be verified before they are first used.
+     * NULL: they are no file's. */
+    const struct segment *segment;
+    _Atomic uint64_t *verified; /* a bit per list. Relaxed: the bytes it vouches for never change */
     uint32_t n_rows;
     const void *rows; /* as stored */
     /* Not NULL: rows is not used, this gives row i. Only while a segment is being built. */
@@ -82,11 +87,13 @@ struct ivf {
 
 /* What an index is parsed from; borrowed as long as the index lives. */
 struct ivf_source {
+    const struct segment *segment;                      /* NULL: the bytes need not be verified */
     struct kith_bytes meta, lists, codes, terms, rows8; /* the sections */
     const void *rows;                                   /* the segment's, n_rows */
     uint32_t n_rows;
     enum kith_row_type row_type;
 };
+/* Meta and lists are verified, the rest is not looked at: the time does not depend on the rows. */
 struct ivf_source ivf_source_of(const struct segment *segment, const struct slice_config *config);
 /* Checks everything a search relies on, in O(n_lists): KITH_CORRUPT. Copies the lists: KITH_NOMEM.
  * Takes no reference to the codebook: whoever keeps the index keeps one. */
@@ -96,6 +103,22 @@ void ivf_fini(struct ivf *ivf); /* of a parsed one */
 
 /* Row i < n_rows, as stored. */
 const void *ivf_row(const struct ivf *ivf, uint32_t i);
+
+/* ---- verifying ---------------------------------------------------------------------------------
+ * Before the first use of a list: its codes and bytes, or whatever all its rows are scored by. What
+ * is damaged is searched all the same, safely and for nothing: segment_check tells it to whoever
+ * asked for the search. */
+void ivf_verify_list(const struct ivf *index, uint32_t list);
+/* Of rows, before they are ranked exactly; where the rows are what is scanned, lists do. */
+bool ivf_verify_rows(const struct ivf *index, uint32_t first, uint32_t n); /* false: damaged */
+
+static inline void ivf_need_list(const struct ivf *index, uint32_t list)
+{
+    if (index->segment != NULL &&
+        (atomic_load_explicit(&index->verified[list / 64], memory_order_relaxed) >> (list % 64) &
+         1) == 0)
+        ivf_verify_list(index, list);
+}
 
 /* Whether the calibration of the segment reached the recall: otherwise only an exact scan is sure
  * to. */

@@ -16,6 +16,7 @@
 #include "shard/index/kernels.h"
 #include "shard/storage/io_fake.h"
 #include "shard/storage/segment_build.h"
+#include "shard/storage/segment_writer.h"
 
 #define ROWS_MAX TEST_SCALE(5000u, 3000u)
 #define DIM_MAX  40u
@@ -575,6 +576,87 @@ static void test_ivf_build_takes_extreme_rows(void **state)
     }
 }
 
+/* A row is searched for in all lists; then what the segment says of its bytes. */
+static enum kith_err search_for(const struct world *w, const struct segment *segment, uint32_t id)
+{
+    const struct ivf *index = segment_index(segment);
+    struct ivf_scratch *scratch = NULL;
+    struct kith_hit hits[K];
+    struct topk top;
+    struct ivf_stats stats = {0};
+    topk_init(&top, K, -FLT_MAX, hits);
+    struct ivf_query query = {.vector = w->rows + (size_t)id * w->config.dim,
+                              .top = &top,
+                              .effort = {.reach = FLT_MAX, .margin = 8}};
+    struct ivf_part part = {.index = index, .name = name_row};
+    assert_int_equal(ivf_scratch_fit(&scratch, index->codebook, K, NULL), KITH_OK);
+    assert_true(ivf_search(&query, &part, 1, scratch, &stats));
+    ivf_scratch_free(scratch);
+    return segment_check(segment, NULL);
+}
+
+/* Opens a copy with one bit changed, in the middle of a section. */
+static void check_damaged(struct world *w, struct io *io, struct ivf_builder *builder,
+                          unsigned section)
+{
+    struct segment *segment = open_segment(w, io, builder, 1);
+    struct kith_bytes place = segment_place(segment, section);
+    struct kith_bytes header = segment_place(segment, SEGMENT_ROWS);
+    uint64_t at = (uint64_t)(place.data - header.data) + SEGMENT_HEADER_BYTES + place.len / 2, len;
+    uint32_t row = (uint32_t)(place.len / 2 / segment_row_bytes(segment));
+    uint32_t id = (uint32_t)segment_id(segment, section == SEGMENT_ROWS ? row : 0)->lo;
+    struct kith_diag diag = {0};
+    uint8_t *bytes;
+    char path[64];
+    assert_int_equal(search_for(w, segment, id), KITH_OK);
+    segment_unref(segment);
+    if (place.len == 0)
+        return;
+    segment_writer_path(path, sizeof path, "s", 1);
+    assert_true(io_fake_peek(io, path, &bytes, &len));
+    bytes = kith_memdup(bytes, (size_t)len);
+    bytes[at] ^= 4;
+    struct io *damaged = new_disk();
+    assert_int_equal(io_fake_put(damaged, path, bytes, len), KITH_OK);
+    kith_free(bytes);
+    assert_int_equal(segment_open(&segment, damaged, "s", 1, &w->config, NULL), KITH_OK);
+    enum kith_err err = segment_index_open(segment, ivf_builder_hooks(builder), &diag);
+    /* Small sections share a block with what is read at once. */
+    if (err == KITH_OK)
+        err = search_for(w, segment, id);
+    else
+        assert_true(place.len < 2 * KITH_SEGMENT_BLOCK);
+    assert_int_equal(err, KITH_CORRUPT);
+    segment_unref(segment);
+    io_fake_free(damaged);
+}
+
+/* Nothing of the rows is read when a segment is opened, and nothing unverified when it is searched.
+ */
+static void test_ivf_build_is_verified_where_it_is_searched(void **state)
+{
+    (void)state;
+    static const enum codebook_codes codes[] = {CODEBOOK_ROWS, CODEBOOK_INT8, CODEBOOK_PQ4};
+    static const unsigned sections[] = {SEGMENT_ROWS, IVF_SECTION_CODES, IVF_SECTION_TERMS,
+                                        IVF_SECTION_ROWS8};
+    for (uint32_t i = 0; i < 3; i++) {
+        do
+            make_world(&world, KITH_EUCLID, codes[i], ROWS_MAX);
+        while (world.config.dim < DIM_MAX / 2); /* sections of several blocks */
+        struct io *io = new_disk();
+        struct codebook *codebook = train(&world, 1);
+        struct ivf_builder *builder = new_builder(&world);
+        ivf_builder_set_codebook(builder, codebook);
+        assert_int_equal(write_segment(&world, io, builder, 1), KITH_OK);
+        for (uint32_t s = 0; s < 4; s++)
+            check_damaged(&world, io, builder, sections[s]);
+        ivf_builder_free(builder);
+        codebook_unref(codebook);
+        io_fake_free(io);
+    }
+    assert_int_equal(kith_mem_live(), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -586,6 +668,7 @@ int main(void)
         cmocka_unit_test(test_ivf_build_survives_each_oom),
         cmocka_unit_test(test_ivf_build_tells_drift),
         cmocka_unit_test(test_ivf_build_takes_extreme_rows),
+        cmocka_unit_test(test_ivf_build_is_verified_where_it_is_searched),
     };
     return cmocka_run_group_tests(tests, random_set_up, NULL);
 }

@@ -10,11 +10,12 @@
 #include "shard/index/ivf_format.h"
 #include "shard/index/kernels.h"
 
-#define PREFETCH_BYTES 1024u   /* of a row; the hardware notices the stream and fetches the rest */
-#define ROUNDING_ERROR 0.2887f /* standard deviation of a uniform error of one step: 1 / sqrt 12   \
-                                */
-#define FLOAT_ERRORS 5e-7f     /* roundings of a float */
-#define BYTE_ERRORS  4.0f      /* standard errors by which bytes may misjudge a hit */
+#define PREFETCH_BYTES 1024u /* of a row; the hardware notices the stream and fetches the rest */
+#define ROUNDING_ERROR                                                                             \
+    0.2887f                /* standard deviation of a uniform error of one step: 1 / sqrt 12       \
+                            */
+#define FLOAT_ERRORS 5e-7f /* roundings of a float */
+#define BYTE_ERRORS  4.0f  /* standard errors by which bytes may misjudge a hit */
 
 /* ---- bounds ---------------------------------------------------------------------------------- */
 
@@ -138,6 +139,7 @@ static void rank_finalists(struct ivf_job *job)
     const struct ivf_finalist *finalists = job->scratch->finalists;
     for (uint32_t i = 0; i < job->n_finalists; i++) {
         const struct ivf *index = job->parts[finalists[i].part].index;
+        (void)ivf_verify_rows(index, finalists[i].row, 1);
         fetch(ivf_row(index, finalists[i].row),
               kernels_row_bytes(kernels_type_of(index->row_type), job->codebook->dim));
     }

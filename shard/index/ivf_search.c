@@ -128,6 +128,7 @@ static void visit(struct ivf_job *job, uint32_t list)
         if (lists[list] == lists[list + 1])
             continue;
         job->stats.lists++;
+        ivf_need_list(job->parts[part].index, list);
         if (job->codebook->codes == CODEBOOK_PQ4)
             ivf_codes_scan(job, part, list);
         else
@@ -231,6 +232,7 @@ static void set_query8(struct ivf_job *job)
 static bool search_all(struct ivf_job *job)
 {
     for (uint32_t p = 0; p < job->n_parts; p++) {
+        (void)ivf_verify_rows(job->parts[p].index, 0, job->parts[p].index->n_rows);
         for (uint32_t row = 0; row < job->parts[p].index->n_rows; row++) {
             if (row % IVF_RUN_ROWS == 0 && is_stopped(job))
                 return false;

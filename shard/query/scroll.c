@@ -125,7 +125,7 @@ static enum kith_err along_ids(struct page *page, const struct parts_spot *part,
         pick.spot.row = segment_by_id(segment, i);
         if (!bitmap_contains(set, pick.spot.row))
             continue;
-        pick.id = segment_ids(segment)[pick.spot.row];
+        pick.id = *segment_id(segment, pick.spot.row);
         err = offer(page, &pick, &useless);
         offered++;
     }

@@ -339,7 +339,7 @@ static bool view_is_served(struct racing *racing, uint64_t *random)
         float rank;
         kernels_scalar.scan[KERNELS_L2][KERNELS_F32](
             query, (struct kernels_rows){segment_row_data(segment, place.row, 1), WIDE}, 1, &rank);
-        ok = rank == hit->rank && segment_seqs(segment)[place.row] == hit->seq;
+        ok = rank == hit->rank && segment_seq(segment, place.row) == hit->seq;
     }
     search_result_fini(&result);
     view_unref(view);

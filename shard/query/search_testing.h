@@ -83,9 +83,14 @@ const struct kith_id *segment_ids(const struct segment *segment)
     return segment->ids;
 }
 
-const uint64_t *segment_seqs(const struct segment *segment)
+const struct kith_id *segment_id(const struct segment *segment, uint32_t row)
 {
-    return segment->seqs;
+    return &segment->ids[row];
+}
+
+uint64_t segment_seq(const struct segment *segment, uint32_t row)
+{
+    return segment->seqs[row];
 }
 
 const void *head_run(const struct head *head, uint32_t first, uint32_t *n_rows)

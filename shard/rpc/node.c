@@ -7,6 +7,7 @@
 #include "shard/query/select.h"
 #include "shard/rpc/index_trainer.h"
 #include "shard/rpc/memory_lock.h"
+#include "shard/rpc/prefault.h"
 #include "shard/rpc/recall_probe.h"
 #include "shard/rpc/rpc.h"
 #include "shard/storage/scrub.h"
@@ -19,6 +20,7 @@ struct node {
     struct index_trainer *trainer;
     struct kith_net_server *server;
     struct scrub *scrub;
+    struct prefault prefault; /* of the admin worker; its numbers and its end: any thread */
     void (*on_ready)(void *ctx);
     void *on_ready_ctx;
     /* Set by the admin worker; relaxed: it says "no more waiting", and publishes nothing. */
@@ -29,10 +31,14 @@ static void warm(void *ctx)
 {
     struct node *node = ctx;
     slice_table_warm(node->env.slices, node->env.workers);
+    prefault_run(&node->prefault);
     struct slice_table_counts counts;
     slice_table_counts(node->env.slices, &counts);
-    kith_log(INFO, "node.ready", "slices=%u open=%u failed=%u", counts.slices, counts.open,
-             counts.failed);
+    kith_log(INFO, "node.ready", "slices=%u open=%u failed=%u index_mib=%llu", counts.slices,
+             counts.open, counts.failed,
+             (unsigned long long)(atomic_load_explicit(&node->prefault.bytes_done,
+                                                       memory_order_relaxed) >>
+                                  20));
     scrub_wake(node->scrub);
     atomic_store_explicit(&node->ready, true, memory_order_relaxed);
     if (node->on_ready != NULL)
@@ -120,6 +126,14 @@ static void collect(void *ctx, struct kith_buf *out)
     kith_metrics_sample(out, bytes, "place=\"segments\"", (double)counts.segment_bytes);
     kith_metrics_sample(out, bytes, "place=\"wal\"", (double)counts.wal_bytes);
     kith_metrics_sample(out, bytes, "place=\"head\"", (double)counts.head_bytes);
+    const char *prefault = "kith_shard_prefault_bytes";
+    const struct prefault *read_in = &((struct node *)ctx)->prefault;
+    kith_metrics_family(out, prefault, "gauge",
+                        "Bytes of indexes to be read in before the node is ready, and done.");
+    kith_metrics_sample(out, prefault, "what=\"all\"",
+                        (double)atomic_load_explicit(&read_in->bytes_total, memory_order_relaxed));
+    kith_metrics_sample(out, prefault, "what=\"done\"",
+                        (double)atomic_load_explicit(&read_in->bytes_done, memory_order_relaxed));
     one(out, "kith_shard_points", "gauge", "Live points on this node.", (double)counts.points);
     one(out, "kith_shard_tasks_waiting", "gauge", "Requests waiting for a worker.",
         counts.tasks_waiting);
@@ -215,6 +229,8 @@ enum kith_err node_open(struct node **out, const struct node_options *options,
     if (err == KITH_OK)
         err = open_slices(node, options, diag);
     if (err == KITH_OK)
+        node->prefault.slices = env->slices;
+    if (err == KITH_OK)
         err = scrub_open(
             &node->scrub,
             &(struct scrub_options){.each = each_store, .owner = env->slices, .background = true},
@@ -238,6 +254,7 @@ void node_close(struct node *node)
     if (node == NULL)
         return;
     struct rpc_env *env = &node->env;
+    prefault_stop(&node->prefault);
     if (env->slices != NULL)
         slice_table_hurry(env->slices);
     kith_net_server_close(node->server); /* waits for the calls, so first */

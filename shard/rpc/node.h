@@ -1,8 +1,9 @@
 /* A shard node: a folder with slices, threads that search them, and an address where other nodes
  * ask.
  *
- * node_open listens at once and opens what is on disk in the background: until that is done the
- * node is warming, and a slice not yet open answers KITH_UNAVAILABLE.
+ * node_open listens at once and opens what is on disk in the background: until that is done and
+ * what searches read is in memory (prefault.h) the node is warming. A slice not yet open answers
+ * KITH_UNAVAILABLE.
  *
  * Owns: the io, the slices, a worker pool, an admin worker, the listener. Borrows: metrics.
  * Threads: open and close from one thread; the rest from any. Errors: open fails with nothing left
@@ -40,7 +41,8 @@ enum kith_err node_open(struct node **out, const struct node_options *options,
 void node_close(struct node *node);
 
 const char *node_url(const struct node *node); /* where it listens; a port 0 is replaced */
-bool node_ready(struct node *node);            /* every slice found at start was opened or failed */
+bool node_ready(
+    struct node *node); /* every slice found at start was opened or failed, and read in */
 
 struct node_counts {
     uint32_t slices, slices_open, slices_warming, slices_failed;

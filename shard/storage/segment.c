@@ -167,8 +167,6 @@ enum kith_err segment_index_open(struct segment *segment, const struct segment_i
     kith_assert(segment->index == NULL);
     if (hooks == NULL)
         return KITH_OK;
-    for (unsigned kind = SEGMENT_INDEX_FIRST; kind < SEGMENT_SECTIONS; kind++)
-        residency_advise(segment_place(segment, kind), RESIDENCY_SOON);
     enum kith_err err = hooks->open(hooks->self, segment, &segment->index, diag);
     if (segment_check(segment, diag) != KITH_OK)
         err = KITH_CORRUPT; /* what was parsed is not to be believed */
@@ -206,10 +204,11 @@ uint32_t segment_rows(const struct segment *segment)
 }
 
 /* Verified as far as [offset, offset + bytes) of a section goes. */
-static bool need(const struct segment *segment, enum segment_section section, uint64_t offset,
-                 uint64_t bytes)
+bool segment_need(const struct segment *segment, unsigned kind, uint64_t offset, uint64_t bytes)
 {
-    uint64_t at = (uint64_t)(segment->parts[section] - segment->map) + offset;
+    kith_assert(kind < SEGMENT_SECTIONS && offset <= segment->part_bytes[kind] &&
+                bytes <= segment->part_bytes[kind] - offset);
+    uint64_t at = (uint64_t)(segment->parts[kind] - segment->map) + offset;
     return segment_blocks_need(segment->blocks, at, bytes);
 }
 
@@ -222,7 +221,7 @@ const void *segment_row_data(const struct segment *segment, uint32_t first, uint
 {
     uint64_t at = (uint64_t)first * segment->row_bytes;
     kith_assert(first <= segment->n_rows && n <= segment->n_rows - first);
-    (void)need(segment, SEGMENT_ROWS, at, (uint64_t)n * segment->row_bytes);
+    (void)segment_need(segment, SEGMENT_ROWS, at, (uint64_t)n * segment->row_bytes);
     return segment->parts[SEGMENT_ROWS] + at;
 }
 
@@ -234,21 +233,28 @@ uint32_t segment_row_bytes(const struct segment *segment)
 /* Sections begin at multiples of 4 KiB of a page-aligned map, so the casts below are aligned. */
 const struct kith_id *segment_ids(const struct segment *segment)
 {
-    (void)need(segment, SEGMENT_IDS, 0, segment->part_bytes[SEGMENT_IDS]);
+    (void)segment_need(segment, SEGMENT_IDS, 0, segment->part_bytes[SEGMENT_IDS]);
     return (const void *)segment->parts[SEGMENT_IDS];
 }
 
-const uint64_t *segment_seqs(const struct segment *segment)
+const struct kith_id *segment_id(const struct segment *segment, uint32_t row)
 {
-    (void)need(segment, SEGMENT_SEQS, 0, segment->part_bytes[SEGMENT_SEQS]);
-    return (const void *)segment->parts[SEGMENT_SEQS];
+    const struct kith_id *ids = (const void *)segment->parts[SEGMENT_IDS];
+    (void)segment_need(segment, SEGMENT_IDS, (uint64_t)row * sizeof *ids, sizeof *ids);
+    return &ids[row];
+}
+
+uint64_t segment_seq(const struct segment *segment, uint32_t row)
+{
+    (void)segment_need(segment, SEGMENT_SEQS, (uint64_t)row * 8, 8);
+    return kith_load_u64(segment->parts[SEGMENT_SEQS] + (size_t)row * 8);
 }
 
 uint32_t segment_by_id(const struct segment *segment, uint32_t index)
 {
     const uint32_t *order = (const void *)segment->parts[SEGMENT_ID_ORDER];
     kith_assert(index < segment->n_rows);
-    (void)need(segment, SEGMENT_ID_ORDER, (uint64_t)index * 4, 4);
+    (void)segment_need(segment, SEGMENT_ID_ORDER, (uint64_t)index * 4, 4);
     uint32_t row = order[index];
     if (row < segment->n_rows)
         return row;
@@ -260,7 +266,7 @@ const struct columns *segment_columns(const struct segment *segment)
 {
     if (!columns_are_open(segment->columns)) {
         struct kith_diag diag = {0};
-        (void)need(segment, SEGMENT_COLUMNS, 0, segment->part_bytes[SEGMENT_COLUMNS]);
+        (void)segment_need(segment, SEGMENT_COLUMNS, 0, segment->part_bytes[SEGMENT_COLUMNS]);
         if (segment_check(segment, &diag) != KITH_OK ||
             columns_begin(segment->columns, &diag) != KITH_OK)
             condemn(segment, segment->parts[SEGMENT_COLUMNS]);
@@ -271,7 +277,7 @@ const struct columns *segment_columns(const struct segment *segment)
 struct kith_bytes segment_index_section(const struct segment *segment, unsigned kind)
 {
     kith_assert(kind >= SEGMENT_INDEX_FIRST && kind < SEGMENT_SECTIONS);
-    (void)need(segment, (enum segment_section)kind, 0, segment->part_bytes[kind]);
+    (void)segment_need(segment, kind, 0, segment->part_bytes[kind]);
     return (struct kith_bytes){segment->parts[kind], (size_t)segment->part_bytes[kind]};
 }
 
@@ -294,13 +300,13 @@ bool segment_find(const struct segment *segment, const struct kith_id *id, uint3
     uint32_t at = (uint32_t)(kith_id_hash(id) >> 32) & mask;
     /* Bounded by the table: a file with no empty slot must not turn this for ever. */
     for (uint32_t probes = 0; probes <= mask; probes++, at = (at + 1) & mask) {
-        if (!need(segment, SEGMENT_ID_TABLE, (uint64_t)at * 4, 4))
+        if (!segment_need(segment, SEGMENT_ID_TABLE, (uint64_t)at * 4, 4))
             return false;
         uint32_t found = slots[at] - 1; /* an empty slot gives UINT32_MAX */
         if (found == UINT32_MAX)
             return false;
         if (found >= segment->n_rows ||
-            !need(segment, SEGMENT_IDS, (uint64_t)found * sizeof *ids, sizeof *ids))
+            !segment_need(segment, SEGMENT_IDS, (uint64_t)found * sizeof *ids, sizeof *ids))
             continue;
         if (kith_id_equal(&ids[found], id)) {
             *row = found;
@@ -326,7 +332,8 @@ static enum kith_err load_block(const struct segment *segment, uint32_t block,
     if (block >= segment->n_blocks)
         return bad(diag, "a payload lies in a block that is not there");
     const uint8_t *entry = segment->parts[SEGMENT_BLOCKS] + (size_t)block * SEGMENT_BLOCK_ENTRY;
-    if (!need(segment, SEGMENT_BLOCKS, (uint64_t)block * SEGMENT_BLOCK_ENTRY, SEGMENT_BLOCK_ENTRY))
+    if (!segment_need(segment, SEGMENT_BLOCKS, (uint64_t)block * SEGMENT_BLOCK_ENTRY,
+                      SEGMENT_BLOCK_ENTRY))
         return segment_check(segment, diag);
     uint64_t offset = kith_load_u64(entry);
     uint32_t packed = kith_load_u32(entry + 8);
@@ -334,7 +341,7 @@ static enum kith_err load_block(const struct segment *segment, uint32_t block,
     uint64_t room = segment->part_bytes[SEGMENT_PAYLOADS];
     if (offset > room || packed > room - offset || bytes > SEGMENT_PAYLOAD_BLOCK + KITH_PAYLOAD_MAX)
         return bad(diag, "a payload block lies outside its section");
-    if (!need(segment, SEGMENT_PAYLOADS, offset, packed))
+    if (!segment_need(segment, SEGMENT_PAYLOADS, offset, packed))
         return segment_check(segment, diag);
     kith_buf_reset(&cache->raw);
     kith_buf_reset(&cache->packed);
@@ -356,7 +363,7 @@ static enum kith_err load_block(const struct segment *segment, uint32_t block,
 
 static struct segment_spot spot_of(const struct segment *segment, uint32_t row)
 {
-    (void)need(segment, SEGMENT_PAYLOAD_INDEX, (uint64_t)row * 8, 8);
+    (void)segment_need(segment, SEGMENT_PAYLOAD_INDEX, (uint64_t)row * 8, 8);
     return segment_format_spot_of(
         kith_load_u64(segment->parts[SEGMENT_PAYLOAD_INDEX] + (size_t)row * 8));
 }
@@ -438,15 +445,44 @@ enum kith_err segment_check(const struct segment *segment, struct kith_diag *dia
     return segment_blocks_verdict(segment->blocks, diag);
 }
 
-enum kith_err segment_verify(const struct segment *segment, bool (*go_on)(void *ctx), void *ctx,
-                             struct kith_diag *diag)
+/* False: stopped, or damaged. */
+static bool verify_range(const struct segment *segment, struct kith_bytes place,
+                         segment_go_on_fn go_on, void *ctx)
 {
     const uint64_t step = 64 * KITH_SEGMENT_BLOCK; /* 0.5 ms: between two looks at go_on */
-    struct segment_blocks *blocks = segment->blocks;
-    for (uint64_t at = 0; at < blocks->body && (go_on == NULL || go_on(ctx)); at += step)
-        if (!segment_blocks_need(blocks, at, blocks->body - at < step ? blocks->body - at : step))
+    uint64_t at = (uint64_t)(place.data - segment->map);
+    for (uint64_t end = at + place.len, bytes; at < end; at += bytes) {
+        bytes = end - at < step ? end - at : step;
+        if ((go_on != NULL && !go_on(ctx, bytes)) ||
+            !segment_blocks_need(segment->blocks, at, bytes))
+            return false;
+    }
+    return true;
+}
+
+enum kith_err segment_verify(const struct segment *segment, segment_go_on_fn go_on, void *ctx,
+                             struct kith_diag *diag)
+{
+    struct kith_bytes all = {segment->map, (size_t)segment->blocks->body};
+    (void)verify_range(segment, all, go_on, ctx);
+    return segment_check(segment, diag);
+}
+
+enum kith_err segment_index_verify(const struct segment *segment, segment_go_on_fn go_on, void *ctx,
+                                   struct kith_diag *diag)
+{
+    for (unsigned kind = SEGMENT_INDEX_FIRST; kind < SEGMENT_SECTIONS; kind++)
+        if (!verify_range(segment, segment_place(segment, kind), go_on, ctx))
             break;
     return segment_check(segment, diag);
+}
+
+uint64_t segment_index_bytes(const struct segment *segment)
+{
+    uint64_t bytes = 0;
+    for (unsigned kind = SEGMENT_INDEX_FIRST; kind < SEGMENT_SECTIONS; kind++)
+        bytes += segment->part_bytes[kind];
+    return bytes;
 }
 
 static enum kith_err scrub_chunk(const struct segment *segment, uint64_t at, const uint8_t *chunk,
@@ -466,9 +502,8 @@ static enum kith_err scrub_chunk(const struct segment *segment, uint64_t at, con
     return KITH_OK;
 }
 
-enum kith_err segment_scrub(const struct segment *segment, const char *path,
-                            bool (*go_on)(void *ctx, uint64_t bytes), void *ctx,
-                            struct kith_diag *diag)
+enum kith_err segment_scrub(const struct segment *segment, const char *path, segment_go_on_fn go_on,
+                            void *ctx, struct kith_diag *diag)
 {
     const uint64_t step = 16 * KITH_SEGMENT_BLOCK; /* 1 MiB */
     struct io *io = segment->io;

@@ -34,8 +34,9 @@ uint32_t segment_rows(const struct segment *segment);
 const void *segment_row_data(const struct segment *segment, uint32_t first, uint32_t n);
 uint32_t
 segment_row_bytes(const struct segment *segment); /* stride: dim * element size, no padding */
-const struct kith_id *segment_ids(const struct segment *segment);
-const uint64_t *segment_seqs(const struct segment *segment);
+const struct kith_id *segment_ids(const struct segment *segment); /* of all rows */
+const struct kith_id *segment_id(const struct segment *segment, uint32_t row);
+uint64_t segment_seq(const struct segment *segment, uint32_t row);
 bool segment_find(const struct segment *segment, const struct kith_id *id, uint32_t *row);
 uint32_t segment_by_id(const struct segment *segment, uint32_t index); /* row of i-th smallest id */
 /* Decompressed payload of a row (msgpack map; empty = none), appended to out. */
@@ -62,8 +63,11 @@ uint64_t segment_file_bytes(const struct segment *segment);
 /* A section of the index (segment_index.h), all of it verified; no bytes: it has none. */
 struct kith_bytes segment_index_section(const struct segment *segment, unsigned kind);
 
-/* Where any section lies, for questions about memory; nothing is read, nothing verified. */
+/* Where any section lies; nothing is read, nothing verified. Who uses some of it has it verified
+ * before by segment_need, whose answer is of use to those only who can stop: false, some of it is
+ * damaged, and segment_check says so, too. */
 struct kith_bytes segment_place(const struct segment *segment, unsigned kind);
+bool segment_need(const struct segment *segment, unsigned kind, uint64_t offset, uint64_t bytes);
 
 /* segment_writer.h writes it. */
 enum kith_err segment_open(struct segment **out, struct io *io, const char *dir, uint64_t number,
@@ -79,15 +83,20 @@ bool segment_is_last_ref(struct segment *segment);
 
 /* What was read of the segment so far can be believed: KITH_OK. Costs about one cache miss. */
 enum kith_err segment_check(const struct segment *segment, struct kith_diag *diag);
+/* Hears of the bytes that come next; false: stop. */
+typedef bool (*segment_go_on_fn)(void *ctx, uint64_t bytes);
 /* Reads the file at `path`, which is this segment's, from the disk itself and compares it with the
- * checksums in use; go_on hears of the bytes. KITH_CORRUPT: quarantined now. KITH_IO, KITH_NOMEM:
+ * checksums in use. KITH_CORRUPT: quarantined now. KITH_IO, KITH_NOMEM:
  * nothing is known. */
-enum kith_err segment_scrub(const struct segment *segment, const char *path,
-                            bool (*go_on)(void *ctx, uint64_t bytes), void *ctx,
-                            struct kith_diag *diag);
-/* Verifies what nobody has used yet; false from `go_on` (NULL: never) stops it. One owner of the
+enum kith_err segment_scrub(const struct segment *segment, const char *path, segment_go_on_fn go_on,
+                            void *ctx, struct kith_diag *diag);
+/* Verifies what nobody has used yet, and so reads it in; go_on may be NULL. One owner of the
  * call at a time is enough, more do no harm. */
-enum kith_err segment_verify(const struct segment *segment, bool (*go_on)(void *ctx), void *ctx,
+enum kith_err segment_verify(const struct segment *segment, segment_go_on_fn go_on, void *ctx,
                              struct kith_diag *diag);
+/* The same for what every search reads: the sections of the index. */
+enum kith_err segment_index_verify(const struct segment *segment, segment_go_on_fn go_on, void *ctx,
+                                   struct kith_diag *diag);
+uint64_t segment_index_bytes(const struct segment *segment); /* of these sections */
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "common/kith_log.h"
 #include "common/kith_mem.h"
+#include "shard/storage/residency.h"
 #include "shard/storage/segment_format.h"
 
 enum kith_err segment_blocks_guard(struct segment_blocks *blocks, const char *path,
@@ -47,11 +48,16 @@ void segment_blocks_condemn(struct segment_blocks *blocks, uint64_t offset)
     (void)atomic_compare_exchange_strong(&blocks->bad, &none, offset / KITH_SEGMENT_BLOCK + 1);
 }
 
+static uint64_t end_of(const struct segment_blocks *blocks, uint64_t index)
+{
+    uint64_t end = (index + 1) * KITH_SEGMENT_BLOCK;
+    return end < blocks->body ? end : blocks->body;
+}
+
 bool segment_blocks_check(struct segment_blocks *blocks, uint64_t index, const uint8_t *bytes)
 {
     uint64_t at = index * KITH_SEGMENT_BLOCK;
-    uint64_t left = blocks->body - at;
-    size_t len = left < KITH_SEGMENT_BLOCK ? (size_t)left : KITH_SEGMENT_BLOCK;
+    size_t len = (size_t)(end_of(blocks, index) - at);
     uint32_t want = kith_load_u32(blocks->map + blocks->body + index * 4);
     if (segment_format_block_crc(bytes, len, blocks->number, index) == want)
         return true;
@@ -59,11 +65,17 @@ bool segment_blocks_check(struct segment_blocks *blocks, uint64_t index, const u
     return false;
 }
 
+static bool is_good(const struct segment_blocks *blocks, uint64_t index)
+{
+    uint64_t word = atomic_load_explicit(&blocks->good[index / 64], memory_order_acquire);
+    return (word >> (index % 64) & 1) != 0;
+}
+
 static bool verify_one(struct segment_blocks *blocks, uint64_t index)
 {
     _Atomic uint64_t *word = &blocks->good[index / 64];
     uint64_t bit = UINT64_C(1) << (index % 64);
-    if ((atomic_load_explicit(word, memory_order_acquire) & bit) != 0)
+    if (is_good(blocks, index))
         return true;
     if (!segment_blocks_check(blocks, index, blocks->map + index * KITH_SEGMENT_BLOCK))
         return false;
@@ -81,8 +93,15 @@ bool segment_blocks_verify(struct segment_blocks *blocks, uint64_t offset, uint6
     if (bytes == 0)
         return true;
     bool good = true;
-    for (uint64_t i = offset / KITH_SEGMENT_BLOCK;
-         good && i <= (offset + bytes - 1) / KITH_SEGMENT_BLOCK; i++)
+    uint64_t i = offset / KITH_SEGMENT_BLOCK, last = (offset + bytes - 1) / KITH_SEGMENT_BLOCK;
+    while (i <= last && is_good(blocks, i))
+        i++;
+    if (i <= last) /* one question to the disk, where pages one by one would be sixteen a block */
+        residency_advise(
+            (struct kith_bytes){blocks->map + i * KITH_SEGMENT_BLOCK,
+                                (size_t)(end_of(blocks, last) - i * KITH_SEGMENT_BLOCK)},
+            RESIDENCY_SOON);
+    for (; good && i <= last; i++)
         good = verify_one(blocks, i);
     return good;
 }

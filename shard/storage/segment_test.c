@@ -119,7 +119,7 @@ static void check(const struct segment *segment, uint32_t n)
         assert_true(segment_find(segment, &id, &found));
         assert_int_equal(found, row);
         assert_true(rows[row * DIM] == (float)row && rows[row * DIM + 1] == 1);
-        assert_int_equal(segment_seqs(segment)[row], row + 100);
+        assert_int_equal(segment_seq(segment, row), row + 100);
         payload_of(row, &expected);
         kith_buf_reset(&got);
         assert_int_equal(segment_payload(segment, row, &got, NULL), KITH_OK);
@@ -194,7 +194,7 @@ static enum kith_err read_all(struct io *io, const struct slice_config *as)
     for (uint32_t row = 0; row < n; row++) {
         struct kith_id id = segment_ids(segment)[segment_by_id(segment, row)];
         (void)segment_find(segment, &id, &found);
-        (void)segment_seqs(segment)[row];
+        (void)segment_seq(segment, row);
         (void)segment_payload_cached(segment, row, &cache, &payload, NULL);
     }
     err = segment_check(segment, NULL);

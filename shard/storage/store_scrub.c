@@ -227,12 +227,6 @@ enum kith_err store_scrub(struct store *store, const struct store_scrub_options 
     return err;
 }
 
-static bool not_hurried(void *ctx)
-{
-    struct round *round = ctx;
-    return go_on(round, 0);
-}
-
 enum kith_err store_verify(struct store *store, const struct store_scrub_options *options,
                            struct kith_diag *diag)
 {
@@ -240,7 +234,7 @@ enum kith_err store_verify(struct store *store, const struct store_scrub_options
     struct round round = {.store = store, .options = options, .result = &ignored};
     struct view *view = store_view(store);
     for (uint32_t i = 0; i < view->n_segments && go_on(&round, 0); i++)
-        (void)segment_verify(view->segments[i].segment, not_hurried, &round, NULL);
+        (void)segment_verify(view->segments[i].segment, segment_pace, &round, NULL);
     enum kith_err err = view_verdict(&view, 1, KITH_OK, diag);
     view_unref(view);
     return err;

@@ -115,7 +115,15 @@ static enum kith_err write_segment(struct store *store, struct sealing *sealing,
 enum kith_err store_seal_open(struct store *store, uint64_t number, struct segment **out,
                               struct kith_diag *diag)
 {
-    enum kith_err err = store_segment_open(store, number, out, diag);
+    struct segment *segment = NULL;
+    enum kith_err err = store_segment_open(store, number, &segment, diag);
+    /* Here, where nobody waits for it, and not by the first searches. */
+    if (err == KITH_OK)
+        err = segment_index_verify(segment, NULL, NULL, diag);
+    if (err == KITH_OK)
+        *out = segment;
+    else
+        segment_unref(segment);
     return err == KITH_IO ? KITH_UNAVAILABLE : err;
 }
 

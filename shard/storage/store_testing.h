@@ -191,7 +191,7 @@ static inline struct test_point test_get(const struct view *view, const struct k
     } else {
         const struct segment *segment = view->segments[place.part].segment;
         row_codec_decode(&view->config, segment_row_data(segment, place.row, 1), point.vector);
-        point.seq = segment_seqs(segment)[place.row];
+        point.seq = segment_seq(segment, place.row);
         assert_int_equal(segment_payload(segment, place.row, &point.payload, NULL), KITH_OK);
     }
     return point;
