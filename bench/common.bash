@@ -1,4 +1,4 @@
-# Sourced by serve.sh and ingest.sh: a temporary folder, processes that end with the script, figures out of JSON lines.
+# Sourced by the scripts: a temporary folder, processes that end with the script, figures out of JSON lines.
 kith=$KITH_BUILD/kith
 bench=$KITH_BUILD/bench
 [ -x "$kith" ] || { echo "no $kith" >&2; exit 1; }
@@ -93,6 +93,42 @@ ask() {
 }
 
 collection() { ask PUT "/collections/$1" "{\"vectors\":{\"size\":$2,\"distance\":\"Cosine\"}${3:+,$3}}" >/dev/null; }
+
+# use_set NAME ROWS DIM: sets $set, $dim, $rows, and the options $data and $truth of bench_data and bench_truth: a set of the benchmarks' cache
+# (base.f32, query.f32, set.json), or ROWS made-up points of DIM numbers when it is not there.
+use_set() {
+    local folder=${XDG_CACHE_HOME:-$HOME/.cache}/kith/bench/$1
+    set=$1
+    if [ -s "$folder/base.f32" ] && [ -s "$folder/query.f32" ]; then
+        dim=$(sed 's/.*"dim": *\([0-9]*\).*/\1/' "$folder/set.json")
+        rows=$(($(stat -c %s "$folder/base.f32") / dim / 4))
+        data=(--dim "$dim" --base "$folder/base.f32" --queries "$folder/query.f32")
+        truth=(--dim "$dim" --base "$folder/base.f32" --query "$folder/query.f32")
+        return
+    fi
+    [ "$1" = made-up ] || say "no set in $folder: made-up points instead"
+    set=made-up rows=$2 dim=$3
+    data=(--dim "$dim")
+    truth=(--dim "$dim")
+}
+
+# import_set COLLECTION N: the first N points of the set, by `kith import`.
+import_set() {
+    "$bench/bench_data" jsonl "${data[@]}" --points "$2" >"$work/points.jsonl"
+    "$kith" import "$1" "$work/points.jsonl" --url "$url" >"$work/import.log" 2>&1 || { tail -n 5 "$work/import.log" >&2; exit 1; }
+    rm "$work/points.jsonl"
+}
+
+# settle COLLECTION: waits until it says that nothing is being made of what was written.
+settle() {
+    local i
+    for ((i = 0; i < 1200; i++)); do
+        ! ask GET "/collections/$1" | grep -q '"status":"green"' || return 0
+        sleep 0.5
+    done
+    say "collection $1 does not become green"
+    exit 1
+}
 
 # points_are COLLECTION N: they are all there, or the figures mean nothing.
 points_are() {

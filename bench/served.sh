@@ -28,18 +28,7 @@ while [ $# -gt 0 ]; do
 done
 [ ${#modes[@]} -gt 0 ] || modes=('{}')
 
-folder=${XDG_CACHE_HOME:-$HOME/.cache}/kith/bench/$set
-if [ -s "$folder/base.f32" ] && [ -s "$folder/query.f32" ]; then
-    dim=$(sed 's/.*"dim": *\([0-9]*\).*/\1/' "$folder/set.json")
-    rows=$(($(stat -c %s "$folder/base.f32") / dim / 4))
-    data=(--dim "$dim" --base "$folder/base.f32" --queries "$folder/query.f32")
-    truth=(--dim "$dim" --base "$folder/base.f32" --query "$folder/query.f32")
-else
-    say "no set in $folder: made-up points instead"
-    set=made-up dim=100 rows=100000
-    data=(--dim "$dim")
-    truth=(--dim "$dim")
-fi
+use_set "$set" 100000 100
 [ "$points" -gt 0 ] && [ "$points" -lt "$rows" ] || points=$rows
 shares=(1000 500 100 10 1) # thousandths of the points that a filter leaves; 1000: no filter
 
@@ -66,31 +55,17 @@ fill_http() {
 
 fill() {
     local from
-    ask PUT /collections/c "{\"vectors\":{\"size\":$dim,\"distance\":\"Cosine\"}}" >/dev/null
+    collection c "$dim"
     from=$(date +%s%N)
     if [ "$loader" = http ]; then
         fill_http
     else
-        "$bench/bench_data" jsonl "${data[@]}" --points "$points" >"$work/points.jsonl"
-        from=$(date +%s%N)
-        "$kith" import c "$work/points.jsonl" --url "$url" >/dev/null
-        rm "$work/points.jsonl"
+        import_set c "$points"
     fi
     points_are c "$points"
     printf '{"bench":"served","case":"fill %s","set":"%s","points":%s,"seconds":%s}\n' "$loader" "$set" "$points" \
         "$(calc 1 "($(date +%s%N) - $from) / 1e9")" | tell
-    settle
-}
-
-# Waits until the collection says that nothing is being made of what was written.
-settle() {
-    local i
-    for ((i = 0; i < 1200; i++)); do
-        ! ask GET /collections/c | grep -q '"status":"green"' || return 0
-        sleep 0.5
-    done
-    say "the collection does not become green"
-    exit 1
+    settle c
 }
 
 # recall MODE BELOW
