@@ -5,11 +5,11 @@
 #include <float.h>
 #include <math.h>
 #include <stdatomic.h>
-#include <time.h>
 
 #include "shard/index/ivf_build.h"
 #include "shard/index/kernels.h"
 #include "shard/index/topk.h"
+#include "shard/query/context_testing.h"
 #include "shard/query/select.h"
 #include "shard/storage/store_testing.h"
 
@@ -20,38 +20,13 @@
 #define K        10u
 #define ROWS_MIN 100u /* of a segment with an index */
 
-static uint64_t state_of_random;
-static struct kith_pool *pool;
-static struct search_context *context;
 /* Lists are taken whatever they cost: these sets are too small for them to pay. */
 static const struct ivf_effort effort = {.reach = 2.0f, .margin = 4.0f, .first_lists = 8};
 
-static uint32_t draw(uint32_t below)
-{
-    return (uint32_t)(test_random(&state_of_random) % below);
-}
-
-static float draw_unit(void)
-{
-    return (float)draw(1u << 20) / (float)(1u << 19) - 1;
-}
-
 static int set_up(void **state)
 {
-    (void)state;
-    state_of_random = test_env("KITH_SEED", (uint64_t)time(NULL));
-    print_message("KITH_SEED=%llu\n", (unsigned long long)state_of_random);
-    if (kith_pool_open(&pool, 2, NULL) != KITH_OK)
-        return -1;
-    return search_context_open(&context, pool, NULL) == KITH_OK ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    search_context_close(context);
-    kith_pool_close(pool);
-    return 0;
+    (void)random_set_up(state);
+    return context_open(2);
 }
 
 struct model {
@@ -71,10 +46,10 @@ static uint32_t group_of(uint32_t id)
 
 static void new_vector(struct model *m, float *out)
 {
-    const float *center = m->centers[draw(CLUSTERS)];
+    const float *center = m->centers[random_below(CLUSTERS)];
     float square = 0;
     for (uint32_t i = 0; i < WIDE; i++) {
-        out[i] = center[i] + 0.3f * draw_unit();
+        out[i] = center[i] + 0.3f * random_unit();
         square += out[i] * out[i];
     }
     for (uint32_t i = 0; i < WIDE && m->config.metric == KITH_COSINE; i++)
@@ -102,7 +77,7 @@ static void write_some(struct model *m, uint32_t first, uint32_t n, bool also_de
     struct kith_writer w = test_writer(&ops);
     kith_write_array(&w, n);
     for (uint32_t id = first; id < first + n; id++) {
-        if (also_delete && draw(2) == 0) {
+        if (also_delete && random_below(2) == 0) {
             test_delete(&w, id);
             m->live[id] = false;
         } else {
@@ -161,7 +136,7 @@ static void open_model(struct model *m, enum kith_metric metric, bool background
     m->config.dim = WIDE;
     for (uint32_t c = 0; c < CLUSTERS; c++)
         for (uint32_t i = 0; i < WIDE; i++)
-            m->centers[c][i] = draw_unit();
+            m->centers[c][i] = random_unit();
     const struct ivf_builder_options building = {
         .config = m->config, .codes = codes_of(m), .min_rows = ROWS_MIN, .threads = 1};
     assert_int_equal(ivf_builder_new(&m->builder, &building, NULL), KITH_OK);
@@ -176,7 +151,7 @@ static void open_model(struct model *m, enum kith_metric metric, bool background
             maintain(m);
     }
     for (uint32_t i = 0; i < 20; i++)
-        write_some(m, draw(IDS / 10) * 10, 10, true); /* heads, and deleted rows */
+        write_some(m, random_below(IDS / 10) * 10, 10, true); /* heads, and deleted rows */
 }
 
 static void close_model(struct model *m)
@@ -186,24 +161,9 @@ static void close_model(struct model *m)
     io_fake_free(m->io);
 }
 
-/* {"must": [{"key": "g", "range": {"lt": below}}]} */
 static void filter_below(struct kith_filter *out, struct kith_buf *bytes, uint32_t below)
 {
-    struct kith_writer w = test_writer(bytes);
-    kith_buf_reset(bytes);
-    kith_write_map(&w, 1);
-    kith_write_cstr(&w, "must");
-    kith_write_array(&w, 1);
-    kith_write_map(&w, 2);
-    kith_write_cstr(&w, "key");
-    kith_write_cstr(&w, "g");
-    kith_write_cstr(&w, "range");
-    kith_write_map(&w, 1);
-    kith_write_cstr(&w, "lt");
-    kith_write_u64(&w, below);
-    assert_int_equal(
-        kith_filter_parse(out, (struct kith_bytes){bytes->data, bytes->len}, "filter", NULL),
-        KITH_OK);
+    context_filter(out, bytes, "range", "lt", below);
 }
 
 static int by_order(const void *a, const void *b)
@@ -369,7 +329,7 @@ static void test_search_ann_races_with_writes_and_merges(void **state)
     for (int i = 0; i < 2; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, search_until_stopped, &racing), 0);
     for (uint32_t round = 0; round < 150 || atomic_load(&racing.searches) < 100; round++)
-        write_some(&m, draw(IDS / 20) * 20, 20, true);
+        write_some(&m, random_below(IDS / 20) * 20, 20, true);
     atomic_store(&racing.stop, true);
     for (int i = 0; i < 2; i++)
         assert_int_equal(pthread_join(threads[i], NULL), 0);
@@ -399,21 +359,7 @@ static void test_search_ann_survives_each_oom(void **state)
                                .filter = &filter,
                                .effort = &effort};
     struct search_request request = {.views = &view, .n_views = 1, .parts = &part, .n_parts = 1};
-    long before = kith_mem_live();
-    enum kith_err err = KITH_NOMEM;
-    for (long n = 0; err == KITH_NOMEM; n++) {
-        struct search_context *fresh = NULL;
-        struct search_result result = {0};
-        kith_mem_fail_after(n);
-        err = search_context_open(&fresh, NULL, NULL);
-        if (err == KITH_OK)
-            err = search_run(fresh, &request, &result, NULL);
-        kith_mem_fail_after(-1);
-        search_result_fini(&result);
-        search_context_close(fresh);
-        assert_int_equal(kith_mem_live(), before);
-    }
-    assert_int_equal(err, KITH_OK);
+    context_check_each_oom(&request);
     view_unref(view);
     close_model(&m);
     kith_buf_fini(&bytes);
@@ -426,5 +372,5 @@ int main(void)
         cmocka_unit_test(test_search_ann_races_with_writes_and_merges),
         cmocka_unit_test(test_search_ann_survives_each_oom),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, context_tear_down);
 }

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "shard/query/context_testing.h"
 #include "shard/query/count.h"
 #include "shard/query/facet.h"
 #include "shard/query/records.h"
@@ -27,9 +28,6 @@
 #define K        10u
 #define VERSIONS 5u
 
-static uint64_t random_state;
-static struct kith_pool *pool;
-static struct search_context *context;
 static char root[64];
 static struct kith_filter filters[GROUPS];
 static struct kith_buf filter_bytes[GROUPS];
@@ -121,46 +119,26 @@ static void make_slice(void)
 
 static void make_filters(void)
 {
-    for (uint32_t g = 0; g < GROUPS; g++) {
-        struct kith_writer w = test_writer(&filter_bytes[g]);
-        kith_write_map(&w, 1);
-        kith_write_cstr(&w, "must");
-        kith_write_array(&w, 1);
-        kith_write_map(&w, 2);
-        kith_write_cstr(&w, "key");
-        kith_write_cstr(&w, "g");
-        kith_write_cstr(&w, "match");
-        kith_write_map(&w, 1);
-        kith_write_cstr(&w, "value");
-        kith_write_u64(&w, g);
-        assert_int_equal(
-            kith_filter_parse(&filters[g],
-                              (struct kith_bytes){filter_bytes[g].data, filter_bytes[g].len},
-                              "filter", NULL),
-            KITH_OK);
-    }
+    for (uint32_t g = 0; g < GROUPS; g++)
+        context_filter(&filters[g], &filter_bytes[g], "match", "value", g);
 }
 
 static int set_up(void **state)
 {
-    (void)state;
-    random_state = test_env("KITH_SEED", 1);
-    print_message("KITH_SEED=%llu\n", (unsigned long long)random_state);
+    random_begin(test_env("KITH_SEED", 1));
+    (void)random_say_seed(state);
     (void)snprintf(root, sizeof root, "/tmp/kith-cut-XXXXXX");
-    if (mkdtemp(root) == NULL || io_real_open(&disk, root, NULL) != KITH_OK ||
-        kith_pool_open(&pool, 2, NULL) != KITH_OK)
+    if (mkdtemp(root) == NULL || io_real_open(&disk, root, NULL) != KITH_OK)
         return -1;
     make_slice();
     save_files();
     make_filters();
-    return search_context_open(&context, pool, NULL) == KITH_OK ? 0 : -1;
+    return context_open(2);
 }
 
 static int tear_down(void **state)
 {
-    (void)state;
-    search_context_close(context);
-    kith_pool_close(pool);
+    (void)context_tear_down(state);
     struct store_options options = options_here();
     (void)store_destroy(&options, NULL);
     io_real_close(disk);

@@ -122,5 +122,5 @@ int main(void)
                                   random_say_seed),
         cmocka_unit_test_teardown(test_search_lists_end_at_the_deadline, random_say_seed),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, context_tear_down);
 }

@@ -140,5 +140,5 @@ int main(void)
         cmocka_unit_test(test_search_plan_learns),
         cmocka_unit_test_teardown(test_search_plan_fails_one_view, random_say_seed),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, context_tear_down);
 }

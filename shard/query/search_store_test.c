@@ -3,63 +3,19 @@
 
 #include <float.h>
 #include <stdatomic.h>
-#include <time.h>
 
 #include "shard/index/kernels.h"
 #include "shard/index/topk.h"
+#include "shard/query/context_testing.h"
 #include "shard/storage/store_testing.h"
 
 #define STORES 2u
 #define IDS    600u
 
-static uint64_t state_of_random;
-static struct kith_pool *pool;
-static struct search_context *context;
-
-static uint32_t draw(uint32_t below)
-{
-    return (uint32_t)(test_random(&state_of_random) % below);
-}
-
 static int set_up(void **state)
 {
-    (void)state;
-    state_of_random = test_env("KITH_SEED", (uint64_t)time(NULL));
-    print_message("KITH_SEED=%llu\n", (unsigned long long)state_of_random);
-    if (kith_pool_open(&pool, 2, NULL) != KITH_OK)
-        return -1;
-    return search_context_open(&context, pool, NULL) == KITH_OK ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    search_context_close(context);
-    kith_pool_close(pool);
-    return 0;
-}
-
-/* {"must": [{"key": "g", "match": {"value": group}}]} */
-static void group_filter(struct kith_filter *out, uint32_t group)
-{
-    struct kith_buf buf = {0};
-    struct kith_writer w = test_writer(&buf);
-    kith_write_map(&w, 1);
-    kith_write_cstr(&w, "must");
-    kith_write_array(&w, 1);
-    kith_write_map(&w, 2);
-    kith_write_cstr(&w, "key");
-    kith_write_cstr(&w, "g");
-    kith_write_cstr(&w, "match");
-    kith_write_map(&w, 1);
-    kith_write_cstr(&w, "value");
-    kith_write_u64(&w, group);
-    assert_int_equal(kith_filter_parse(out, (struct kith_bytes){buf.data, buf.len}, "filter", NULL),
-                     KITH_OK);
-    /* Key and values are borrowed from these bytes; they stay until the test ends. */
-    static struct kith_buf kept;
-    kith_buf_fini(&kept);
-    kept = buf;
+    (void)random_set_up(state);
+    return context_open(2);
 }
 
 /* ---- one thread, against a model ------------------------------------------------------------- */
@@ -95,13 +51,13 @@ static void close_model(struct model *m)
 
 static void change(struct model *m)
 {
-    uint32_t s = draw(STORES), n = 1 + draw(20);
+    uint32_t s = random_below(STORES), n = 1 + random_below(20);
     struct kith_buf ops = {0};
     struct kith_writer w = test_writer(&ops);
     kith_write_array(&w, n);
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t id = draw(IDS / STORES) * STORES + s;
-        if (draw(3) == 0) {
+        uint32_t id = random_below(IDS / STORES) * STORES + s;
+        if (random_below(3) == 0) {
             test_delete(&w, id);
             m->versions[id] = 0;
         } else {
@@ -112,7 +68,7 @@ static void change(struct model *m)
     assert_int_equal(test_write(m->stores[s], &ops).err, KITH_OK);
     kith_buf_fini(&ops);
     bool worked;
-    if (draw(6) == 0)
+    if (random_below(6) == 0)
         assert_int_equal(store_maintain(m->stores[s], &worked, NULL), KITH_OK);
 }
 
@@ -141,18 +97,20 @@ static uint32_t expected(const struct model *m, const float *query, int group,
 
 static void check_search(const struct model *m)
 {
-    static struct kith_filter filter;
+    struct kith_filter filter;
+    struct kith_buf bytes = {0};
     struct kith_hit want[IDS];
     struct view *views[STORES];
     for (uint32_t s = 0; s < STORES; s++)
         views[s] = store_view(m->stores[s]);
-    int group = (int)draw(9) - 1; /* -1: no filter; 7: nothing matches */
+    int group = (int)random_below(9) - 1; /* -1: no filter; 7: nothing matches */
     float query[DIM];
     for (uint32_t i = 0; i < DIM; i++)
-        query[i] = (float)draw(2000) / 2.0f - 500.0f;
-    struct search_part part = {.n_queries = 1, .k = 1 + draw(60), .vectors = (uint8_t *)query};
+        query[i] = (float)random_below(2000) / 2.0f - 500.0f;
+    struct search_part part = {
+        .n_queries = 1, .k = 1 + random_below(60), .vectors = (uint8_t *)query};
     if (group >= 0) {
-        group_filter(&filter, (uint32_t)group);
+        context_filter(&filter, &bytes, "match", "value", (uint64_t)group);
         part.filter = &filter;
     }
     struct search_request request = {
@@ -167,6 +125,7 @@ static void check_search(const struct model *m)
         assert_true(result.found[0].hits[i].rank == want[i].rank);
     }
     search_result_fini(&result);
+    kith_buf_fini(&bytes);
     for (uint32_t s = 0; s < STORES; s++)
         view_unref(views[s]);
 }
@@ -255,10 +214,10 @@ static void test_search_races_with_writes_and_merges(void **state)
         struct kith_writer w = test_writer(&ops);
         kith_write_array(&w, 10);
         for (uint32_t i = 0; i < 10; i++) {
-            if (draw(4) == 0)
-                test_delete(&w, draw(IDS));
+            if (random_below(4) == 0)
+                test_delete(&w, random_below(IDS));
             else
-                test_put(&w, draw(IDS), version);
+                test_put(&w, random_below(IDS), version);
         }
         assert_int_equal(test_write(racing.store, &ops).err, KITH_OK);
         kith_buf_fini(&ops);
@@ -277,5 +236,5 @@ int main(void)
         cmocka_unit_test(test_search_follows_the_store),
         cmocka_unit_test(test_search_races_with_writes_and_merges),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, context_tear_down);
 }

@@ -107,21 +107,7 @@ static void test_search_survives_each_oom(void **state)
     world.parts[0].n_queries = 2;
     world.parts[0].filter = &world.filters[0];
     world.filters[0].n_nodes = 1;
-    long before = kith_mem_live();
-    enum kith_err err = KITH_NOMEM;
-    for (long n = 0; err == KITH_NOMEM; n++) {
-        struct search_context *fresh = NULL;
-        struct search_result result = {0};
-        kith_mem_fail_after(n);
-        err = search_context_open(&fresh, NULL, NULL);
-        if (err == KITH_OK)
-            err = search_run(fresh, &world.request, &result, NULL);
-        kith_mem_fail_after(-1);
-        search_result_fini(&result);
-        search_context_close(fresh);
-        assert_int_equal(kith_mem_live(), before);
-    }
-    assert_int_equal(err, KITH_OK);
+    context_check_each_oom(&world.request);
     free_world(&world);
 }
 
@@ -133,5 +119,5 @@ int main(void)
         cmocka_unit_test_teardown(test_search_refuses_and_leaves_results_alone, random_say_seed),
         cmocka_unit_test_teardown(test_search_survives_each_oom, random_say_seed),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, context_tear_down);
 }

@@ -22,6 +22,7 @@
 #include "shard/index/filter_set.h"
 #include "shard/index/kernels.h"
 #include "shard/index/topk.h"
+#include "shard/query/context_testing.h"
 #include "shard/query/search.h"
 
 struct segment {
@@ -472,26 +473,14 @@ static inline void check_part(const struct world *w, uint32_t p, const struct se
 
 /* ---- fixture --------------------------------------------------------------------------------- */
 
-static struct kith_pool *pool;
-static struct search_context *context;
 static struct world world;
 
 static inline int set_up(void **state)
 {
     (void)state;
-    if (kith_pool_open(&pool, 3, NULL) != KITH_OK)
-        return -1;
-    if (search_context_open(&context, pool, NULL) != KITH_OK)
+    if (context_open(3) != 0)
         return -1;
     search_context_share_from(context, 0);
-    return 0;
-}
-
-static inline int tear_down(void **state)
-{
-    (void)state;
-    search_context_close(context);
-    kith_pool_close(pool);
     return 0;
 }
 
