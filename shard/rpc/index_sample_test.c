@@ -34,20 +34,39 @@ static struct store *fill(const struct store_options *options)
     return store;
 }
 
+struct filled {
+    struct io *io;
+    struct store *store;
+    struct view *view;
+};
+
+static void open_filled(struct filled *f)
+{
+    assert_int_equal(io_fake_new(&f->io, NULL), KITH_OK);
+    struct store_options options = test_options(f->io);
+    f->store = fill(&options);
+    f->view = store_view(f->store);
+}
+
+static void close_filled(struct filled *f)
+{
+    view_unref(f->view);
+    store_close(f->store);
+    io_fake_free(f->io);
+    assert_int_equal(kith_mem_live(), 0);
+}
+
 static void test_index_sample_takes_every_row_alike(void **state)
 {
     (void)state;
-    struct io *io = NULL;
-    assert_int_equal(io_fake_new(&io, NULL), KITH_OK);
-    struct store_options options = test_options(io);
-    struct store *store = fill(&options);
-    struct view *view = store_view(store);
-    assert_true(view->n_segments > 1 && view->heads[view->n_heads - 1].live > 0);
+    struct filled f = {0};
+    open_filled(&f);
+    assert_true(f.view->n_segments > 1 && f.view->heads[f.view->n_heads - 1].live > 0);
     uint32_t seen[ROWS] = {0}, n;
     double places[ROWS] = {0};
     for (uint32_t round = 0; round < ROUNDS; round++) {
         struct index_sample sample = {
-            .views = &view, .n_views = 1, .n_wanted = TAKEN, .seed = round};
+            .views = &f.view, .n_views = 1, .n_wanted = TAKEN, .seed = round};
         float *rows = NULL;
         bool now[ROWS] = {false};
         assert_int_equal(index_sample_run(&sample, &rows, &n, NULL), KITH_OK);
@@ -73,10 +92,7 @@ static void test_index_sample_takes_every_row_alike(void **state)
         double middle = places[row] / seen[row];
         assert_true(middle > (TAKEN - 1) / 2.0 - 1.5 && middle < (TAKEN - 1) / 2.0 + 1.5);
     }
-    view_unref(view);
-    store_close(store);
-    io_fake_free(io);
-    assert_int_equal(kith_mem_live(), 0);
+    close_filled(&f);
 }
 
 static bool at_once(const void *ctx)
@@ -88,12 +104,10 @@ static bool at_once(const void *ctx)
 static void test_index_sample_takes_all_of_a_few(void **state)
 {
     (void)state;
-    struct io *io = NULL;
-    assert_int_equal(io_fake_new(&io, NULL), KITH_OK);
-    struct store_options options = test_options(io);
-    struct store *store = fill(&options);
-    struct view *view = store_view(store);
-    struct index_sample sample = {.views = &view, .n_views = 1, .n_wanted = 1000, .stop = at_once};
+    struct filled f = {0};
+    open_filled(&f);
+    struct index_sample sample = {
+        .views = &f.view, .n_views = 1, .n_wanted = 1000, .stop = at_once};
     float *rows = NULL;
     uint32_t n = 0;
     assert_int_equal(index_sample_run(&sample, &rows, &n, NULL), KITH_OK); /* rarely asked */
@@ -105,10 +119,7 @@ static void test_index_sample_takes_all_of_a_few(void **state)
         assert_int_equal(index_sample_run(&sample, &rows, &n, &diag), KITH_NOMEM);
         kith_mem_fail_after(-1);
     }
-    view_unref(view);
-    store_close(store);
-    io_fake_free(io);
-    assert_int_equal(kith_mem_live(), 0);
+    close_filled(&f);
 }
 
 int main(void)
