@@ -9,9 +9,7 @@
 #include "common/kith_keys.h"
 #include "common/kith_log.h"
 #include "common/kith_mem.h"
-#include "common/kith_net.h"
-#include "proto/kith_frame.h"
-#include "proto/kith_msg.h"
+#include "common/kith_request.h"
 #include "shard/rpc/node.h"
 
 #define RETRY_MS 1000u
@@ -124,23 +122,18 @@ static void on_drop_reply(void *ctx, enum kith_err err, struct kith_net_msg *rep
 
 static bool send_drop(struct member *member)
 {
-    static const char header[KITH_FRAME_HEADER_BYTES];
-    struct kith_net_msg *msg = kith_net_msg_new(0);
-    if (!msg) {
-        return false;
-    }
-    struct kith_writer w = {.write = kith_net_msg_sink, .sink = msg};
-    w.failed = kith_net_msg_sink(msg, header, sizeof header) != 0;
-    kith_msg_write_scope_only(&w, &member->drop->scope);
+    const struct kith_frame frame = {.cluster = member->identity.cluster,
+                                     .request = kith_keys_random_id(),
+                                     .deadline_ms = DROP_MS,
+                                     .message = KITH_MSG_DROP};
+    struct kith_writer w;
+    struct kith_net_msg *msg = kith_request_begin(&w);
     if (!w.failed) {
-        const struct kith_frame frame = {.cluster = member->identity.cluster,
-                                         .request = kith_keys_random_id(),
-                                         .deadline_ms = DROP_MS,
-                                         .message = KITH_MSG_DROP};
-        kith_frame_seal(kith_net_msg_data(msg), kith_net_msg_len(msg), &frame);
-        if (!kith_net_ask(member->self, msg, DROP_MS, on_drop_reply, member)) {
-            return true;
-        }
+        kith_msg_write_scope_only(&w, &member->drop->scope);
+    }
+    if (kith_request_end(msg, &w, &frame) &&
+        !kith_net_ask(member->self, msg, DROP_MS, on_drop_reply, member)) {
+        return true;
     }
     kith_net_msg_free(msg);
     return false;
@@ -212,16 +205,12 @@ static void on_dropped(struct member *member)
 {
     struct kith_net_msg *reply = member->dropped.reply;
     struct kith_msg_slices *slices = kith_alloc(sizeof *slices);
-    struct kith_frame frame;
+    struct kith_bytes body;
     member->dropped.reply = NULL;
-    const bool ok = slices && reply && !member->closing &&
-                    !kith_frame_open(kith_net_msg_data(reply), kith_net_msg_len(reply),
-                                     member->identity.cluster, &frame, NULL) &&
-                    frame.message == KITH_MSG_DROPPED &&
-                    kith_msg_read_slices_only(
-                        (struct kith_bytes){kith_net_msg_data(reply) + KITH_FRAME_HEADER_BYTES,
-                                            frame.body_bytes},
-                        slices);
+    const bool ok =
+        slices && reply && !member->closing &&
+        !kith_request_reply(reply, member->identity.cluster, KITH_MSG_DROP, &body, NULL) &&
+        kith_msg_read_slices_only(body, slices);
     if (ok) {
         remove_keys(member, slices);
     } else {

@@ -9,9 +9,8 @@
 #include "common/kith_keys.h"
 #include "common/kith_log.h"
 #include "common/kith_mem.h"
+#include "common/kith_request.h"
 #include "coordinator/cluster/placement.h"
-#include "proto/kith_frame.h"
-#include "proto/kith_msg.h"
 
 /* A loop of small steps: after each change of the registry, and a second after anything failed, do
  * the first thing that is not as it should be. One transaction is under way at a time; its result
@@ -367,28 +366,19 @@ static void on_open_reply(void *ctx, enum kith_err err, struct kith_net_msg *rep
 static enum kith_err read_opened(const struct opening *opening, struct kith_msg_slices *out,
                                  struct kith_diag *diag)
 {
-    struct kith_frame frame;
+    struct kith_bytes body;
     if (opening->err) {
         return kith_fail(diag, opening->err, "%s", kith_err_text(opening->err));
     }
-    const uint8_t *data = kith_net_msg_data(opening->reply);
     const enum kith_err err =
-        kith_frame_open(data, kith_net_msg_len(opening->reply),
-                        topology_cluster(opening->of->cfg.topology), &frame, diag);
+        kith_request_reply(opening->reply, topology_cluster(opening->of->cfg.topology),
+                           KITH_MSG_OPEN, &body, diag);
     if (err) {
         return err;
     }
-    const struct kith_bytes body = {data + KITH_FRAME_HEADER_BYTES, frame.body_bytes};
-    struct kith_msg_error error;
-    if (frame.message == KITH_MSG_ERROR && kith_msg_read_error(body, &error)) {
-        return kith_fail(diag, error.err, "%.*s",
-                         (int)(error.text.len < 200 ? error.text.len : 200),
-                         (const char *)error.text.data);
-    }
-    if (frame.message != KITH_MSG_OPENED || !kith_msg_read_slices_only(body, out)) {
-        return kith_fail(diag, KITH_PROTOCOL, "malformed reply to OPEN");
-    }
-    return KITH_OK;
+    return kith_msg_read_slices_only(body, out)
+               ? KITH_OK
+               : kith_fail(diag, KITH_PROTOCOL, "malformed reply to OPEN");
 }
 
 /* False: not every slice was opened. */
@@ -470,25 +460,21 @@ static void on_opened(void *ctx, struct kith_inbox_item *item)
 
 static struct kith_net_msg *open_frame(const struct leader *leader, const struct opening *opening)
 {
-    static const char header[KITH_FRAME_HEADER_BYTES];
-    struct kith_net_msg *msg = kith_net_msg_new(0);
-    if (!msg) {
-        return NULL;
-    }
-    struct kith_writer w = {.write = kith_net_msg_sink, .sink = msg};
-    w.failed = kith_net_msg_sink(msg, header, sizeof header) != 0;
-    kith_msg_write_open(&w, &opening->msg);
-    if (w.failed) {
-        kith_net_msg_free(msg);
-        return NULL;
-    }
     const struct kith_frame frame = {
         .cluster = topology_cluster(leader->cfg.topology),
         .request = kith_keys_random_id(),
         .deadline_ms = OPEN_MS,
         .message = KITH_MSG_OPEN,
     };
-    kith_frame_seal(kith_net_msg_data(msg), kith_net_msg_len(msg), &frame);
+    struct kith_writer w;
+    struct kith_net_msg *msg = kith_request_begin(&w);
+    if (!w.failed) {
+        kith_msg_write_open(&w, &opening->msg);
+    }
+    if (!kith_request_end(msg, &w, &frame)) {
+        kith_net_msg_free(msg);
+        return NULL;
+    }
     return msg;
 }
 
