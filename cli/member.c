@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cli/identity.h"
+#include "cli/slice_map.h"
 #include "common/kith_inbox.h"
 #include "common/kith_keys.h"
 #include "common/kith_log.h"
@@ -14,6 +15,7 @@
 
 #define RETRY_MS 1000u
 #define DROP_MS  30000u /* removing the files of many slices */
+#define MAP_MS   1000u  /* between two readings of the whole map */
 
 enum letter_kind { LETTER_READY, LETTER_DROPPED };
 
@@ -39,6 +41,9 @@ struct member {
     struct kith_net_peer *self; /* to ask the node what others ask it */
     struct kith_inbox *inbox;
     struct kith_timer *retry;
+    struct kith_timer *mapping; /* runs after a reading of the map: the next one waits for it */
+    uint64_t mapped_revision;   /* of the registry, at the last reading */
+    bool map_rests;
     struct drop *drop;
     struct letter ready, dropped;
     bool is_ready;
@@ -75,6 +80,42 @@ static void announce(struct member *member)
         kith_timer_start(member->retry, RETRY_MS, 0);
     }
     kith_buf_fini(&text);
+}
+
+/* ---- which node has what --------------------------------------------------------------------- */
+
+/* Many changes come one by one, and each reading looks at all slices: at most one a second. */
+static void map_step(struct member *member)
+{
+    struct node_map map;
+    struct kith_diag diag = {0};
+    const uint64_t revision = kith_registry_revision(member->cfg.registry);
+    if (member->map_rests || !kith_registry_synced(member->cfg.registry) ||
+        revision == member->mapped_revision) {
+        return;
+    }
+    enum kith_err err =
+        slice_map_read(&map, member->cfg.registry, member->identity.node, &diag);
+    if (!err) {
+        err = node_set_map(member->node, &map, &diag);
+        slice_map_fini(&map);
+    }
+    if (err) {
+        kith_log(WARN, "member.no_map", "error=\"%s\"", diag.text);
+    } else {
+        member->mapped_revision = revision;
+    }
+    member->map_rests = true;
+    kith_timer_start(member->mapping, MAP_MS, 0);
+}
+
+static void on_mapping(void *ctx)
+{
+    struct member *member = ctx;
+    member->map_rests = false;
+    if (!member->closing) {
+        map_step(member);
+    }
 }
 
 /* ---- removing what was dropped --------------------------------------------------------------- */
@@ -238,6 +279,7 @@ static enum kith_err start(struct member *member, struct kith_diag *diag)
         .cluster = member->identity.cluster,
         .threads = member->cfg.threads,
         .memory_lock_bytes = member->cfg.memory_lock_bytes,
+        .mapped = true,
         .recall_one_in = member->cfg.recall_one_in,
         .metrics = member->cfg.metrics,
         .on_ready = on_node_ready,
@@ -281,6 +323,7 @@ static void on_registry(void *ctx)
     }
     join_cluster(member);
     if (member->node) {
+        map_step(member);
         drop_step(member);
     }
 }
@@ -341,6 +384,7 @@ enum kith_err member_open(struct member **out, const struct member_cfg *cfg, str
     err = err ? err : kith_inbox_open(&member->inbox, cfg->loop, on_letter, member, diag);
     if (!err) {
         err = kith_timer_new(&member->retry, cfg->loop, on_retry, member);
+        err = err ? err : kith_timer_new(&member->mapping, cfg->loop, on_mapping, member);
         if (err) {
             kith_fail(diag, err, "member timer");
         }
@@ -369,6 +413,7 @@ void member_close(struct member *member)
     node_close(member->node);
     kith_inbox_close(member->inbox);
     kith_timer_free(member->retry);
+    kith_timer_free(member->mapping);
     kith_free(member->drop);
     kith_free(member->data_dir);
     kith_free(member->listen_url);

@@ -32,7 +32,9 @@ struct info_recall {
 };
 struct info_plan {
     struct kith_msg_info_slice sum; /* failed: also when a slice is away */
-    bool refuses;                   /* a slice that is there has failed */
+    uint32_t n_infos;
+    bool codebooks_differ; /* not all slices have the same one, or any */
+    bool refuses;          /* a slice that is there has failed */
     uint64_t points_by_slice[KITH_SLICES_PER_COLLECTION_MAX];
     struct info_field *fields;
     size_t n_fields, fields_cap;

@@ -1,5 +1,7 @@
 /* GET /collections/{c}: what the nodes count, and the configuration as the API words it. Numbers of
  * an index Kith does not have are echoed from the create request, or the API's defaults. */
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/kith_arena.h"
@@ -48,6 +50,7 @@ static void add_index(struct kith_msg_info_slice *sum, const struct kith_msg_inf
     }
 }
 
+
 static enum kith_err add_recalls(struct request *req, const struct scatter_ask *ask,
                                  struct kith_cursor *cursor, struct kith_diag *diag)
 {
@@ -91,6 +94,8 @@ static enum kith_err take(struct request *req, struct scatter_ask *ask, struct k
         plan->sum.head_bytes += info->head_bytes;
         plan->sum.failed = plan->sum.failed || info->failed;
         plan->refuses = plan->refuses || info->failed;
+        plan->codebooks_differ |= plan->n_infos++ > 0 && info->codebook != plan->sum.codebook;
+        plan->sum.codebook = info->codebook;
         add_index(&plan->sum, info);
     }
     struct kith_msg_info_field field;
@@ -342,6 +347,14 @@ static void write_index(const struct info_plan *plan, const struct topology_coll
     kith_jw_cstr(w, phases[plan->sum.phase]);
     write_u64(w, "generation", plan->sum.generation);
     write_u64(w, "lists", plan->sum.n_lists);
+    kith_jw_key(w, "codebook");
+    if (plan->codebooks_differ || plan->sum.codebook == 0) {
+        kith_jw_null(w);
+    } else {
+        char hash[17];
+        snprintf(hash, sizeof(hash), "%016" PRIx64, plan->sum.codebook);
+        kith_jw_cstr(w, hash);
+    }
     kith_jw_end_object(w);
 }
 

@@ -68,8 +68,13 @@ static void drain_replies(uint8_t which, struct kith_bytes body)
             }
     }
     static struct kith_msg_memories memories;
-    if (which == 3)
+    static struct kith_msg_codebooked codebooked;
+    static struct kith_msg_sampled sampled;
+    if (which == 3) {
         (void)kith_msg_read_memories(body, &memories);
+        (void)kith_msg_read_codebooked(body, &codebooked);
+        (void)kith_msg_read_sampled(body, &sampled);
+    }
 }
 
 static void drain_ops(struct kith_bytes body)
@@ -95,6 +100,8 @@ static void drain_plain(struct kith_bytes body)
         struct kith_msg_written written;
         struct kith_msg_counted counted;
         struct kith_msg_error error;
+        struct kith_msg_codebook codebook;
+        struct kith_msg_sample sample;
     } msg;
     (void)kith_msg_read_scope_only(body, &msg.scope);
     (void)kith_msg_read_open(body, &msg.open);
@@ -107,6 +114,8 @@ static void drain_plain(struct kith_bytes body)
     (void)kith_msg_read_written(body, &msg.written);
     (void)kith_msg_read_counted(body, &msg.counted);
     (void)kith_msg_read_error(body, &msg.error);
+    (void)kith_msg_read_codebook(body, &msg.codebook);
+    (void)kith_msg_read_sample(body, &msg.sample);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

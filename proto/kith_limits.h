@@ -63,16 +63,17 @@
 #define KITH_ENCODER_FILE_NAME_MAX 200u        /* leaves room for suffixes below NAME_MAX (255) */
 
 /* --- storage --------------------------------------------------------------------------------- */
-#define KITH_WAL_RECORD_MAX    (KITH_FRAME_BODY_MAX + (1u << 20))
-#define KITH_WAL_FILE_MAX      (256u << 20) /* rotate; bounds replay of one file to about a second */
-#define KITH_HEAD_ROWS_MAX     32768u       /* bounds memory, and what is replayed at start */
-#define KITH_HEAD_BYTES_MAX    (64u << 20)
-#define KITH_SEGMENTS_MAX      64u    /* live segments of one slice; merges keep it below 25 */
-#define KITH_SEGMENT_BLOCK     65536u /* bytes under one CRC32C */
-#define KITH_SECTION_ALIGN     4096u  /* page size: sections are mapped and advised on their own */
-#define KITH_SCRUB_BYTES_PER_S (64u << 20) /* 5 TB a day, and a few percent of what one SSD reads  \
-                                            */
-#define KITH_SCRUB_PERIOD_S (24u * 3600)   /* between two rounds: bits rot over months */
+#define KITH_WAL_RECORD_MAX (KITH_FRAME_BODY_MAX + (1u << 20))
+#define KITH_WAL_FILE_MAX   (256u << 20) /* rotate; bounds replay of one file to about a second */
+#define KITH_HEAD_ROWS_MAX  32768u       /* bounds memory, and what is replayed at start */
+#define KITH_HEAD_BYTES_MAX (64u << 20)
+#define KITH_SEGMENTS_MAX   64u    /* live segments of one slice; merges keep it below 25 */
+#define KITH_SEGMENT_BLOCK  65536u /* bytes under one CRC32C */
+#define KITH_SECTION_ALIGN  4096u  /* page size: sections are mapped and advised on their own */
+#define KITH_SCRUB_BYTES_PER_S                                                                     \
+    (64u << 20)                          /* 5 TB a day, and a few percent of what one SSD reads    \
+                                          */
+#define KITH_SCRUB_PERIOD_S (24u * 3600) /* between two rounds: bits rot over months */
 #define KITH_DISK_RESERVE                                                                          \
     (64u << 20) /* kept back for deletes, checkpoints and merges: one sealed head and its log */
 #define KITH_MAPS_MAX       65536u /* files mapped at once: the kernel's own default limit */
@@ -88,6 +89,11 @@
 #define KITH_FAISS_NPROBE_MAX    KITH_FAISS_CENTROIDS_MAX
 #define KITH_FAISS_EF_MAX        KITH_K_MAX
 #define KITH_FAISS_K_FACTOR_MAX  64u /* more than that says that the codes are too short */
+#define KITH_CODEBOOK_MAX                                                                          \
+    (256u << 20) /* of one from a peer; a sample of 1 GiB makes at most half of it */
+#define KITH_CODEBOOK_PIECE (4u << 20) /* of one in a message: some ms of a link */
+#define KITH_SAMPLE_PIECE   (8u << 20) /* rows of one answer: what a worker copies in some ms */
+#define KITH_SAMPLE_PARTS   4096u      /* of a sample from one node; 1 GiB in pieces is 128 */
 
 /* --- searches -------------------------------------------------------------------------------- */
 #define KITH_FILTER_CACHE_BYTES   (64u << 20) /* a node's answers of filters: 500 over 1 M rows */

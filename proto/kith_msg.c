@@ -1,4 +1,5 @@
-/* Requests: what a coordinator writes and a shard reads. Replies are in kith_msg_reply.c.
+/* Requests: what a coordinator writes and a shard reads. Replies are in kith_msg_reply.c,
+ * what nodes ask each other in kith_msg_index.c.
  *
  * A body is one msgpack array. read_head() takes its length; a reader that expects n positions
  * accepts more (a newer peer) and never fewer. */
@@ -19,7 +20,7 @@ bool kith_msg_read_head(struct kith_cursor *c, struct kith_bytes body, uint32_t 
     return n >= n_min;
 }
 
-static void write_scope(struct kith_writer *w, const struct kith_msg_scope *scope)
+void kith_msg_write_scope(struct kith_writer *w, const struct kith_msg_scope *scope)
 {
     kith_assert(scope->n_slices <= KITH_SLICES_PER_COLLECTION_MAX);
     kith_write_u64(w, scope->collection);
@@ -28,7 +29,7 @@ static void write_scope(struct kith_writer *w, const struct kith_msg_scope *scop
         kith_write_u64(w, scope->slices[i]);
 }
 
-static bool read_scope(struct kith_cursor *c, struct kith_msg_scope *out)
+bool kith_msg_read_scope(struct kith_cursor *c, struct kith_msg_scope *out)
 {
     if (!kith_read_u64(c, &out->collection) || !kith_read_array(c, &out->n_slices))
         return false;
@@ -69,19 +70,19 @@ static bool read_optional_map(struct kith_cursor *c, struct kith_bytes *out)
 void kith_msg_write_scope_only(struct kith_writer *w, const struct kith_msg_scope *scope)
 {
     kith_write_array(w, 2);
-    write_scope(w, scope);
+    kith_msg_write_scope(w, scope);
 }
 
 bool kith_msg_read_scope_only(struct kith_bytes body, struct kith_msg_scope *out)
 {
     struct kith_cursor c;
-    return kith_msg_read_head(&c, body, 2) && read_scope(&c, out);
+    return kith_msg_read_head(&c, body, 2) && kith_msg_read_scope(&c, out);
 }
 
 void kith_msg_write_open(struct kith_writer *w, const struct kith_msg_open *msg)
 {
     kith_write_array(w, 6);
-    write_scope(w, &msg->scope);
+    kith_msg_write_scope(w, &msg->scope);
     kith_write_u64(w, msg->dim);
     kith_write_u64(w, msg->metric);
     kith_write_u64(w, msg->rows);
@@ -92,7 +93,7 @@ bool kith_msg_read_open(struct kith_bytes body, struct kith_msg_open *out)
 {
     struct kith_cursor c;
     uint32_t metric, rows, index;
-    if (!kith_msg_read_head(&c, body, 6) || !read_scope(&c, &out->scope) ||
+    if (!kith_msg_read_head(&c, body, 6) || !kith_msg_read_scope(&c, &out->scope) ||
         !kith_read_u32(&c, &out->dim) || !kith_read_u32(&c, &metric) || !kith_read_u32(&c, &rows) ||
         !kith_read_u32(&c, &index))
         return false;
@@ -109,7 +110,7 @@ bool kith_msg_read_open(struct kith_bytes body, struct kith_msg_open *out)
 void kith_msg_write_write(struct kith_writer *w, const struct kith_msg_write *msg)
 {
     kith_write_array(w, 4);
-    write_scope(w, &msg->scope);
+    kith_msg_write_scope(w, &msg->scope);
     kith_write_u64(w, msg->op_id);
     kith_write_raw(w, msg->ops.data, msg->ops.len);
 }
@@ -117,7 +118,7 @@ void kith_msg_write_write(struct kith_writer *w, const struct kith_msg_write *ms
 bool kith_msg_read_write(struct kith_bytes body, struct kith_msg_write *out)
 {
     struct kith_cursor c;
-    return kith_msg_read_head(&c, body, 4) && read_scope(&c, &out->scope) &&
+    return kith_msg_read_head(&c, body, 4) && kith_msg_read_scope(&c, &out->scope) &&
            out->scope.n_slices == 1 && kith_read_u64(&c, &out->op_id) &&
            kith_read_peek(&c) == KITH_WIRE_ARRAY && kith_read_skip(&c, &out->ops);
 }
@@ -130,7 +131,7 @@ void kith_msg_write_search(struct kith_writer *w, const struct kith_msg_scope *s
 {
     kith_assert(n_parts <= KITH_SEARCH_BATCH_MAX);
     kith_write_array(w, 4);
-    write_scope(w, scope);
+    kith_msg_write_scope(w, scope);
     kith_write_u64(w, dim);
     kith_write_array(w, n_parts);
 }
@@ -161,7 +162,7 @@ void kith_msg_write_search_part(struct kith_writer *w, const struct kith_msg_sea
 bool kith_msg_read_search(struct kith_bytes body, struct kith_msg_search *out)
 {
     struct kith_cursor c;
-    if (!kith_msg_read_head(&c, body, 4) || !read_scope(&c, &out->scope) ||
+    if (!kith_msg_read_head(&c, body, 4) || !kith_msg_read_scope(&c, &out->scope) ||
         !kith_read_u32(&c, &out->dim) || !kith_read_array(&c, &out->n_parts))
         return false;
     out->parts = (struct kith_bytes){c.at, (size_t)(c.end - c.at)};
@@ -212,7 +213,7 @@ bool kith_msg_search_next(struct kith_cursor *parts, uint32_t dim, struct kith_m
 void kith_msg_write_fetch(struct kith_writer *w, const struct kith_msg_fetch *msg)
 {
     kith_write_array(w, 5);
-    write_scope(w, &msg->scope);
+    kith_msg_write_scope(w, &msg->scope);
     kith_write_bool(w, msg->with_payload);
     kith_write_bool(w, msg->with_vector);
     kith_write_array(w, msg->n_ids);
@@ -222,7 +223,7 @@ void kith_msg_write_fetch(struct kith_writer *w, const struct kith_msg_fetch *ms
 bool kith_msg_read_fetch(struct kith_bytes body, struct kith_msg_fetch *out)
 {
     struct kith_cursor c;
-    if (!kith_msg_read_head(&c, body, 5) || !read_scope(&c, &out->scope) ||
+    if (!kith_msg_read_head(&c, body, 5) || !kith_msg_read_scope(&c, &out->scope) ||
         !kith_read_bool(&c, &out->with_payload) || !kith_read_bool(&c, &out->with_vector) ||
         !kith_read_array(&c, &out->n_ids))
         return false;
@@ -239,21 +240,21 @@ bool kith_msg_read_fetch(struct kith_bytes body, struct kith_msg_fetch *out)
 void kith_msg_write_count(struct kith_writer *w, const struct kith_msg_count *msg)
 {
     kith_write_array(w, 3);
-    write_scope(w, &msg->scope);
+    kith_msg_write_scope(w, &msg->scope);
     kith_msg_write_optional(w, msg->filter);
 }
 
 bool kith_msg_read_count(struct kith_bytes body, struct kith_msg_count *out)
 {
     struct kith_cursor c;
-    return kith_msg_read_head(&c, body, 3) && read_scope(&c, &out->scope) &&
+    return kith_msg_read_head(&c, body, 3) && kith_msg_read_scope(&c, &out->scope) &&
            read_optional_map(&c, &out->filter);
 }
 
 void kith_msg_write_scroll(struct kith_writer *w, const struct kith_msg_scroll *msg)
 {
     kith_write_array(w, 10);
-    write_scope(w, &msg->scope);
+    kith_msg_write_scope(w, &msg->scope);
     kith_msg_write_optional(w, msg->filter);
     kith_write_u64(w, msg->limit);
     if (msg->has_from)
@@ -270,7 +271,7 @@ void kith_msg_write_scroll(struct kith_writer *w, const struct kith_msg_scroll *
 bool kith_msg_read_scroll(struct kith_bytes body, struct kith_msg_scroll *out)
 {
     struct kith_cursor c;
-    if (!kith_msg_read_head(&c, body, 10) || !read_scope(&c, &out->scope) ||
+    if (!kith_msg_read_head(&c, body, 10) || !kith_msg_read_scope(&c, &out->scope) ||
         !read_optional_map(&c, &out->filter) || !kith_read_u32(&c, &out->limit))
         return false;
     out->has_from = kith_read_peek(&c) != KITH_WIRE_NIL;
@@ -285,7 +286,7 @@ bool kith_msg_read_scroll(struct kith_bytes body, struct kith_msg_scroll *out)
 void kith_msg_write_facet(struct kith_writer *w, const struct kith_msg_facet *msg)
 {
     kith_write_array(w, 4);
-    write_scope(w, &msg->scope);
+    kith_msg_write_scope(w, &msg->scope);
     kith_write_str(w, (const char *)msg->key.data, msg->key.len);
     kith_msg_write_optional(w, msg->filter);
 }
@@ -293,7 +294,7 @@ void kith_msg_write_facet(struct kith_writer *w, const struct kith_msg_facet *ms
 bool kith_msg_read_facet(struct kith_bytes body, struct kith_msg_facet *out)
 {
     struct kith_cursor c;
-    return kith_msg_read_head(&c, body, 4) && read_scope(&c, &out->scope) &&
+    return kith_msg_read_head(&c, body, 4) && kith_msg_read_scope(&c, &out->scope) &&
            kith_read_str(&c, &out->key) && out->key.len > 0 &&
            out->key.len <= KITH_FIELD_PATH_MAX && read_optional_map(&c, &out->filter);
 }

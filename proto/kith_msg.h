@@ -1,4 +1,4 @@
-/* Messages between coordinators and shards: the bodies of frames, as msgpack arrays of fixed
+/* Messages between coordinators and shards, and from shard to shard: the bodies of frames, as msgpack arrays of fixed
  * positions.
  *
  * Each message has a struct, a writer and a reader. Readers borrow from the body, check every count
@@ -37,6 +37,10 @@ enum kith_message {
     KITH_MSG_INFOS = 21,
     KITH_MSG_MEMORY = 22,
     KITH_MSG_MEMORIES = 23,
+    KITH_MSG_CODEBOOK = 24, /* shard to shard, as is SAMPLE */
+    KITH_MSG_CODEBOOKED = 25,
+    KITH_MSG_SAMPLE = 26,
+    KITH_MSG_SAMPLED = 27,
 };
 
 /* Which slices of which collection: begins every request but PING. */
@@ -204,6 +208,7 @@ struct kith_msg_info_slice {
     /* Of the collection on this node. */
     enum kith_index_phase phase;
     uint32_t generation, n_lists; /* of the codebook; 0: none */
+    uint64_t codebook;            /* its hash; 0: none */
 };
 struct kith_msg_info_field {
     struct kith_bytes path;
@@ -241,6 +246,35 @@ struct kith_msg_memories {
     struct kith_msg_memory_section sections[KITH_MEMORY_SECTIONS_MAX];
     uint64_t lock_budget, locked;
     bool lock_refused; /* the system allows less than the budget */
+};
+
+/* How far a node is with the codebook of a collection, and a piece of it. */
+struct kith_msg_codebook {
+    struct kith_msg_scope scope;
+    uint64_t hash;   /* of which bytes are wanted; 0: of none */
+    uint64_t offset; /* of the first one */
+};
+struct kith_msg_codebooked {
+    struct kith_msg_slices slices;
+    uint32_t generation; /* of the newest codebook the node has; 0: it has none */
+    uint64_t hash, bytes;
+    float energy;            /* mean residual energy of rows that were given a list with it lately */
+    uint64_t energy_rows;    /* how many those are; 0: energy says nothing */
+    struct kith_bytes piece; /* from offset, at most KITH_CODEBOOK_PIECE; empty when the node has no
+                                codebook of that hash any more */
+};
+
+/* Rows drawn at random, for training. Part `part` of `n_parts` has its own rows, none twice. */
+struct kith_msg_sample {
+    struct kith_msg_scope scope;
+    uint32_t n_rows; /* wanted; no more come than fit KITH_SAMPLE_PIECE */
+    uint32_t part, n_parts;
+    uint64_t seed;
+};
+struct kith_msg_sampled {
+    struct kith_msg_slices slices;
+    uint32_t dim;
+    struct kith_bytes rows; /* f32 LE, whole rows */
 };
 
 /* ---- writers
@@ -289,6 +323,10 @@ void kith_msg_write_info_field(struct kith_writer *w, const struct kith_msg_info
 void kith_msg_write_info_recalls(struct kith_writer *w, uint32_t n);
 void kith_msg_write_info_recall(struct kith_writer *w, const struct kith_msg_info_recall *recall);
 void kith_msg_write_memories(struct kith_writer *w, const struct kith_msg_memories *msg);
+void kith_msg_write_codebook(struct kith_writer *w, const struct kith_msg_codebook *msg);
+void kith_msg_write_codebooked(struct kith_writer *w, const struct kith_msg_codebooked *msg);
+void kith_msg_write_sample(struct kith_writer *w, const struct kith_msg_sample *msg);
+void kith_msg_write_sampled(struct kith_writer *w, const struct kith_msg_sampled *msg);
 
 /* ---- readers: false = malformed
  * ------------------------------------------------------------------ */
@@ -323,5 +361,9 @@ bool kith_msg_infos_next(struct kith_cursor *fields, struct kith_msg_info_field 
 bool kith_msg_info_recalls(struct kith_cursor *fields, uint32_t *n);
 bool kith_msg_info_recall(struct kith_cursor *fields, struct kith_msg_info_recall *out);
 bool kith_msg_read_memories(struct kith_bytes body, struct kith_msg_memories *out);
+bool kith_msg_read_codebook(struct kith_bytes body, struct kith_msg_codebook *out);
+bool kith_msg_read_codebooked(struct kith_bytes body, struct kith_msg_codebooked *out);
+bool kith_msg_read_sample(struct kith_bytes body, struct kith_msg_sample *out);
+bool kith_msg_read_sampled(struct kith_bytes body, struct kith_msg_sampled *out);
 
 #endif

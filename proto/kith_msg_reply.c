@@ -7,7 +7,7 @@
 
 #include "proto/kith_msg_internal.h"
 
-static void write_slices(struct kith_writer *w, const struct kith_msg_slices *slices)
+void kith_msg_write_slices(struct kith_writer *w, const struct kith_msg_slices *slices)
 {
     kith_assert(slices->n_slices <= KITH_SLICES_PER_COLLECTION_MAX);
     kith_write_array(w, slices->n_slices);
@@ -22,7 +22,7 @@ static void write_slices(struct kith_writer *w, const struct kith_msg_slices *sl
     }
 }
 
-static bool read_slices(struct kith_cursor *c, struct kith_msg_slices *out)
+bool kith_msg_read_slices(struct kith_cursor *c, struct kith_msg_slices *out)
 {
     if (!kith_read_array(c, &out->n_slices) || out->n_slices > KITH_SLICES_PER_COLLECTION_MAX)
         return false;
@@ -62,40 +62,40 @@ bool kith_msg_read_error(struct kith_bytes body, struct kith_msg_error *out)
 void kith_msg_write_slices_only(struct kith_writer *w, const struct kith_msg_slices *slices)
 {
     kith_write_array(w, 1);
-    write_slices(w, slices);
+    kith_msg_write_slices(w, slices);
 }
 
 bool kith_msg_read_slices_only(struct kith_bytes body, struct kith_msg_slices *out)
 {
     struct kith_cursor c;
-    return kith_msg_read_head(&c, body, 1) && read_slices(&c, out);
+    return kith_msg_read_head(&c, body, 1) && kith_msg_read_slices(&c, out);
 }
 
 void kith_msg_write_written(struct kith_writer *w, const struct kith_msg_written *msg)
 {
     kith_write_array(w, 2);
-    write_slices(w, &msg->slices);
+    kith_msg_write_slices(w, &msg->slices);
     kith_write_u64(w, msg->affected);
 }
 
 bool kith_msg_read_written(struct kith_bytes body, struct kith_msg_written *out)
 {
     struct kith_cursor c;
-    return kith_msg_read_head(&c, body, 2) && read_slices(&c, &out->slices) &&
+    return kith_msg_read_head(&c, body, 2) && kith_msg_read_slices(&c, &out->slices) &&
            kith_read_u64(&c, &out->affected);
 }
 
 void kith_msg_write_counted(struct kith_writer *w, const struct kith_msg_counted *msg)
 {
     kith_write_array(w, 2);
-    write_slices(w, &msg->slices);
+    kith_msg_write_slices(w, &msg->slices);
     kith_write_u64(w, msg->count);
 }
 
 bool kith_msg_read_counted(struct kith_bytes body, struct kith_msg_counted *out)
 {
     struct kith_cursor c;
-    return kith_msg_read_head(&c, body, 2) && read_slices(&c, &out->slices) &&
+    return kith_msg_read_head(&c, body, 2) && kith_msg_read_slices(&c, &out->slices) &&
            kith_read_u64(&c, &out->count);
 }
 
@@ -106,7 +106,7 @@ void kith_msg_write_found(struct kith_writer *w, const struct kith_msg_slices *s
                           uint32_t n_parts)
 {
     kith_write_array(w, 3);
-    write_slices(w, slices);
+    kith_msg_write_slices(w, slices);
     kith_write_array(w, n_parts);
 }
 
@@ -181,7 +181,7 @@ bool kith_msg_read_found(struct kith_bytes body, struct kith_msg_found *out)
 {
     struct kith_cursor c = kith_cursor_of(body.data, body.len);
     uint32_t n;
-    if (!kith_read_array(&c, &n) || n < 2 || !read_slices(&c, &out->slices) ||
+    if (!kith_read_array(&c, &n) || n < 2 || !kith_msg_read_slices(&c, &out->slices) ||
         !kith_read_array(&c, &out->n_parts) || out->n_parts > KITH_SEARCH_BATCH_MAX)
         return false;
     out->parts = c;
@@ -256,7 +256,7 @@ void kith_msg_write_records(struct kith_writer *w, const struct kith_msg_slices 
                             uint32_t n_records)
 {
     kith_write_array(w, 2);
-    write_slices(w, slices);
+    kith_msg_write_slices(w, slices);
     kith_write_array(w, n_records);
 }
 
@@ -273,7 +273,7 @@ void kith_msg_write_record(struct kith_writer *w, const struct kith_record *reco
 bool kith_msg_read_records(struct kith_bytes body, struct kith_msg_records *out)
 {
     struct kith_cursor c;
-    if (!kith_msg_read_head(&c, body, 2) || !read_slices(&c, &out->slices) ||
+    if (!kith_msg_read_head(&c, body, 2) || !kith_msg_read_slices(&c, &out->slices) ||
         !kith_read_array(&c, &out->n_records))
         return false;
     out->records = c;
@@ -303,7 +303,7 @@ void kith_msg_write_facets(struct kith_writer *w, const struct kith_msg_slices *
                            uint32_t n_hits)
 {
     kith_write_array(w, 2);
-    write_slices(w, slices);
+    kith_msg_write_slices(w, slices);
     kith_write_array(w, n_hits);
 }
 
@@ -317,7 +317,7 @@ void kith_msg_write_facet_hit(struct kith_writer *w, struct kith_bytes value, ui
 bool kith_msg_read_facets(struct kith_bytes body, struct kith_msg_facets *out)
 {
     struct kith_cursor c;
-    if (!kith_msg_read_head(&c, body, 2) || !read_slices(&c, &out->slices) ||
+    if (!kith_msg_read_head(&c, body, 2) || !kith_msg_read_slices(&c, &out->slices) ||
         !kith_read_array(&c, &out->n_hits))
         return false;
     out->hits = c;
@@ -346,10 +346,10 @@ void kith_msg_write_infos(struct kith_writer *w, const struct kith_msg_slices *s
                           const struct kith_msg_info_slice *info, uint32_t n_fields)
 {
     kith_write_array(w, 4);
-    write_slices(w, slices);
+    kith_msg_write_slices(w, slices);
     kith_write_array(w, slices->n_slices);
     for (uint32_t i = 0; i < slices->n_slices; i++) {
-        kith_write_array(w, 13);
+        kith_write_array(w, 14);
         kith_write_u64(w, info[i].live_points);
         kith_write_u64(w, info[i].deleted_points);
         kith_write_u64(w, info[i].head_rows);
@@ -363,6 +363,7 @@ void kith_msg_write_infos(struct kith_writer *w, const struct kith_msg_slices *s
         kith_write_u64(w, info[i].phase);
         kith_write_u64(w, info[i].generation);
         kith_write_u64(w, info[i].n_lists);
+        kith_write_u64(w, info[i].codebook);
     }
     kith_write_array(w, n_fields);
 }
@@ -387,7 +388,10 @@ static bool read_info_slice(struct kith_cursor *c, struct kith_msg_info_slice *i
         !kith_read_u32(c, &info->generation) || !kith_read_u32(c, &info->n_lists))
         return false;
     info->phase = (enum kith_index_phase)phase;
-    for (; m > 13; m--)
+    info->codebook = 0; /* an older node sends none */
+    if (m > 13 && !kith_read_u64(c, &info->codebook))
+        return false;
+    for (; m > 14; m--)
         if (!kith_read_skip(c, NULL))
             return false;
     return true;
@@ -397,7 +401,7 @@ bool kith_msg_read_infos(struct kith_bytes body, struct kith_msg_infos *out)
 {
     struct kith_cursor c = kith_cursor_of(body.data, body.len);
     uint32_t head, n;
-    if (!kith_read_array(&c, &head) || head < 3 || !read_slices(&c, &out->slices) ||
+    if (!kith_read_array(&c, &head) || head < 3 || !kith_msg_read_slices(&c, &out->slices) ||
         !kith_read_array(&c, &n) || n != out->slices.n_slices)
         return false;
     out->has_recalls = head > 3;
@@ -427,7 +431,7 @@ void kith_msg_write_memories(struct kith_writer *w, const struct kith_msg_memori
 {
     kith_assert(msg->n_sections <= KITH_MEMORY_SECTIONS_MAX);
     kith_write_array(w, 5);
-    write_slices(w, &msg->slices);
+    kith_msg_write_slices(w, &msg->slices);
     kith_write_array(w, msg->n_sections);
     for (uint32_t i = 0; i < msg->n_sections; i++) {
         const struct kith_msg_memory_section *section = &msg->sections[i];
@@ -460,7 +464,7 @@ static bool read_section(struct kith_cursor *c, struct kith_msg_memory_section *
 bool kith_msg_read_memories(struct kith_bytes body, struct kith_msg_memories *out)
 {
     struct kith_cursor c;
-    if (!kith_msg_read_head(&c, body, 5) || !read_slices(&c, &out->slices) ||
+    if (!kith_msg_read_head(&c, body, 5) || !kith_msg_read_slices(&c, &out->slices) ||
         !kith_read_array(&c, &out->n_sections) || out->n_sections > KITH_MEMORY_SECTIONS_MAX)
         return false;
     for (uint32_t i = 0; i < out->n_sections; i++)

@@ -267,6 +267,84 @@ static void test_msg_memories_round_trip(void **state)
     CHECK_PREFIXES(kith_msg_read_memories, struct kith_msg_memories);
 }
 
+static void test_msg_codebooks_round_trip(void **state)
+{
+    (void)state;
+    static struct kith_msg_codebook asked, got_asked;
+    static struct kith_msg_codebooked msg, got;
+    asked = (struct kith_msg_codebook){scope, UINT64_MAX, 1ull << 33};
+    struct kith_writer w = fresh();
+    kith_msg_write_codebook(&w, &asked);
+    assert_true(kith_msg_read_codebook(body(), &got_asked));
+    assert_true(got_asked.hash == UINT64_MAX && got_asked.offset == 1ull << 33);
+    CHECK_PREFIXES(kith_msg_read_codebook, struct kith_msg_codebook);
+
+    msg = (struct kith_msg_codebooked){.slices = two_slices(),
+                                       .generation = 3,
+                                       .hash = 99,
+                                       .bytes = KITH_CODEBOOK_MAX,
+                                       .energy = 0.5f,
+                                       .energy_rows = 7,
+                                       .piece = {(const uint8_t *)"piece", 5}};
+    w = fresh();
+    kith_msg_write_codebooked(&w, &msg);
+    assert_true(kith_msg_read_codebooked(body(), &got));
+    assert_int_equal(got.generation, 3);
+    assert_true(got.hash == 99 && got.bytes == KITH_CODEBOOK_MAX && got.energy_rows == 7);
+    assert_true(got.energy == 0.5f && kith_bytes_equal(got.piece, "piece"));
+    assert_int_equal(got.slices.slices[1].err, KITH_TIMEOUT);
+    CHECK_PREFIXES(kith_msg_read_codebooked, struct kith_msg_codebooked);
+
+    struct kith_msg_codebooked bad[4] = {msg, msg, msg, msg};
+    bad[0].bytes = (uint64_t)KITH_CODEBOOK_MAX + 1;
+    bad[1].energy = NAN;
+    bad[2].energy = -1.0f;
+    bad[3].generation = 0; /* of a codebook that has bytes */
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        w = fresh();
+        kith_msg_write_codebooked(&w, &bad[i]);
+        assert_false(kith_msg_read_codebooked(body(), &got));
+    }
+}
+
+static void test_msg_samples_round_trip(void **state)
+{
+    (void)state;
+    static const float rows[] = {1, 2, 3, 4, 5, 6};
+    static struct kith_msg_sample asked, got_asked;
+    static struct kith_msg_sampled msg, got;
+    asked = (struct kith_msg_sample){scope, 1000, 2, 3, UINT64_MAX};
+    struct kith_writer w = fresh();
+    kith_msg_write_sample(&w, &asked);
+    assert_true(kith_msg_read_sample(body(), &got_asked));
+    assert_int_equal(got_asked.n_rows, 1000);
+    assert_true(got_asked.part == 2 && got_asked.n_parts == 3 && got_asked.seed == UINT64_MAX);
+    CHECK_PREFIXES(kith_msg_read_sample, struct kith_msg_sample);
+    static const uint32_t bad_parts[][2] = {{3, 3}, {0, 0}, {0, KITH_SAMPLE_PARTS + 1}};
+    for (size_t i = 0; i < sizeof bad_parts / sizeof *bad_parts; i++) {
+        w = fresh();
+        asked.part = bad_parts[i][0];
+        asked.n_parts = bad_parts[i][1];
+        kith_msg_write_sample(&w, &asked);
+        assert_false(kith_msg_read_sample(body(), &got_asked));
+    }
+
+    static const struct {
+        uint32_t dim;
+        bool good;
+    } dims[] = {{3, true}, {2, true}, {4, false}, {0, false}, {KITH_DIM_MAX + 1, false}};
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
+        w = fresh();
+        msg = (struct kith_msg_sampled){
+            two_slices(), dims[i].dim, {(const uint8_t *)rows, sizeof rows}};
+        kith_msg_write_sampled(&w, &msg);
+        assert_int_equal(kith_msg_read_sampled(body(), &got), dims[i].good);
+        if (dims[i].good)
+            assert_memory_equal(got.rows.data, rows, sizeof rows);
+        CHECK_PREFIXES(kith_msg_read_sampled, struct kith_msg_sampled);
+    }
+}
+
 static void test_msg_records_facets_infos_round_trip(void **state)
 {
     (void)state;
@@ -438,6 +516,8 @@ int main(void)
         cmocka_unit_test(test_msg_search_says_how_hard),
         cmocka_unit_test(test_msg_found_round_trips_many_hits),
         cmocka_unit_test(test_msg_memories_round_trip),
+        cmocka_unit_test(test_msg_codebooks_round_trip),
+        cmocka_unit_test(test_msg_samples_round_trip),
         cmocka_unit_test(test_msg_records_facets_infos_round_trip),
         cmocka_unit_test(test_ops_round_trip_and_prefixes_fail),
         cmocka_unit_test(test_frame_golden),

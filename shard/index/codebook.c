@@ -229,7 +229,7 @@ enum kith_err codebook_adopt(struct codebook **out, uint8_t *bytes, size_t len,
         return err;
     uint64_t hash = codebook_hash(bytes, len - CODEBOOK_HASH_BYTES);
     const float *floats = (const void *)(bytes + CODEBOOK_HEADER_BYTES);
-    if (hash != kith_load_u64(bytes + len - CODEBOOK_HASH_BYTES) ||
+    if (hash != codebook_format_hash((struct kith_bytes){bytes, len}) ||
         !all_finite(floats, floats_of(&parts)))
         return kith_fail(diag, KITH_CORRUPT, "damaged codebook");
     struct owner *owner = kith_alloc(sizeof *owner);

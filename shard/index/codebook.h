@@ -81,6 +81,15 @@ struct codebook_training {
     const void *stop_ctx;
 };
 
+/* Of two codebooks of a collection every node prefers the same one: that of the newer generation,
+ * and when two nodes trained one generation at once, that of the larger hash. than NULL: none. */
+static inline bool codebook_is_newer(uint32_t generation, uint64_t hash,
+                                     const struct codebook *than)
+{
+    return than == NULL || generation > than->generation ||
+           (generation == than->generation && hash > than->hash);
+}
+
 /* How many rows are worth sampling for a collection of so many; bounded. */
 uint32_t codebook_sample_rows(uint64_t collection_rows, uint32_t dim);
 uint32_t codebook_lists_for(uint64_t collection_rows);

@@ -31,6 +31,11 @@ static inline uint32_t codebook_format_generation(const uint8_t *header)
 {
     return kith_load_u32(header + 32);
 }
+/* The hash at the end of a codebook. */
+static inline uint64_t codebook_format_hash(struct kith_bytes codebook)
+{
+    return kith_load_u64(codebook.data + codebook.len - CODEBOOK_HASH_BYTES);
+}
 /* Sub-quantizers of so many dimensions: even. */
 uint32_t codebook_format_subs(uint32_t dim, uint32_t sub_dim);
 

@@ -3,6 +3,7 @@
  * codebook it began with, and finishes with it whatever is set meanwhile. */
 #include "shard/index/ivf_build.h"
 
+#include <float.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -341,8 +342,16 @@ static void close_index(void *index)
     kith_free(opened);
 }
 
-/* A segment of an older generation is worth rewriting: a search over several codebooks ranks lists
- * once for each. One of a newer or an equal generation is not. */
+static bool is_older(struct kith_bytes bytes, const struct codebook *than)
+{
+    uint32_t generation = codebook_format_generation(bytes.data);
+    uint64_t hash = codebook_format_hash(bytes);
+    return codebook_is_newer(than->generation, than->hash,
+                             &(struct codebook){.generation = generation, .hash = hash});
+}
+
+/* A segment with an older codebook is worth rewriting: a search over several codebooks ranks lists
+ * once for each. One with a newer or the same one is not. */
 static bool wants(void *self, const struct segment *segment)
 {
     struct ivf_builder *builder = self;
@@ -350,8 +359,8 @@ static bool wants(void *self, const struct segment *segment)
     (void)pthread_mutex_lock(&builder->lock);
     const struct codebook *codebook = builder->codebook;
     bool wanted = codebook != NULL && segment_rows(segment) >= builder->options.min_rows &&
-                  (bytes.len < CODEBOOK_HEADER_BYTES ||
-                   codebook_format_generation(bytes.data) < codebook->generation);
+                  (bytes.len < CODEBOOK_HEADER_BYTES + CODEBOOK_HASH_BYTES ||
+                   is_older(bytes, codebook));
     (void)pthread_mutex_unlock(&builder->lock);
     return wanted;
 }
@@ -402,8 +411,8 @@ void ivf_builder_set_codebook(struct ivf_builder *builder, const struct codebook
     if (codebook != NULL)
         codebook_ref(codebook);
     (void)pthread_mutex_lock(&builder->lock);
-    if (codebook == NULL || builder->codebook == NULL ||
-        codebook->generation > builder->codebook->generation) {
+    if (codebook == NULL ||
+        codebook_is_newer(codebook->generation, codebook->hash, builder->codebook)) {
         unused = builder->codebook;
         builder->codebook = codebook;
         struct known *known =
@@ -429,13 +438,17 @@ const struct codebook *ivf_builder_codebook(struct ivf_builder *builder)
     return codebook;
 }
 
-float ivf_builder_drift(struct ivf_builder *builder)
+struct ivf_fit ivf_builder_fit(struct ivf_builder *builder)
 {
-    float drift = 1.0f;
+    struct ivf_fit fit = {0};
     (void)pthread_mutex_lock(&builder->lock);
-    if (builder->energy_rows > 0.0 && builder->codebook->residual_energy > 0.0f)
-        drift = (float)(builder->energy / builder->energy_rows /
-                        (double)builder->codebook->residual_energy);
+    if (builder->codebook != NULL)
+        fit.hash = builder->codebook->hash;
+    if (builder->energy_rows > 0.0) {
+        double mean = builder->energy / builder->energy_rows;
+        fit.energy = mean < (double)FLT_MAX ? (float)mean : FLT_MAX;
+        fit.rows = (uint64_t)builder->energy_rows;
+    }
     (void)pthread_mutex_unlock(&builder->lock);
-    return drift;
+    return fit;
 }

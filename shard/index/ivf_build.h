@@ -35,13 +35,19 @@ void ivf_builder_free(struct ivf_builder *builder); /* NULL allowed; no store us
 const struct segment_index_hooks *ivf_builder_hooks(struct ivf_builder *builder);
 
 /* The codebook of segments written from now on; NULL: none, segments get no index. The newest
- * generation wins: an older one is ignored. */
+ * one wins (codebook_is_newer): an older one is ignored. */
 void ivf_builder_set_codebook(struct ivf_builder *builder, const struct codebook *codebook);
 const struct codebook *ivf_builder_codebook(struct ivf_builder *builder); /* a reference, or NULL */
 
-/* How the rows written lately fit: mean residual energy over the codebook's own. 1: as trained;
- * above IVF_DRIFT it is time for a new generation. */
+/* How rows fit that were given a list with the codebook lately: newer ones weigh more. Their mean
+ * residual energy over the codebook's own (1: as trained), over all nodes, is the drift; above
+ * IVF_DRIFT it is time for a new generation. */
 #define IVF_DRIFT 1.15f
-float ivf_builder_drift(struct ivf_builder *builder);
+struct ivf_fit {
+    uint64_t hash; /* of the codebook; 0: none */
+    uint64_t rows; /* 0: energy says nothing */
+    float energy;
+};
+struct ivf_fit ivf_builder_fit(struct ivf_builder *builder);
 
 #endif

@@ -166,11 +166,13 @@ struct collection_index_state collection_index_state(struct collection_index *in
     if (codebook != NULL) {
         state.generation = codebook->generation;
         state.n_lists = codebook->n_lists;
+        state.codebook = codebook->hash;
         state.phase =
             stats->busy || stats->index_pending > 0 ? KITH_INDEX_BUILDING : KITH_INDEX_READY;
     }
     codebook_unref(codebook);
-    if (atomic_load_explicit(&index->training, memory_order_relaxed))
+    bool awaited = state.codebook == 0 && stats->live_points >= index->all->min_rows;
+    if (awaited || atomic_load_explicit(&index->training, memory_order_relaxed))
         state.phase = KITH_INDEX_TRAINING;
     return state;
 }

@@ -10,6 +10,7 @@
 
 #include <stdatomic.h>
 
+#include "proto/kith_limits.h"
 #include "shard/index/ivf_build.h"
 #include "shard/storage/store.h"
 
@@ -29,9 +30,10 @@ struct collection_index {
     struct ivf_builder *builder;
     /* For INFO; relaxed. */
     atomic_bool training;
-    /* Trainer only: sequence numbers of all slices when the codebook was trained or found. */
-    uint64_t trained_seq;
-    bool seen;
+    /* Trainer only. */
+    uint64_t seen_hash; /* the codebook since which `seen_seq` count; 0: none yet */
+    uint64_t seen_seq[KITH_SLICES_PER_COLLECTION_MAX]; /* of each slice when it was first seen */
+    uint64_t next_look_ns, silent_since_ns;
     /* Guarded by the lock of `all`. */
     struct collection_index *next;
     uint32_t refs;
@@ -53,6 +55,7 @@ void collection_index_adopt(struct collection_index *index, struct store *store)
 struct collection_index_state {
     enum kith_index_phase phase; /* never READY while stats (of one slice) say there is work */
     uint32_t generation, n_lists;
+    uint64_t codebook; /* its hash; 0: none */
 };
 /* index NULL: none. */
 struct collection_index_state collection_index_state(struct collection_index *index,

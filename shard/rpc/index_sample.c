@@ -1,22 +1,20 @@
 #include "shard/rpc/index_sample.h"
 
-#include "common/kith_mem.h"
 #include "shard/storage/row_codec.h"
 
 /* Selection sampling (Knuth, The Art of Computer Programming 2, 3.4.2, algorithm S): each row is
  * taken with the probability (still wanted) / (still to come), so every set of rows is as likely as
- * any other, and rows are read in the order they lie. Where each goes is a random permutation,
- * because a training may look at the first rows only. */
+ * any other, and rows are read in the order they lie. */
 
 #define STOP_EVERY 65536u
 
 struct taking {
     const struct index_sample *sample;
     const struct slice_config *config;
-    uint64_t to_come; /* live rows not yet looked at */
+    uint64_t to_pass; /* live rows before the part */
+    uint64_t to_come; /* live rows of the part not yet looked at */
     uint32_t wanted;  /* still */
     uint32_t taken;
-    uint32_t *order; /* the i-th row taken becomes row order[i] */
     float *rows;
     uint64_t random;
     uint32_t since_stop;
@@ -39,13 +37,17 @@ static uint64_t below(uint64_t *state, uint64_t n)
 /* Whether the next live row is taken, and then its place. */
 static bool pick(struct taking *taking, float **to)
 {
+    if (taking->to_pass > 0) {
+        taking->to_pass--;
+        return false;
+    }
     if (taking->to_come == 0)
         return false;
     bool yes = below(&taking->random, taking->to_come--) < taking->wanted;
     if (!yes)
         return false;
     taking->wanted--;
-    *to = taking->rows + (size_t)taking->order[taking->taken++] * taking->config->dim;
+    *to = taking->rows + (size_t)taking->taken++ * taking->config->dim;
     return true;
 }
 
@@ -58,10 +60,20 @@ static bool stopped(struct taking *taking)
     return sample->stop(sample->stop_ctx);
 }
 
+/* Whether all of so many live rows lie before the part. */
+static bool pass_over(struct taking *taking, uint32_t live)
+{
+    bool all = live <= taking->to_pass;
+    taking->to_pass -= all ? live : 0;
+    return all;
+}
+
 static bool take_segment(struct taking *taking, const struct view_segment *part)
 {
     uint32_t n = segment_rows(part->segment);
     float *to;
+    if (pass_over(taking, part->live))
+        return true;
     for (uint32_t row = 0; row < n; row++) {
         if (stopped(taking))
             return false;
@@ -75,6 +87,8 @@ static bool take_head(struct taking *taking, const struct view *view, const stru
 {
     struct head_row found;
     float *to;
+    if (pass_over(taking, part->live))
+        return true;
     for (uint32_t row = 0; row < part->rows; row++) {
         if (stopped(taking))
             return false;
@@ -86,54 +100,55 @@ static bool take_head(struct taking *taking, const struct view *view, const stru
 
 static bool take_view(struct taking *taking, const struct view *view)
 {
-    for (uint32_t i = 0; i < view->n_segments; i++)
+    for (uint32_t i = 0; i < view->n_segments && taking->to_come > 0; i++)
         if (!take_segment(taking, &view->segments[i]))
             return false;
-    for (uint32_t i = 0; i < view->n_heads; i++)
+    for (uint32_t i = 0; i < view->n_heads && taking->to_come > 0; i++)
         if (!take_head(taking, view, &view->heads[i]))
             return false;
     return true;
 }
 
-static void shuffle(struct taking *taking, uint32_t n)
+void index_sample_shuffle(float *rows, uint32_t n_rows, uint32_t dim, uint64_t seed)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t j = (uint32_t)below(&taking->random, i + 1);
-        taking->order[i] = taking->order[j];
-        taking->order[j] = i;
+    for (uint32_t i = n_rows; i > 1; i--) {
+        float *a = rows + (size_t)(i - 1) * dim, *b = rows + (size_t)below(&seed, i) * dim;
+        for (uint32_t d = 0; d < dim; d++) {
+            float kept = a[d];
+            a[d] = b[d];
+            b[d] = kept;
+        }
     }
 }
 
-enum kith_err index_sample_run(const struct index_sample *sample, float **rows, uint32_t *n_rows,
+/* The live rows before the part's first one; live is that of a share of n_parts. */
+static uint64_t before_part(const struct index_sample *sample, uint64_t live, uint32_t part)
+{
+    uint32_t n_parts = sample->n_parts > 0 ? sample->n_parts : 1;
+    return (uint64_t)((unsigned __int128)live * part / n_parts);
+}
+
+enum kith_err index_sample_run(const struct index_sample *sample, float *rows, uint32_t *n_rows,
                                struct kith_diag *diag)
 {
-    struct taking taking = {.sample = sample, .random = sample->seed};
-    size_t bytes = 0;
+    struct taking taking = {.sample = sample, .rows = rows, .random = sample->seed};
+    enum kith_err err = KITH_OK;
+    uint64_t live = 0;
     for (uint32_t v = 0; v < sample->n_views; v++)
-        taking.to_come += sample->views[v]->live_points;
+        live += sample->views[v]->live_points;
+    if (live > 0)
+        taking.config = &sample->views[0]->config;
+    taking.to_pass = before_part(sample, live, sample->part);
+    taking.to_come = before_part(sample, live, sample->part + 1) - taking.to_pass;
     taking.wanted = taking.to_come < sample->n_wanted ? (uint32_t)taking.to_come : sample->n_wanted;
     uint32_t n = taking.wanted;
-    enum kith_err err = KITH_OK;
-    if (n > 0)
-        taking.config = &sample->views[0]->config;
-    if (n > 0 && kith_mul((size_t)n * sizeof(float), taking.config->dim, &bytes))
-        taking.rows = kith_alloc(bytes);
-    taking.order = kith_alloc((size_t)n * sizeof *taking.order);
-    if (taking.order == NULL || (n > 0 && taking.rows == NULL))
-        err = kith_fail(diag, KITH_NOMEM, "a sample of %u rows", n);
-    if (err == KITH_OK)
-        shuffle(&taking, n);
     for (uint32_t v = 0; v < sample->n_views && err == KITH_OK; v++)
         if (!take_view(&taking, sample->views[v]))
             err = kith_fail(diag, KITH_CANCELLED, "sample");
-    kith_free(taking.order);
     err = view_verdict(sample->views, sample->n_views, err, diag);
     if (err == KITH_OK) {
         kith_assert(taking.taken == n);
-        *rows = taking.rows;
         *n_rows = n;
-    } else {
-        kith_free(taking.rows);
     }
     return err;
 }

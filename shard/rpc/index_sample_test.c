@@ -67,10 +67,11 @@ static void test_index_sample_takes_every_row_alike(void **state)
     for (uint32_t round = 0; round < ROUNDS; round++) {
         struct index_sample sample = {
             .views = &f.view, .n_views = 1, .n_wanted = TAKEN, .seed = round};
-        float *rows = NULL;
+        float rows[TAKEN * DIM];
         bool now[ROWS] = {false};
-        assert_int_equal(index_sample_run(&sample, &rows, &n, NULL), KITH_OK);
+        assert_int_equal(index_sample_run(&sample, rows, &n, NULL), KITH_OK);
         assert_int_equal(n, TAKEN);
+        index_sample_shuffle(rows, n, DIM, ~(uint64_t)round);
         for (uint32_t i = 0; i < n; i++) {
             uint32_t row = (uint32_t)rows[(size_t)i * DIM];
             assert_true(row < ROWS && !now[row]); /* none twice */
@@ -79,7 +80,6 @@ static void test_index_sample_takes_every_row_alike(void **state)
             seen[row]++;
             places[row] += i;
         }
-        kith_free(rows);
     }
     /* 180 live rows: 444 times each, within five standard deviations (20); on average in the
      * middle of the sample (a standard deviation of 0.27). */
@@ -107,17 +107,36 @@ static void test_index_sample_takes_all_of_a_few(void **state)
     struct filled f = {0};
     open_filled(&f);
     struct index_sample sample = {
-        .views = &f.view, .n_views = 1, .n_wanted = 1000, .stop = at_once};
-    float *rows = NULL;
+        .views = &f.view, .n_views = 1, .n_wanted = ROWS, .stop = at_once};
+    float rows[ROWS * DIM];
     uint32_t n = 0;
-    assert_int_equal(index_sample_run(&sample, &rows, &n, NULL), KITH_OK); /* rarely asked */
+    assert_int_equal(index_sample_run(&sample, rows, &n, NULL), KITH_OK); /* rarely asked */
     assert_int_equal(n, ROWS * 9 / 10);
-    kith_free(rows);
-    for (long failing = 0; failing < 2; failing++) {
-        struct kith_diag diag = {0};
-        kith_mem_fail_after(failing);
-        assert_int_equal(index_sample_run(&sample, &rows, &n, &diag), KITH_NOMEM);
-        kith_mem_fail_after(-1);
+    close_filled(&f);
+}
+
+/* Every row in one part, none in two. */
+static void test_index_sample_of_parts_is_the_whole(void **state)
+{
+    (void)state;
+    struct filled f = {0};
+    open_filled(&f);
+    float rows[ROWS * DIM];
+    for (uint32_t n_parts = 1; n_parts <= ROWS + 1; n_parts += 1 + n_parts / 3) {
+        uint32_t seen[ROWS] = {0};
+        for (uint32_t part = 0; part < n_parts; part++) {
+            struct index_sample sample = {.views = &f.view,
+                                          .n_views = 1,
+                                          .n_wanted = ROWS,
+                                          .part = part,
+                                          .n_parts = n_parts};
+            uint32_t n = 0;
+            assert_int_equal(index_sample_run(&sample, rows, &n, NULL), KITH_OK);
+            for (uint32_t i = 0; i < n; i++)
+                seen[(uint32_t)rows[(size_t)i * DIM]]++;
+        }
+        for (uint32_t row = 0; row < ROWS; row++)
+            assert_int_equal(seen[row], row % 10 != 3);
     }
     close_filled(&f);
 }
@@ -127,6 +146,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_index_sample_takes_every_row_alike),
         cmocka_unit_test(test_index_sample_takes_all_of_a_few),
+        cmocka_unit_test(test_index_sample_of_parts_is_the_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

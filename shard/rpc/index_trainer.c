@@ -3,12 +3,12 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/kith_clock.h"
 #include "common/kith_log.h"
 #include "common/kith_mem.h"
+#include "shard/rpc/index_exchange.h"
 #include "shard/rpc/index_sample.h"
 
 /* When: the first codebook as soon as a collection has the rows a segment with an index needs; a
@@ -17,11 +17,22 @@
  * that a search would look at too many lists. The last would go on for ever on data that no
  * codebook fits well, so it also takes CHANGED of the rows to have been written since.
  *
+ * Who: the node of the collection's first slice asks all others how they are, adds that up, and
+ * trains on rows of all that answered. The others ask it, and fetch what it has. When it is silent
+ * for a minute the node of the next slice does its work. Nobody is elected: if two train at once,
+ * of their codebooks every node prefers the same one (codebook_is_newer), and what was written with
+ * the other one is rewritten like any older segment. So a node needs no state but its segments,
+ * and one that was away, moved or restored asks, and knows.
+ *
+ * Nobody waits: a node without the newest codebook writes and searches with what it has.
+ *
  * One training at a time on a node: it uses several threads, and its sample may take some hundred
  * MB. */
 
-#define LOOK_S     1
+#define LOOK_MS    1000u
 #define RETRY_NS   UINT64_C(30000000000)
+#define EXCHANGE   5u     /* looks between questions when there is a codebook, or none in sight */
+#define AWAY_MS    60000u /* a restart takes less */
 #define GROWTH     8u
 #define CHANGED    5u /* one row in so many */
 #define TRAIN_NICE 5  /* as merges: queries and writes come first, but it must get on */
@@ -29,6 +40,7 @@
 struct index_trainer {
     /* Immutable. */
     struct index_trainer_options options;
+    struct index_exchange exchange;
     pthread_t thread;
     bool runs;
     uint64_t random; /* trainer only */
@@ -38,12 +50,18 @@ struct index_trainer {
     pthread_cond_t wake; /* stop was set */
 };
 
-/* What the slices of a collection on this node add up to. */
+/* What a collection adds up to, on this node and on those that answered. */
 struct sums {
     struct collection_index *index; /* a reference */
-    uint64_t live, seq;
-    uint32_t n_slices;
+    struct node_share *shares;      /* NULL: this node has it all */
+    uint32_t n_shares, self;        /* self: which of them is this node */
+    uint64_t live[KITH_NODES_MAX];  /* of each share; 0: of none that answered */
+    uint64_t live_here, live_all;
+    uint64_t seq[KITH_SLICES_PER_COLLECTION_MAX]; /* 0: of none that answered */
+    uint32_t n_slices;                            /* open ones of this node */
     uint32_t slices[KITH_SLICES_PER_COLLECTION_MAX];
+    double energy, energy_rows; /* of rows that got a list with the codebook of this node */
+    struct kith_msg_codebooked state;
 };
 
 struct looking {
@@ -52,7 +70,7 @@ struct looking {
     struct sums *sums;
     uint64_t *others; /* those that are there */
     size_t n_others, others_cap;
-    bool failed, hold;
+    bool hold;
 };
 
 static bool stops(const void *ctx)
@@ -61,7 +79,7 @@ static bool stops(const void *ctx)
     return atomic_load_explicit(&trainer->stop, memory_order_relaxed);
 }
 
-/* ---- looking --------------------------------------------------------------------------------- */
+/* ---- looking at this node -------------------------------------------------------------------- */
 
 static bool note_collection(void *ctx, const struct slice_config *config, struct store *store)
 {
@@ -73,10 +91,8 @@ static bool note_collection(void *ctx, const struct slice_config *config, struct
         if (looking->others[i] == config->collection)
             return true;
     if (!kith_grow((void **)&looking->others, &looking->others_cap, looking->n_others + 1,
-                   sizeof *looking->others)) {
-        looking->failed = true;
+                   sizeof *looking->others))
         return false;
-    }
     looking->others[looking->n_others++] = config->collection;
     return !stops(looking->trainer);
 }
@@ -90,8 +106,8 @@ static bool add_slice(void *ctx, const struct slice_config *config, struct store
         sums->n_slices == KITH_SLICES_PER_COLLECTION_MAX)
         return true;
     store_stats(store, &stats);
-    sums->live += stats.live_points;
-    sums->seq += stats.seq;
+    sums->live_here += stats.live_points;
+    sums->seq[config->slice] = stats.seq;
     sums->slices[sums->n_slices++] = config->slice;
     return true;
 }
@@ -100,36 +116,164 @@ static bool hold_slice(void *ctx, const struct slice_config *config, struct stor
 {
     const struct looking *looking = ctx;
     if (config->collection == looking->collection)
-        store_hold_merges(store, looking->hold);
+        store_hold_merges(store, looking->hold); /* releasing nudges */
     return true;
 }
 
+static void hold_slices(struct index_trainer *trainer, const struct sums *sums, bool hold)
+{
+    struct looking looking = {
+        .trainer = trainer, .collection = sums->index->config.collection, .hold = hold};
+    slice_table_each(trainer->options.slices, hold_slice, &looking);
+}
+
+static void add_energy(struct sums *sums, uint64_t rows, float energy)
+{
+    sums->energy += (double)energy * (double)rows;
+    sums->energy_rows += (double)rows;
+}
+
+static void sum_up(struct index_trainer *trainer, struct sums *sums)
+{
+    struct looking looking = {
+        .trainer = trainer, .collection = sums->index->config.collection, .sums = sums};
+    slice_table_each(trainer->options.slices, add_slice, &looking);
+    struct ivf_fit fit = ivf_builder_fit(sums->index->builder);
+    add_energy(sums, fit.rows, fit.energy);
+    sums->live_all = sums->live_here;
+}
+
+/* ---- looking at the others ------------------------------------------------------------------- */
+
+static void report(const struct sums *sums, const char *event, const struct kith_diag *diag)
+{
+    if (diag->err != KITH_CANCELLED)
+        kith_log(WARN, event, "collection=%016llx error=%s text=\"%s\"",
+                 (unsigned long long)sums->index->config.collection, kith_err_name(diag->err),
+                 diag->text);
+}
+
+/* Takes over the codebook that a node said it has, if it is better than the own one. */
+static void adopt(struct index_trainer *trainer, struct sums *sums, uint32_t share)
+{
+    struct collection_index *index = sums->index;
+    const struct codebook *own = ivf_builder_codebook(index->builder);
+    const struct kith_msg_codebooked *state = &sums->state;
+    bool wanted = state->generation > 0 && codebook_is_newer(state->generation, state->hash, own);
+    codebook_unref(own);
+    if (!wanted)
+        return;
+    struct codebook *codebook = NULL;
+    struct kith_diag diag = {0};
+    if (index_exchange_fetch(&trainer->exchange, &sums->shares[share], state, &index->config,
+                             &codebook, &diag) != KITH_OK) {
+        report(sums, "index.fetch_failed", &diag);
+        return;
+    }
+    kith_log(INFO, "index.fetched", "collection=%016llx generation=%u lists=%u hash=%016llx",
+             (unsigned long long)index->config.collection, codebook->generation, codebook->n_lists,
+             (unsigned long long)codebook->hash);
+    ivf_builder_set_codebook(index->builder, codebook);
+    codebook_unref(codebook);
+    hold_slices(trainer, sums, false);
+}
+
+/* False: no answer. */
+static bool consult(struct index_trainer *trainer, struct sums *sums, uint32_t share)
+{
+    const struct kith_msg_codebooked *state = &sums->state;
+    struct kith_diag diag = {0};
+    if (index_exchange_state(&trainer->exchange, &sums->shares[share], &sums->state, &diag) !=
+        KITH_OK)
+        return false;
+    for (uint32_t i = 0; i < state->slices.n_slices; i++) {
+        const struct kith_msg_slice *slice = &state->slices.slices[i];
+        if (slice->err != KITH_OK)
+            continue;
+        sums->live[share] += slice->points;
+        sums->live_all += slice->points;
+        sums->seq[slice->slice] = slice->seq;
+    }
+    if (state->hash == ivf_builder_fit(sums->index->builder).hash)
+        add_energy(sums, state->energy_rows, state->energy);
+    adopt(trainer, sums, share);
+    return true;
+}
+
+/* Whether it is this node that trains. */
+static bool consult_all(struct index_trainer *trainer, struct sums *sums)
+{
+    struct collection_index *index = sums->index;
+    for (uint32_t i = 0; i < sums->self; i++)
+        if (consult(trainer, sums, i)) {
+            index->silent_since_ns = 0;
+            return false;
+        }
+    for (uint32_t i = sums->self + 1; i < sums->n_shares && !stops(trainer); i++)
+        (void)consult(trainer, sums, i);
+    if (index->silent_since_ns == 0)
+        index->silent_since_ns = kith_now_ns();
+    return sums->self == 0 ||
+           (kith_now_ns() - index->silent_since_ns) / 1000000 >= trainer->options.away_ms;
+}
+
+/* False: the map does not say yet who has what. */
+static bool find_others(struct index_trainer *trainer, struct sums *sums)
+{
+    struct kith_diag diag = {0};
+    if (node_peers_shares(trainer->options.peers, sums->index->config.collection, &sums->shares,
+                          &sums->n_shares, &diag) != KITH_OK) {
+        report(sums, "index.no_map", &diag);
+        return false;
+    }
+    while (sums->self < sums->n_shares && !sums->shares[sums->self].self)
+        sums->self++;
+    return sums->self < sums->n_shares && sums->n_shares <= KITH_NODES_MAX;
+}
+
+/* ---- deciding -------------------------------------------------------------------------------- */
+
+/* Operations since the codebook was made, or found. */
+static uint64_t changes(const struct sums *sums, const struct codebook *codebook)
+{
+    struct collection_index *index = sums->index;
+    uint64_t n = 0;
+    bool first = index->seen_hash != codebook->hash;
+    index->seen_hash = codebook->hash;
+    for (uint32_t i = 0; i < KITH_SLICES_PER_COLLECTION_MAX; i++) {
+        if (first || index->seen_seq[i] == 0)
+            index->seen_seq[i] = sums->seq[i];
+        if (sums->seq[i] > index->seen_seq[i])
+            n += sums->seq[i] - index->seen_seq[i];
+    }
+    return n;
+}
+
 /* Whether it is time for a new codebook, and of which generation. */
-static bool is_due(struct sums *sums, uint32_t *generation)
+static bool is_due(const struct sums *sums, uint32_t *generation)
 {
     struct collection_index *index = sums->index;
     const struct codebook *codebook = ivf_builder_codebook(index->builder);
     bool due;
     if (codebook == NULL) {
         *generation = 1;
-        due = sums->live >= collection_indexes_min_rows(index->all);
+        due = sums->live_all >= collection_indexes_min_rows(index->all);
     } else {
-        if (!index->seen)
-            index->trained_seq = sums->seq;
         *generation = codebook->generation + 1;
-        bool grown = sums->live / GROWTH >= codebook->trained_rows;
-        bool changed = sums->seq - index->trained_seq >= sums->live / CHANGED;
-        due = grown || (changed && ivf_builder_drift(index->builder) > IVF_DRIFT);
+        bool grown = sums->live_all / GROWTH >= codebook->trained_rows;
+        bool changed = changes(sums, codebook) >= sums->live_all / CHANGED;
+        bool drifted = sums->energy >
+                       (double)codebook->residual_energy * (double)IVF_DRIFT * sums->energy_rows;
+        due = (grown || (changed && drifted)) && *generation > 0;
     }
-    index->seen = true;
     codebook_unref(codebook);
     return due;
 }
 
 /* ---- training -------------------------------------------------------------------------------- */
 
-static enum kith_err take_sample(struct index_trainer *trainer, const struct sums *sums,
-                                 struct codebook_training *training, float **rows,
+static enum kith_err sample_here(struct index_trainer *trainer, const struct sums *sums,
+                                 uint32_t n_wanted, float *rows, uint32_t *n_rows,
                                  struct kith_diag *diag)
 {
     struct slice *held[KITH_SLICES_PER_COLLECTION_MAX];
@@ -146,18 +290,54 @@ static enum kith_err take_sample(struct index_trainer *trainer, const struct sum
     struct index_sample sample = {
         .views = views,
         .n_views = n,
-        .n_wanted = codebook_sample_rows(sums->live, sums->index->config.dim),
+        .n_wanted = n_wanted,
         .seed = trainer->random++,
         .stop = stops,
         .stop_ctx = trainer,
     };
-    enum kith_err err = index_sample_run(&sample, rows, &training->n_rows, diag);
+    enum kith_err err = index_sample_run(&sample, rows, n_rows, diag);
     for (uint32_t i = 0; i < n; i++) {
         view_unref(views[i]);
         slice_put(trainer->options.slices, held[i]);
     }
-    if (err == KITH_OK && training->n_rows == 0)
+    return err;
+}
+
+/* Of n rows wanted, those that are to come from a node with so many. */
+static uint32_t share_of(uint32_t n, uint64_t live, const struct sums *sums)
+{
+    return (uint32_t)((unsigned __int128)n * live / sums->live_all);
+}
+
+/* From each node as many as it has of all rows. What a node that leaves does not give is not
+ * missed: points are placed by a hash, so the rows of the others are as good a sample. */
+static enum kith_err sample_all(struct index_trainer *trainer, const struct sums *sums,
+                                uint32_t n_wanted, float *rows, uint32_t *n_rows,
+                                struct kith_diag *diag)
+{
+    uint32_t dim = sums->index->config.dim, n;
+    enum kith_err err =
+        sample_here(trainer, sums, share_of(n_wanted, sums->live_here, sums), rows, n_rows, diag);
+    for (uint32_t i = 0; i < sums->n_shares && err == KITH_OK; i++) {
+        struct index_exchange_rows wanted = {.n_wanted = share_of(n_wanted, sums->live[i], sums),
+                                             .dim = dim,
+                                             .seed = trainer->random,
+                                             .rows = rows + (size_t)*n_rows * dim};
+        struct kith_diag why = {0};
+        if (wanted.n_wanted == 0)
+            continue;
+        if (index_exchange_sample(&trainer->exchange, &sums->shares[i], &wanted, &n, &why) !=
+            KITH_OK)
+            report(sums, "index.sample_failed", &why);
+        *n_rows += n;
+        trainer->random += KITH_SAMPLE_PARTS;
+        if (stops(trainer))
+            err = kith_fail(diag, KITH_CANCELLED, "sample");
+    }
+    if (err == KITH_OK && *n_rows == 0)
         err = kith_fail(diag, KITH_CANCELLED, "the points are gone");
+    if (err == KITH_OK)
+        index_sample_shuffle(rows, *n_rows, dim, trainer->random++);
     return err;
 }
 
@@ -168,66 +348,99 @@ static enum kith_err train(struct index_trainer *trainer, const struct sums *sum
     struct codebook_training training = {
         .config = &index->config,
         .codes = (enum codebook_codes)index->config.index,
-        .collection_rows = sums->live,
+        .collection_rows = sums->live_all,
         .generation = generation,
         .threads = trainer->options.threads,
         .stop = stops,
         .stop_ctx = trainer,
     };
     struct codebook *codebook = NULL;
-    float *rows = NULL;
     uint64_t begin = kith_now_ns();
-    enum kith_err err = take_sample(trainer, sums, &training, &rows, diag);
+    uint32_t n_wanted = codebook_sample_rows(sums->live_all, index->config.dim);
+    float *rows = kith_alloc((size_t)n_wanted * index->config.dim * sizeof *rows);
+    if (rows == NULL)
+        return kith_fail(diag, KITH_NOMEM, "a sample of %u rows", n_wanted);
     training.rows = rows;
+    enum kith_err err = sample_all(trainer, sums, n_wanted, rows, &training.n_rows, diag);
     if (err == KITH_OK)
         err = codebook_train(&codebook, &training, diag);
     kith_free(rows);
     if (err != KITH_OK)
         return err;
     kith_log(INFO, "index.trained",
-             "collection=%016llx generation=%u lists=%u rows=%u of=%llu ms=%llu",
+             "collection=%016llx generation=%u lists=%u rows=%u of=%llu hash=%016llx ms=%llu",
              (unsigned long long)index->config.collection, codebook->generation, codebook->n_lists,
-             training.n_rows, (unsigned long long)sums->live,
+             training.n_rows, (unsigned long long)sums->live_all,
+             (unsigned long long)codebook->hash,
              (unsigned long long)((kith_now_ns() - begin) / 1000000));
-    index->trained_seq = sums->seq;
     ivf_builder_set_codebook(index->builder, codebook);
     codebook_unref(codebook);
     return KITH_OK;
 }
 
-static void serve(struct index_trainer *trainer, uint64_t collection)
+static void train_if_due(struct index_trainer *trainer, struct sums *sums)
 {
-    struct sums sums = {0};
-    struct looking looking = {.trainer = trainer, .collection = collection, .sums = &sums};
     struct kith_diag diag = {0};
     uint32_t generation;
-    slice_table_each(trainer->options.slices, add_slice, &looking);
-    sums.index = collection_index_find(trainer->options.indexes, collection);
-    if (sums.index != NULL && is_due(&sums, &generation)) {
-        atomic_store_explicit(&sums.index->training, true, memory_order_relaxed);
-        looking.hold = true; /* what is merged now would be written twice */
-        slice_table_each(trainer->options.slices, hold_slice, &looking);
-        enum kith_err err = train(trainer, &sums, generation, &diag);
-        looking.hold = false;
-        slice_table_each(trainer->options.slices, hold_slice, &looking);
-        atomic_store_explicit(&sums.index->training, false, memory_order_relaxed);
-        if (err != KITH_OK && err != KITH_CANCELLED) {
-            kith_log(WARN, "index.training_failed", "collection=%016llx error=%s text=\"%s\"",
-                     (unsigned long long)collection, kith_err_name(err), diag.text);
+    if (!is_due(sums, &generation))
+        return;
+    atomic_store_explicit(&sums->index->training, true, memory_order_relaxed);
+    hold_slices(trainer, sums, true); /* what is merged now would be written twice */
+    if (train(trainer, sums, generation, &diag) != KITH_OK) {
+        report(sums, "index.training_failed", &diag);
+        if (diag.err != KITH_CANCELLED)
             trainer->not_before_ns = kith_now_ns() + RETRY_NS;
-        }
     }
-    collection_index_put(sums.index);
+    hold_slices(trainer, sums, false);
+    atomic_store_explicit(&sums->index->training, false, memory_order_relaxed);
+}
+
+/* ---- the loop -------------------------------------------------------------------------------- */
+
+static void serve(struct index_trainer *trainer, struct sums *sums)
+{
+    struct collection_index *index = sums->index;
+    bool trains = true;
+    if (kith_now_ns() < index->next_look_ns)
+        return;
+    if (trainer->options.peers != NULL && !find_others(trainer, sums))
+        return;
+    sum_up(trainer, sums);
+    if (sums->n_shares > 1) {
+        trains = consult_all(trainer, sums);
+        bool far = sums->live_all < collection_indexes_min_rows(index->all) / 4;
+        if (far || ivf_builder_fit(index->builder).hash != 0)
+            index->next_look_ns =
+                kith_now_ns() + UINT64_C(1000000) * EXCHANGE * trainer->options.look_ms;
+    }
+    if (trains && !stops(trainer))
+        train_if_due(trainer, sums);
+}
+
+static void serve_collection(struct index_trainer *trainer, uint64_t collection)
+{
+    struct sums *sums = kith_alloc(sizeof *sums);
+    if (sums == NULL)
+        return; /* there is another look */
+    sums->index = collection_index_find(trainer->options.indexes, collection);
+    if (sums->index != NULL)
+        serve(trainer, sums);
+    collection_index_put(sums->index);
+    kith_free(sums->shares);
+    kith_free(sums);
 }
 
 static void look(struct index_trainer *trainer)
 {
     struct looking looking = {.trainer = trainer};
-    if (kith_now_ns() < trainer->not_before_ns)
+    struct slice_table_counts counts;
+    slice_table_counts(trainer->options.slices, &counts);
+    /* A slice that is still being opened may have the codebook. */
+    if (counts.warming > 0 || kith_now_ns() < trainer->not_before_ns)
         return;
     slice_table_each(trainer->options.slices, note_collection, &looking);
     for (size_t i = 0; i < looking.n_others && !stops(trainer); i++)
-        serve(trainer, looking.others[i]);
+        serve_collection(trainer, looking.others[i]);
     kith_free(looking.others);
 }
 
@@ -237,9 +450,7 @@ static void *run(void *arg)
     (void)setpriority(PRIO_PROCESS, (id_t)gettid(), TRAIN_NICE);
     (void)pthread_mutex_lock(&trainer->lock);
     while (!stops(trainer)) {
-        struct timespec until;
-        (void)clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += LOOK_S;
+        struct timespec until = kith_clock_in(trainer->options.look_ms);
         (void)pthread_cond_timedwait(&trainer->wake, &trainer->lock, &until);
         (void)pthread_mutex_unlock(&trainer->lock);
         look(trainer);
@@ -258,6 +469,11 @@ enum kith_err index_trainer_open(struct index_trainer **out,
     if (trainer == NULL)
         return kith_fail(diag, KITH_NOMEM, "no memory for the trainer of indexes");
     trainer->options = *options;
+    if (options->look_ms == 0)
+        trainer->options.look_ms = LOOK_MS;
+    if (options->away_ms == 0)
+        trainer->options.away_ms = AWAY_MS;
+    trainer->exchange = (struct index_exchange){options->peers, stops, trainer};
     trainer->random = kith_now_ns();
     atomic_init(&trainer->stop, false);
     (void)pthread_mutex_init(&trainer->lock, NULL);

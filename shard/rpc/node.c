@@ -17,6 +17,7 @@ struct node {
     struct io *io;
     struct rpc_env env;
     struct collection_indexes *indexes;
+    struct node_peers *peers; /* NULL: it is alone */
     struct index_trainer *trainer;
     struct kith_net_server *server;
     struct scrub *scrub;
@@ -193,8 +194,13 @@ static enum kith_err open_slices(struct node *node, const struct node_options *o
     };
     if (err == KITH_OK)
         err = slice_table_open(&env->slices, &slices, diag);
-    struct index_trainer_options trainer = {
-        .slices = env->slices, .indexes = node->indexes, .threads = threads};
+    env->indexes = node->indexes;
+    if (err == KITH_OK && options->mapped)
+        err = node_peers_open(&node->peers, options->cluster, diag);
+    struct index_trainer_options trainer = {.slices = env->slices,
+                                            .indexes = node->indexes,
+                                            .peers = node->peers,
+                                            .threads = threads};
     struct memory_lock_options memory = {
         .slices = env->slices, .budget_bytes = options->memory_lock_bytes, .background = true};
     struct recall_probe_options recall = {
@@ -260,6 +266,7 @@ void node_close(struct node *node)
     kith_net_server_close(node->server); /* waits for the calls, so first */
     recall_probe_close(env->recall);     /* has views */
     index_trainer_close(node->trainer);
+    node_peers_close(node->peers);
     kith_pool_close(env->admin);
     if (env->metrics != NULL)
         kith_metrics_uncollect(env->metrics, collect, node);
@@ -272,6 +279,11 @@ void node_close(struct node *node)
     if (node->io != NULL)
         io_real_close(node->io);
     kith_free(node);
+}
+
+enum kith_err node_set_map(struct node *node, const struct node_map *map, struct kith_diag *diag)
+{
+    return node->peers != NULL ? node_peers_set(node->peers, map, diag) : KITH_OK;
 }
 
 const char *node_url(const struct node *node)

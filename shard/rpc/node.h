@@ -17,6 +17,7 @@
 
 #include "common/kith_metrics.h"
 #include "proto/kith_err.h"
+#include "shard/rpc/node_peers.h"
 
 struct node;
 
@@ -28,6 +29,7 @@ struct node_options {
     uint32_t head_rows_max;       /* of a slice; 0 = KITH_HEAD_ROWS_MAX */
     uint32_t index_min_rows;      /* of a segment with an index; 0 = IVF_MIN_ROWS */
     uint64_t memory_lock_bytes;   /* of segments to keep in memory; 0 = none */
+    bool mapped;                  /* node_set_map says which other nodes there are; false: none */
     uint32_t recall_one_in;       /* queries to be compared with exact ones; 0 = none */
     struct kith_metrics *metrics; /* NULL: none; must outlive the node, and nobody may render it
                                      while the node closes */
@@ -39,6 +41,10 @@ enum kith_err node_open(struct node **out, const struct node_options *options,
                         struct kith_diag *diag);
 /* Answers what is in hand, then stops; everything acknowledged is on disk. NULL allowed. */
 void node_close(struct node *node);
+
+/* Which nodes hold which slices now, of the collections this one has slices of. Until the first map
+ * no codebook is trained or fetched. Any thread. */
+enum kith_err node_set_map(struct node *node, const struct node_map *map, struct kith_diag *diag);
 
 const char *node_url(const struct node *node); /* where it listens; a port 0 is replaced */
 bool node_ready(

@@ -179,6 +179,8 @@ static const struct rpc_handler handlers[] = {
     [KITH_MSG_SCROLL / 2] = {rpc_records_scroll, RPC_WORKERS, "scroll"},
     [KITH_MSG_FACET / 2] = {rpc_records_facet, RPC_WORKERS, "facet"},
     [KITH_MSG_MEMORY / 2] = {rpc_memory_run, RPC_WORKERS, "memory"},
+    [KITH_MSG_CODEBOOK / 2] = {rpc_codebook_run, RPC_WORKERS, "codebook"},
+    [KITH_MSG_SAMPLE / 2] = {rpc_codebook_sample, RPC_WORKERS, "sample"},
     [KITH_MSG_INFO / 2] = {rpc_admin_info, RPC_WORKERS, "info"},
 };
 

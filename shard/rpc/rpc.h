@@ -32,6 +32,7 @@ struct rpc_stats {
 struct rpc_env {
     uint64_t cluster;
     struct slice_table *slices;
+    struct collection_indexes *indexes;
     struct kith_pool *workers; /* searches and reads */
     struct kith_pool *admin;   /* one thread: OPEN, DROP, and opening at start */
     struct search_context *search;
@@ -103,6 +104,8 @@ void rpc_set_slice(struct kith_msg_slice *slice, uint32_t number, enum kith_err 
 void rpc_admin_open(struct rpc_call *call);
 void rpc_admin_drop(struct rpc_call *call);
 void rpc_admin_info(struct rpc_call *call);
+void rpc_codebook_run(struct rpc_call *call);
+void rpc_codebook_sample(struct rpc_call *call);
 void rpc_memory_run(struct rpc_call *call);
 void rpc_write_run(struct rpc_call *call);
 void rpc_search_run(struct rpc_call *call);

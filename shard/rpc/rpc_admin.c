@@ -122,7 +122,8 @@ static void fill_info(struct facts *facts)
                                                       .busy = stats.busy,
                                                       .phase = index.phase,
                                                       .generation = index.generation,
-                                                      .n_lists = index.n_lists};
+                                                      .n_lists = index.n_lists,
+                                                      .codebook = index.codebook};
     }
 }
 

@@ -122,6 +122,49 @@ describe('cluster', () => {
     await cluster.poll('the first coordinator sees the collection', async () => (await cluster.send('GET', '/collections/led', undefined, cluster.coordinators[0].url)).status === 200);
   });
 
+  // As many points as an index needs lie on no node, and only on two of the three while the codebook is made.
+  test('all nodes come to have one codebook, also those that were away', async () => {
+    const upsert = async (from, count) => {
+      for (let first = from; first < from + count; first += 2000) {
+        const points = Array.from({ length: 2000 }, (_, i) => ({ id: first + i, vector: vector().slice(0, 2) }));
+        await cluster.send('PUT', '/collections/indexed/points', { points }).then((a) => a.text());
+      }
+    };
+    const codebook = async () => {
+      const { kith } = (await cluster.ask('GET', '/collections/indexed')).result;
+      return { slices: kith.slices_answered, generation: kith.index.generation, hash: kith.index.codebook };
+    };
+    const settled = async (slices) => {
+      await cluster.poll(`one codebook on ${slices} slices`, async () => {
+        const { slices: answered, hash } = await codebook();
+        return answered === slices && hash;
+      });
+      return codebook();
+    };
+    await cluster.ask('PUT', '/collections/indexed', { vectors: { size: 2, distance: 'Euclid' } });
+    const { peers } = (await cluster.ask('GET', '/cluster')).result;
+    const { remote_shards: slices } = (await cluster.ask('GET', '/collections/indexed/cluster')).result;
+    const [trainer] = Object.keys(peers).filter((id) => Number(id) === slices[0].peer_id).map((id) => peers[id].uri);
+    const first = cluster.shards.findIndex(({ args }) => trainer.endsWith(args.at(-1)));
+    const away = cluster.shards[(first + 1) % 3];
+    const restart = async (node) => {
+      await node.kill('SIGKILL');
+      node.start();
+      await node.until(/ready/i);
+    };
+    await upsert(0, 12000);
+    await away.kill('SIGKILL');
+    await upsert(12000, 20000); // not acknowledged, and two thirds of it are there
+    const trained = await settled(4);
+    assert.equal(trained.generation, 1);
+    away.start();
+    await away.until(/ready/i);
+    assert.deepEqual(await settled(6), { ...trained, slices: 6 });
+    await restart(cluster.shards[first]);
+    assert.deepEqual(await settled(6), { ...trained, slices: 6 });
+    await healthy();
+  });
+
   test('random kills under writes: nothing acknowledged is lost', async () => {
     const rounds = Number(process.env.KITH_CLUSTER_ROUNDS ?? 12);
     for (let round = 0; round < rounds; round++) {
