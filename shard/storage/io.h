@@ -21,7 +21,14 @@ enum io_open_mode {
                       multiples of 4096, and memory has room up to the next one */
     IO_WRITE,      /* must exist; read and write */
     IO_CREATE_NEW, /* must not exist */
+    IO_CREATE_STREAM, /* the same, for a large file written front to back: what is written goes to
+                         disk at once, so that other files' syncs do not have to wait for much */
 };
+
+static inline bool io_creates(enum io_open_mode mode)
+{
+    return mode == IO_CREATE_NEW || mode == IO_CREATE_STREAM;
+}
 
 typedef void (*io_name_fn)(void *ctx, const char *name);
 

@@ -285,17 +285,17 @@ static enum kith_err fake_open(void *self, const char *path, enum io_open_mode m
 {
     struct fake *fake = self;
     enum kith_err err = KITH_OK;
-    if (mode != IO_CREATE_NEW)
+    if (!io_creates(mode))
         pthread_mutex_lock(&fake->lock);
     else if (enter(fake, false, true, &err, diag))
         return leave(fake, err);
     struct name *name = name_find(&fake->now, path);
     struct inode *inode = name != NULL ? name->inode : NULL;
-    if (mode == IO_CREATE_NEW && inode != NULL)
+    if (io_creates(mode) && inode != NULL)
         return leave(fake, kith_fail(diag, KITH_EXISTS, "open %s: exists", path));
-    if (mode != IO_CREATE_NEW && (inode == NULL || inode->is_dir))
+    if (!io_creates(mode) && (inode == NULL || inode->is_dir))
         return leave(fake, kith_fail(diag, KITH_NOT_FOUND, "open %s: not there", path));
-    if (mode == IO_CREATE_NEW) {
+    if (io_creates(mode)) {
         inode = inode_new(false);
         dir_change(fake, path, "", inode);
     }

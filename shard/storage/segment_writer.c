@@ -82,7 +82,7 @@ enum kith_err segment_writer_new(struct segment_writer **out,
             err = KITH_OK;
     }
     if (err == KITH_OK)
-        err = io->open(io->self, writer->temporary, IO_CREATE_NEW, &writer->file, diag);
+        err = io->open(io->self, writer->temporary, IO_CREATE_STREAM, &writer->file, diag);
     if (err != KITH_OK) {
         segment_writer_free(writer);
         return err;

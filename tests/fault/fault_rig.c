@@ -133,7 +133,7 @@ static bool is_full(const struct faulty *f)
 CALL(open,
      (void *self, const char *path, enum io_open_mode mode, struct io_file **out,
       struct kith_diag *diag),
-     (self, path, mode, out, diag), mode == IO_CREATE_NEW)
+     (self, path, mode, out, diag), io_creates(mode))
 CALL(size, (void *self, struct io_file *file, uint64_t *bytes, struct kith_diag *diag),
      (self, file, bytes, diag), false)
 CALL(read,
