@@ -113,25 +113,33 @@ void store_apply_undo(struct store *store, const struct store_savepoint *to)
     store->seq = to->seq;
 }
 
-enum kith_err store_apply_put(struct store *store, const struct kith_id *id, const void *row,
-                              struct kith_bytes payload, struct kith_diag *diag)
+/* old: where the point is now; NULL: nowhere. To look it up costs more than all the rest, so it is
+ * done once for each point. */
+static enum kith_err replace(struct store *store, const struct place *old, const struct kith_id *id,
+                             const void *row, struct kith_bytes payload, struct kith_diag *diag)
 {
     struct head *active = store->heads[store->n_heads - 1];
     if (head_rows(active) == head_rows_max(active)) {
         store->head_full = true;
         return kith_fail(diag, KITH_BUSY, "the head is full");
     }
-    struct place old = {0};
-    bool was = locate(store, id, &old);
-    enum kith_err err = was ? prepare(store, &old, diag) : KITH_OK;
+    enum kith_err err = old != NULL ? prepare(store, old, diag) : KITH_OK;
     if (err == KITH_OK)
         err = head_append(active, id, store->seq + 1, row, payload, diag);
     if (err != KITH_OK)
         return err;
     store->seq++;
-    if (was)
-        take_out(store, &old, store->seq);
+    if (old != NULL)
+        take_out(store, old, store->seq);
     return KITH_OK;
+}
+
+enum kith_err store_apply_put(struct store *store, const struct kith_id *id, const void *row,
+                              struct kith_bytes payload, struct kith_diag *diag)
+{
+    struct place old = {0};
+    bool was = locate(store, id, &old);
+    return replace(store, was ? &old : NULL, id, row, payload, diag);
 }
 
 enum kith_err store_apply_delete(struct store *store, const struct kith_id *id, bool *was,
@@ -237,15 +245,15 @@ struct applying {
     struct kith_diag *diag;
 };
 
-static enum kith_err put(struct applying *a, const struct kith_id *id, const void *row,
-                         struct kith_bytes payload)
+static enum kith_err put(struct applying *a, const struct place *old, const struct kith_id *id,
+                         const void *row, struct kith_bytes payload)
 {
     struct store *store = a->store;
     struct kith_buf *body = wal_body(store->wal);
     write_record_put(body, id, row, store->row_bytes, payload);
     if (body->failed)
         return kith_fail(a->diag, KITH_NOMEM, "log buffer");
-    enum kith_err err = store_apply_put(store, id, row, payload, a->diag);
+    enum kith_err err = replace(store, old, id, row, payload, a->diag);
     if (err == KITH_OK) {
         a->n_ops++;
         a->affected++;
@@ -304,7 +312,7 @@ static enum kith_err put_vector(struct applying *a, const struct kith_op *op)
             return err;
     }
     row_codec_encode(&store->config, op->vector, store->row.data);
-    return put(a, &op->id, store->row.data, payload);
+    return put(a, exists ? &place : NULL, &op->id, store->row.data, payload);
 }
 
 static enum kith_err remove_keys(struct applying *a, const struct kith_op *op,
@@ -352,7 +360,7 @@ static enum kith_err edit_payload(struct applying *a, const struct kith_op *op,
         fresh = (struct kith_bytes){NULL, 0};
         changed = old.len > 0;
     }
-    return err == KITH_OK && changed ? put(a, id, row, fresh) : err;
+    return err == KITH_OK && changed ? put(a, &place, id, row, fresh) : err;
 }
 
 static bool collect(void *ctx, const struct kith_id *id)
@@ -452,7 +460,7 @@ enum kith_err store_apply_write(struct store *store, struct store_request *reque
     }
     if (err != KITH_OK) {
         uint32_t rows_max = head_rows_max(store->heads[store->n_heads - 1]);
-        store->head_want = before.rows == 0 ? rows_max * 2 : store_write_head_cap(store);
+        store->head_want = before.rows == 0 ? rows_max * 2 : store_turn_head_cap(store);
         store_apply_undo(store, &before);
         return err;
     }
