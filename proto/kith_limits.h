@@ -53,6 +53,10 @@
 #define KITH_POOL_THREADS_MAX        64u
 #define KITH_WRITE_QUEUE_MAX         1024u /* writes waiting for one slice's log; beyond: BUSY */
 #define KITH_WRITE_GROUP_MAX         256u  /* writes sharing one fdatasync */
+#define KITH_WRITE_PAUSE_MS_MAX                                                                    \
+    50u /* a write waits at most so long for seals and merges to catch up: no one notices */
+#define KITH_WRITE_ROOM_MS_MAX                                                                     \
+    100u /* the same when there is no memory left to write to; beyond: BUSY */
 #define KITH_ENCODE_CACHE_ENTRIES    16384u
 
 /* --- encoder files --------------------------------------------------------------------------- */

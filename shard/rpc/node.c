@@ -58,6 +58,7 @@ static bool add_stats(void *ctx, const struct slice_config *config, struct store
     counts->head_bytes += stats.head_bytes;
     counts->fsyncs += stats.fsyncs;
     counts->writes += stats.writes;
+    counts->paused_ns += stats.paused_ns;
     counts->segments_quarantined += stats.quarantined;
     if (stats.pause_ns_max > counts->pause_ns_max)
         counts->pause_ns_max = stats.pause_ns_max;
@@ -152,6 +153,9 @@ static void collect(void *ctx, struct kith_buf *out)
     one(out, "kith_shard_writer_pause_seconds_max", "gauge",
         "The longest that a seal, merge or checkpoint kept a slice's writer.",
         (double)counts.pause_ns_max / 1e9);
+    one(out, "kith_shard_write_paused_seconds", "gauge",
+        "Time the writers of the open slices waited for seals and merges to catch up.",
+        (double)counts.paused_ns / 1e9);
     one(out, "kith_shard_writer_sync_seconds_max", "gauge",
         "The longest write and sync of a group of writes.", (double)counts.sync_ns_max / 1e9);
     one(out, "kith_shard_fsyncs", "gauge", "fdatasync calls of the open slices' logs.",

@@ -56,6 +56,7 @@ struct node_counts {
     uint64_t points, segment_bytes, wal_bytes, head_bytes, fsyncs, writes;
     uint64_t segments_quarantined;
     uint64_t pause_ns_max, sync_ns_max; /* of any slice's writer */
+    uint64_t paused_ns;
 };
 void node_counts(struct node *node, struct node_counts *out);
 

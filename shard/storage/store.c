@@ -274,7 +274,7 @@ static enum kith_err init(struct store *store, const struct store_options *optio
     if (kith_buf_reserve(&store->row, store->row_bytes) == NULL)
         return kith_fail(diag, KITH_NOMEM, "store");
     enum kith_err err =
-        head_new(&store->heads[0], store->row_bytes, store_write_head_cap(store), diag);
+        head_new(&store->heads[0], store->row_bytes, store_turn_head_cap(store), diag);
     if (err == KITH_OK)
         store->n_heads = 1;
     return err;

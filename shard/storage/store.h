@@ -76,7 +76,8 @@ typedef void (*store_done_fn)(void *ctx, const struct store_write_result *result
  * Points that an operation names and that do not exist are passed over (affected does not count
  * them). KITH_TOO_BIG for a write that takes more than KITH_WAL_RECORD_MAX of log: a change of
  * payloads by filter is logged with the vectors of the points it changes.
- * KITH_BUSY when KITH_WRITE_QUEUE_MAX writes wait; on KITH_OK done is called exactly once.
+ * KITH_BUSY when KITH_WRITE_QUEUE_MAX writes wait, or (by done) when seals or merges are so far
+ * behind that there is no memory to write to; on KITH_OK done is called exactly once.
  * op_id (0 = none): a write whose op_id was applied recently is acknowledged again and not applied
  * again. */
 enum kith_err store_write(struct store *store, uint64_t op_id, struct kith_bytes ops,
@@ -95,6 +96,7 @@ struct store_stats {
     uint32_t index_pending; /* segments that are to be rewritten with another index */
     bool busy;              /* sealing, merging or indexing is going on or due */
     uint64_t pause_ns_max;  /* the longest that seals, merges and checkpoints kept the writer */
+    uint64_t paused_ns;     /* writes waited for seals and merges to catch up, in all */
     uint64_t sync_ns_max;   /* the longest write and sync of a group */
     bool failed;            /* a sync failed; see above */
     uint32_t quarantined;   /* segments found damaged: the slice answers KITH_CORRUPT */

@@ -54,7 +54,7 @@ static enum kith_err turn(struct replay *replay)
     if (store->n_heads == VIEW_HEADS_MAX)
         err = store_seal_here(store, &did, replay->diag);
     struct head *fresh = NULL;
-    uint32_t rows = store->head_full ? store->head_want : store_write_head_cap(store);
+    uint32_t rows = store->head_full ? store->head_want : store_turn_head_cap(store);
     if (err == KITH_OK)
         err = head_new(&fresh, store->row_bytes, rows, replay->diag);
     if (err != KITH_OK)
@@ -125,7 +125,7 @@ static enum kith_err apply(struct replay *replay, const struct wal_record *recor
         if (err != KITH_BUSY || !store->head_full)
             break;
         uint32_t rows_max = head_rows_max(store->heads[store->n_heads - 1]);
-        store->head_want = before.rows == 0 ? rows_max * 2 : store_write_head_cap(store);
+        store->head_want = before.rows == 0 ? rows_max * 2 : store_turn_head_cap(store);
         store_apply_undo(store, &before);
         err = turn(replay);
     }

@@ -187,7 +187,7 @@ static enum kith_err turn(struct store *store, void *arg, struct kith_diag *diag
     (void)arg;
     if (atomic_load(&store->failed) || wal_bytes(store->wal) == WAL_HEADER_BYTES)
         return KITH_OK; /* turned already */
-    return store_write_turn(store, store_write_head_cap(store), diag);
+    return store_turn_run(store, store_turn_head_cap(store), diag);
 }
 
 /* Writes anew from memory what was found damaged. */

@@ -6,7 +6,8 @@
  *
  *   store.c             create, open, close, facts
  *   store_replay.c      the log, read back at open
- *   store_write.c       queue, writer thread, group commit, turning heads over
+ *   store_write.c       queue, writer thread, group commit
+ *   store_turn.c        turning heads over, and waiting for seals and merges
  *   store_apply.c       one write: check, resolve, change, undo
  *   store_checkpoint.c  the manifest
  *   store_seal.c        heads to segments
@@ -87,6 +88,10 @@ struct store {
     size_t n_undo, undo_cap;
     bool head_full; /* the write at hand needs another head, with room for head_want rows */
     uint32_t head_want;
+    uint64_t group_end_ns;            /* of the groups before */
+    uint64_t room_until_ns;           /* the writes at hand wait for a head till then */
+    uint32_t plain_seals;             /* so many are still to go without trying an index */
+    uint32_t plain_run;               /* how many it was the last time */
     struct kith_buf row, edit, edit2; /* scratch */
     struct segment_cache cache;
     struct kith_id *picked; /* ids of a filter */
@@ -104,7 +109,7 @@ struct store {
     atomic_bool tight; /* relaxed: the last merge found no room: choose one that needs little */
     atomic_bool renew_deletes; /* the next checkpoint writes all of their files anew */
     atomic_bool hurry;         /* relaxed: the scrubber should leave */
-    atomic_bool merges_held; /* relaxed; a nudge follows a change */
+    atomic_bool merges_held;   /* relaxed; a nudge follows a change */
 
     /* Guarded by lock. It is never held over I/O, nor while another is taken. */
     pthread_mutex_t lock;
@@ -116,6 +121,7 @@ struct store {
     struct store_job *jobs;
     bool stopping, writer_runs, checkpoint_busy, seal_busy, merge_busy, merge_fails;
     bool merge_waits; /* for a quiet time */
+    bool seal_fails;  /* the last one did, and not for too many segments */
     uint32_t n_frozen;
     uint64_t seal_failures;
     uint64_t maintain_nudges, merge_nudges; /* reasons for a thread to look again */
@@ -146,10 +152,21 @@ void store_write_publish(struct store *store, struct view *view);
 /* KITH_CORRUPT when a segment is quarantined: then nobody can tell where a point's old version is.
  */
 enum kith_err store_write_verdict(const struct store *store, struct kith_diag *diag);
-/* The active head becomes a frozen one, log and head begin anew with room for so many rows. */
-enum kith_err store_write_turn(struct store *store, uint32_t rows, struct kith_diag *diag);
 void store_write_fail(struct store *store, const struct kith_diag *diag); /* for good */
-uint32_t store_write_head_cap(const struct store *store);
+void store_write_run_jobs(struct store *store, struct store_job *jobs);   /* writer thread */
+
+/* store_turn.c: writer thread, between two groups. */
+/* Before the first and before each other group of the writes at hand: waits for seals and merges to
+ * get on, if there is reason to. */
+void store_turn_begin(struct store *store);
+void store_turn_pause(struct store *store);
+bool store_turn_is_due(const struct store *store); /* the active head is full */
+/* A new head, because the old one is full or the next write needs a larger one. KITH_BUSY when
+ * there is no room for one and none came in time. */
+enum kith_err store_turn_make_room(struct store *store, struct kith_diag *diag);
+/* The active head becomes a frozen one, log and head begin anew with room for so many rows. */
+enum kith_err store_turn_run(struct store *store, uint32_t rows, struct kith_diag *diag);
+uint32_t store_turn_head_cap(const struct store *store);
 
 /* store_apply.c */
 struct store_savepoint {
@@ -196,5 +213,10 @@ void store_seal_insert(struct store *store, const struct view_part *part);
 /* store_maintain.c */
 enum kith_err store_maintain_start(struct store *store, struct kith_diag *diag);
 void store_maintain_stop(struct store *store);
+/* Runs it on a thread of its own with this niceness, and waits for it. A thread may only ever lower
+ * its priority: so work that can wait must not be done by one that has urgent work to do next. */
+enum kith_err store_maintain_aside(int nice,
+                                   enum kith_err (*run)(void *arg, struct kith_diag *diag),
+                                   void *arg, struct kith_diag *diag);
 
 #endif

@@ -22,7 +22,6 @@
  * whether an old version lies there. */
 
 #define GROUP_BYTES_MAX (8u << 20) /* of log: bounds how long the first write of a group waits */
-#define HEAD_ROWS_LIMIT (1u << 24)
 
 enum kith_err store_write_view(struct store *store, struct view **out, struct kith_diag *diag)
 {
@@ -120,7 +119,7 @@ enum kith_err store_write_on_writer(struct store *store,
     return job.err;
 }
 
-static void run_jobs(struct store *store, struct store_job *jobs)
+void store_write_run_jobs(struct store *store, struct store_job *jobs)
 {
     while (jobs != NULL) {
         struct store_job *job = jobs;
@@ -136,120 +135,6 @@ static void run_jobs(struct store *store, struct store_job *jobs)
         pthread_cond_broadcast(&store->changed);
         pthread_mutex_unlock(&store->lock);
     }
-}
-
-static struct store_job *take_jobs(struct store *store)
-{
-    struct store_job *jobs = store->jobs;
-    store->jobs = NULL;
-    return jobs;
-}
-
-/* ---- heads ------------------------------------------------------------------------------------
- */
-
-uint32_t store_write_head_cap(const struct store *store)
-{
-    /* A write that begins just under the soft limit must still fit, as far as it is of usual size:
-     * twice the limit. A larger one gets a head of its own size. */
-    return store->head_rows_max < HEAD_ROWS_LIMIT / 2 ? store->head_rows_max * 2 : HEAD_ROWS_LIMIT;
-}
-
-/* Waits until one frozen head is sealed, serving jobs meanwhile: the sealer needs one to be run. */
-static enum kith_err wait_for_room(struct store *store, struct kith_diag *diag)
-{
-    pthread_mutex_lock(&store->lock);
-    uint64_t failures = store->seal_failures;
-    if (!store->background) {
-        pthread_mutex_unlock(&store->lock);
-        bool did = false;
-        enum kith_err err = store_seal_here(store, &did, diag);
-        if (err != KITH_OK || did)
-            return err;
-        pthread_mutex_lock(&store->lock); /* another thread is sealing: wait for it */
-    }
-    store->maintain_nudges++;
-    pthread_cond_broadcast(&store->changed);
-    while (store->n_frozen >= VIEW_HEADS_MAX - 1 && store->seal_failures == failures &&
-           !atomic_load(&store->failed)) {
-        struct store_job *jobs = take_jobs(store);
-        if (jobs == NULL) {
-            pthread_cond_wait(&store->writer_wake, &store->lock);
-            continue;
-        }
-        pthread_mutex_unlock(&store->lock);
-        run_jobs(store, jobs);
-        pthread_mutex_lock(&store->lock);
-    }
-    bool room = store->n_frozen < VIEW_HEADS_MAX - 1;
-    pthread_mutex_unlock(&store->lock);
-    return room ? KITH_OK
-                : kith_fail(diag, KITH_DISK_FULL, "the points in memory cannot be sealed to disk");
-}
-
-/* A head without a live row is replaced in place: there is nothing in it to seal. */
-static enum kith_err replace_head(struct store *store, uint32_t rows, struct kith_diag *diag)
-{
-    struct head *fresh = NULL;
-    enum kith_err err = head_new(&fresh, store->row_bytes, rows, diag);
-    if (err != KITH_OK)
-        return err;
-    head_unref(store->heads[store->n_heads - 1]);
-    store->heads[store->n_heads - 1] = fresh;
-    return KITH_OK;
-}
-
-enum kith_err store_write_turn(struct store *store, uint32_t rows, struct kith_diag *diag)
-{
-    enum kith_err err = KITH_OK;
-    if (store->n_heads == VIEW_HEADS_MAX)
-        err = wait_for_room(store, diag);
-    struct head *fresh = NULL;
-    struct wal *wal = NULL;
-    if (err == KITH_OK)
-        err = head_new(&fresh, store->row_bytes, rows, diag);
-    if (err != KITH_OK)
-        return err;
-    kith_assert(store->n_heads < VIEW_HEADS_MAX);
-    err = wal_create(&wal, &store->wal_options, wal_number(store->wal) + 1, store->wal, diag);
-    if (err != KITH_OK) {
-        head_unref(fresh);
-        if (err == KITH_IO)
-            store_write_fail(store, diag);
-        return err;
-    }
-    uint32_t frozen = store->n_heads - 1;
-    store->head_last_seq[frozen] = store->seq;
-    store->head_next_wal[frozen] = wal_number(wal);
-    store->heads[store->n_heads++] = fresh;
-    wal_close(store->wal);
-    store->wal = wal;
-    pthread_mutex_lock(&store->lock);
-    store->n_frozen++;
-    pthread_cond_broadcast(&store->changed);
-    pthread_mutex_unlock(&store->lock);
-    return KITH_OK;
-}
-
-static bool head_is_done(const struct store *store)
-{
-    const struct head *active = store->heads[store->n_heads - 1];
-    return head_rows(active) >= store->head_rows_max ||
-           (head_rows(active) > 0 && head_bytes(active) >= store->head_bytes_max) ||
-           wal_bytes(store->wal) >= store->wal_file_bytes_max;
-}
-
-/* Between groups: a new head, because the old one is done or the next write needs a larger one. */
-static enum kith_err make_room(struct store *store, struct kith_diag *diag)
-{
-    const struct head *active = store->heads[store->n_heads - 1];
-    uint32_t want = store->head_full ? store->head_want : store_write_head_cap(store);
-    bool replace = store->head_full && head_live(active) == 0;
-    store->head_full = false;
-    if (want > HEAD_ROWS_LIMIT)
-        return kith_fail(diag, KITH_TOO_BIG, "the write changes more than %u points",
-                         HEAD_ROWS_LIMIT);
-    return replace ? replace_head(store, want, diag) : store_write_turn(store, want, diag);
 }
 
 /* ---- groups -----------------------------------------------------------------------------------
@@ -357,7 +242,7 @@ static struct store_request *fill_group(struct store *store, struct group *group
         struct kith_diag diag = {0};
         uint64_t known = store->ops.added;
         enum kith_err err = store_apply_check(store, request->ops, &diag);
-        if (err == KITH_OK && head_is_done(store)) {
+        if (err == KITH_OK && store_turn_is_due(store)) {
             store->head_full = false;
             return list;
         }
@@ -397,13 +282,15 @@ static void process(struct store *store, struct store_request *list)
             return;
         }
         struct group group;
+        store_turn_pause(store);
         begin_group(store, &group);
         list = fill_group(store, &group, list);
         commit_group(store, &group);
+        store->group_end_ns = kith_now_ns();
         if (list == NULL || atomic_load(&store->failed) ||
-            (!store->head_full && !head_is_done(store)))
+            (!store->head_full && !store_turn_is_due(store)))
             continue;
-        enum kith_err err = make_room(store, &diag);
+        enum kith_err err = store_turn_make_room(store, &diag);
         if (err != KITH_OK) {
             struct store_request *refused = list;
             list = list->next;
@@ -419,15 +306,23 @@ void *store_write_thread(void *arg)
     for (;;) {
         while (store->queue_first == NULL && store->jobs == NULL && !store->stopping)
             pthread_cond_wait(&store->writer_wake, &store->lock);
-        struct store_job *jobs = take_jobs(store);
-        struct store_request *list = store->queue_first;
-        if (jobs == NULL && list == NULL)
+        struct store_job *jobs = store->jobs;
+        store->jobs = NULL;
+        if (jobs == NULL && store->queue_first == NULL)
             break;
+        pthread_mutex_unlock(&store->lock);
+        store_write_run_jobs(store, jobs);
+        pthread_mutex_lock(&store->lock);
+        if (store->queue_first == NULL)
+            continue;
+        pthread_mutex_unlock(&store->lock);
+        store_turn_begin(store);
+        pthread_mutex_lock(&store->lock);
+        struct store_request *list = store->queue_first;
         store->queue_first = NULL;
         store->queue_end = &store->queue_first;
         store->n_queued = 0;
         pthread_mutex_unlock(&store->lock);
-        run_jobs(store, jobs);
         process(store, list);
         pthread_mutex_lock(&store->lock);
     }
