@@ -14,6 +14,11 @@
  * first tier holds. While a codebook is being trained nothing is merged that can wait: it would be
  * written twice.
  *
+ * A merge writes an index, too, which takes many times as long as the copying. When more segments
+ * come than that keeps up with, the next merges do without: those of small ones, that will be
+ * merged again anyway. So the number of segments stays bounded by how fast the disk copies, and not
+ * by how long the slowest index takes.
+ *
  * What lost: leveled merging (more bytes written per byte kept, and a query must look at all
  * segments either way). A factor of 4: 1.2 times the data more is written for a million points, and
  * the segments it saves cost a query little, because their indexes share a codebook. */
@@ -22,13 +27,20 @@
 #define TIER_FULL       8u
 #define TIERS           12u
 #define SEGMENTS_WANTED 24u
-#define SEGMENTS_HELD   40u
+#define SEGMENTS_PLAIN  36u
+#define SEGMENTS_HELD   40u /* then none: it would be another soon */
+#define SEGMENTS_URGENT 48u
 
 _Static_assert(MERGE_POLICY_MAX >= TIER_FULL, "a full tier becomes one segment");
 
 bool merge_policy_is_holey(uint32_t rows, uint32_t n_deleted)
 {
     return (uint64_t)n_deleted * 5 >= rows;
+}
+
+bool merge_policy_is_pressed(uint32_t n_segments)
+{
+    return n_segments > SEGMENTS_URGENT;
 }
 
 /* A head is sealed with base to 2 * base rows: tier 0. */
@@ -59,8 +71,8 @@ static void take_smallest(const struct choosing *choosing, uint32_t tier, bool w
     }
 }
 
-void merge_policy_choose(const struct merge_part *parts, uint32_t n, uint32_t base,
-                         enum merge_pace pace, struct merge_choice *out)
+static void choose(const struct merge_part *parts, uint32_t n, uint32_t base, enum merge_pace pace,
+                   struct merge_choice *out)
 {
     struct choosing choosing = {.parts = parts, .n = n, .base = base, .out = out};
     uint32_t by_tier[TIERS] = {0}, holey = n, wanting = n;
@@ -95,4 +107,11 @@ void merge_policy_choose(const struct merge_part *parts, uint32_t n, uint32_t ba
     out->waits = pace == MERGE_BUSY && wanting_rows < (uint64_t)base * TIER_FULL;
     if (!out->waits)
         take_smallest(&choosing, tier_of(parts[wanting].live, base), true);
+}
+
+void merge_policy_choose(const struct merge_part *parts, uint32_t n, uint32_t base,
+                         enum merge_pace pace, struct merge_choice *out)
+{
+    choose(parts, n, base, pace, out);
+    out->plain = out->n > 1 && n > SEGMENTS_PLAIN;
 }

@@ -19,6 +19,7 @@ struct merge_choice {
     uint32_t from[MERGE_POLICY_MAX];
     uint32_t pending; /* parts that want another index */
     bool waits;       /* something is to be done at another pace */
+    bool plain;       /* without an index: it is their number that matters now */
 };
 
 enum merge_pace {
@@ -32,5 +33,7 @@ void merge_policy_choose(const struct merge_part *parts, uint32_t n, uint32_t ba
                          enum merge_pace pace, struct merge_choice *out);
 /* So many rows of it are gone that it is worth rewriting. */
 bool merge_policy_is_holey(uint32_t rows, uint32_t n_deleted);
+/* So many segments that a merge which takes long for its index should go on without. */
+bool merge_policy_is_pressed(uint32_t n_segments);
 
 #endif

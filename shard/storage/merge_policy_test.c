@@ -150,6 +150,26 @@ static void test_merge_policy_bounds_the_number(void **state)
     }
 }
 
+static void test_merge_policy_leaves_the_index_when_pressed(void **state)
+{
+    (void)state;
+    struct slice slice = {0};
+    struct merge_choice choice;
+    for (uint32_t i = 0; i < 36; i++)
+        add(&slice, fresh(BASE, true));
+    merge_policy_choose(slice.parts, slice.n, BASE, MERGE_BUSY, &choice);
+    assert_false(choice.plain);
+    add(&slice, fresh(BASE, true));
+    merge_policy_choose(slice.parts, slice.n, BASE, MERGE_BUSY, &choice);
+    assert_true(choice.plain && choice.n > 1);
+    assert_false(merge_policy_is_pressed(slice.n));
+    while (step(&slice, MERGE_BUSY, &choice))
+        continue;
+    assert_false(choice.plain);
+    assert_in_range(slice.n, 1, 24);
+    assert_true(merge_policy_is_pressed(KITH_SEGMENTS_MAX));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -159,6 +179,7 @@ int main(void)
         cmocka_unit_test(test_merge_policy_holds_what_would_be_written_twice),
         cmocka_unit_test(test_merge_policy_gives_space_back),
         cmocka_unit_test(test_merge_policy_bounds_the_number),
+        cmocka_unit_test(test_merge_policy_leaves_the_index_when_pressed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

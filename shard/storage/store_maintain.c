@@ -11,8 +11,8 @@
 
 #define RETRY_S 1
 
-/* Building indexes takes a CPU for seconds: queries and writes come first, but merges must keep up
- * with the writes in the long run. */
+/* Building indexes takes a CPU for seconds to minutes: queries and writes come first. Merges must
+ * keep up with the writes in the long run, though: a merge that writes wait for is more urgent. */
 #define MERGER_NICE 5
 
 /* Waits for the next change; with `retry`, at most RETRY_S. False: stop. Called with the lock. */
@@ -98,6 +98,38 @@ static void *merger_thread(void *arg)
                 store_write_fail(store, &diag);
         }
     }
+}
+
+struct aside {
+    int nice;
+    bool reserve;
+    enum kith_err (*run)(void *arg, struct kith_diag *diag);
+    void *arg;
+    struct kith_diag *diag;
+    enum kith_err err;
+};
+
+static void *aside_thread(void *arg)
+{
+    struct aside *aside = arg;
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), aside->nice);
+    (void)io_use_reserve(aside->reserve);
+    aside->err = aside->run(aside->arg, aside->diag);
+    return NULL;
+}
+
+enum kith_err store_maintain_aside(int nice,
+                                   enum kith_err (*run)(void *arg, struct kith_diag *diag),
+                                   void *arg, struct kith_diag *diag)
+{
+    struct aside aside = {.nice = nice, .run = run, .arg = arg, .diag = diag};
+    pthread_t thread;
+    aside.reserve = io_use_reserve(false);
+    (void)io_use_reserve(aside.reserve);
+    if (pthread_create(&thread, NULL, aside_thread, &aside) != 0)
+        return run(arg, diag);
+    (void)pthread_join(thread, NULL);
+    return aside.err;
 }
 
 enum kith_err store_maintain_start(struct store *store, struct kith_diag *diag)

@@ -21,8 +21,12 @@
 #define NO_ROW   UINT32_MAX
 #define QUIET_NS UINT64_C(2000000000) /* so long after a seal the next one is not at hand */
 
+#define CALM_NICE 10 /* of a merge nobody waits for: a tenth of what a search gets beside it */
+
 struct merging {
-    const struct store *store;
+    struct store *store;
+    uint64_t number;                 /* of the new segment */
+    bool plain;                      /* no index */
     struct view *view;               /* at the begin; keeps segments and bitmaps alive */
     struct merge_choice choice;      /* from: indexes into view->segments */
     uint32_t *map[MERGE_POLICY_MAX]; /* row of a source -> taken, NO_ROW = was deleted */
@@ -120,6 +124,18 @@ static bool stops(const void *ctx)
     return atomic_load_explicit(&merging->store->stop_background, memory_order_relaxed);
 }
 
+/* Asked while the index is made: too many segments have come meanwhile. */
+static bool gives_up(const void *ctx)
+{
+    struct store *store = ((const struct merging *)ctx)->store;
+    if (stops(ctx))
+        return true;
+    pthread_mutex_lock(&store->lock);
+    uint32_t n = store->stats.segments + store->n_frozen;
+    pthread_mutex_unlock(&store->lock);
+    return store->background && merge_policy_is_pressed(n);
+}
+
 /* The points of one source, block of payloads by block. */
 static enum kith_err add_source(const struct merging *merging, uint32_t k,
                                 struct segment_building *building, struct kith_diag *diag)
@@ -155,18 +171,44 @@ static enum kith_err add_points(void *ctx, struct segment_building *building,
     return err;
 }
 
-static enum kith_err write_segment(struct store *store, struct merging *merging, uint64_t number,
-                                   struct kith_diag *diag)
+static enum kith_err write_segment(void *arg, struct kith_diag *diag)
 {
+    struct merging *merging = arg;
+    struct store *store = merging->store;
     struct segment_build build = {
-        .writer = store_segment_options(store, number, merging->n_rows),
-        .rows = {.n_rows = merging->n_rows, .row = row_at, .ctx = merging, .stop = stops},
+        .writer = store_segment_options(store, merging->number, merging->n_rows),
+        .rows = {.n_rows = merging->n_rows, .row = row_at, .ctx = merging, .stop = gives_up},
         .stop = stops,
         .points = add_points,
         .points_ctx = merging,
-        .index = store->index,
+        .index = merging->plain ? NULL : store->index,
     };
     return segment_build_run(&build, &merging->place, &merging->bytes, diag);
+}
+
+#ifdef KITH_BUG_MERGE_ON_WRITER
+static enum kith_err write_on_writer(struct store *store, void *arg, struct kith_diag *diag)
+{
+    (void)store;
+    return write_segment(arg, diag);
+}
+#endif
+
+/* With an index there is time, as a rule; if not, this thread's priority is the right one. */
+static enum kith_err write_best(struct store *store, struct merging *merging,
+                                struct kith_diag *diag)
+{
+#ifdef KITH_BUG_MERGE_ON_WRITER
+    return store_write_on_writer(store, write_on_writer, merging, diag);
+#endif
+    merging->plain = merging->choice.plain || store->index == NULL;
+    if (!merging->plain && store->background) {
+        enum kith_err err = store_maintain_aside(CALM_NICE, write_segment, merging, diag);
+        if (err != KITH_CANCELLED || stops(merging) || merging->choice.n == 1)
+            return err;
+        merging->plain = true;
+    }
+    return write_segment(merging, diag);
 }
 
 static uint32_t index_of(const struct store *store, const struct segment *segment)
@@ -243,8 +285,8 @@ static enum kith_err merge(struct store *store, struct merging *merging, struct 
     uint64_t number = 0;
     enum kith_err err = number_rows(merging, diag);
     if (err == KITH_OK && merging->n_rows > 0) {
-        number = atomic_fetch_add(&store->next_file, 1);
-        err = write_segment(store, merging, number, diag);
+        number = merging->number = atomic_fetch_add(&store->next_file, 1);
+        err = write_best(store, merging, diag);
         /* What was copied must be what was written once. */
         err = view_verdict(&merging->view, 1, err, diag);
         if (err == KITH_OK)
@@ -276,8 +318,10 @@ static bool take_turn(struct store *store, struct merging *merging)
     return free;
 }
 
-static void give_turn(struct store *store, const struct merging *merging, bool did, bool failed)
+static void give_turn(struct store *store, const struct merging *merging, bool did,
+                      enum kith_err err)
 {
+    bool gave_up = err == KITH_CANCELLED, failed = err != KITH_OK && !gave_up;
     pthread_mutex_lock(&store->lock);
     store->merge_busy = false;
     store->merge_fails = failed;
@@ -286,6 +330,8 @@ static void give_turn(struct store *store, const struct merging *merging, bool d
         store->merge_settled = merging->seen;
     store->stats.index_pending = merging->choice.pending;
     store->stats.merge_written += merging->bytes;
+    store->maintain_nudges += did; /* there may be room for a segment again */
+    store->merge_nudges += gave_up;
     pthread_cond_broadcast(&store->changed);
     pthread_mutex_unlock(&store->lock);
 }
@@ -320,6 +366,6 @@ enum kith_err store_merge_run(struct store *store, bool *did, struct kith_diag *
         atomic_store(&store->tight, true);
     if (err == KITH_IO)
         store_write_fail(store, diag);
-    give_turn(store, &merging, *did, err != KITH_OK);
+    give_turn(store, &merging, *did, err);
     return *did && (err == KITH_DISK_FULL || err == KITH_NOMEM) ? KITH_OK : err;
 }

@@ -14,7 +14,12 @@
  * between or after replays them.
  *
  * A segment is given its index right away when that keeps no writer waiting: as long as no other
- * head waits, and not while the log is being replayed. Otherwise the merger does it later. */
+ * head waits, and not while the log is being replayed. Otherwise the merger does it later. An index
+ * that was given up is work lost, and the next one would be, too: after one, some seals do without,
+ * twice as many each time in a row. */
+
+#define INDEX_NICE      10 /* it is given up when another head waits, but must get there before */
+#define PLAIN_SEALS_MAX 15u
 
 struct sealing {
     struct head *head; /* counted */
@@ -23,7 +28,8 @@ struct sealing {
     uint32_t *rows;  /* of the head, as they are handed to the builder */
     uint32_t *place; /* rows[i] became this row of the segment */
     uint64_t bytes;  /* of the segment's file */
-    bool index;
+    uint64_t number;
+    bool index, gave_up;
     struct store *store;
     struct segment *segment;
 };
@@ -39,7 +45,9 @@ static enum kith_err begin(struct store *store, void *arg, struct kith_diag *dia
     head_ref(sealing->head);
     sealing->n_rows = head_rows(sealing->head); /* an upper bound for now */
     sealing->seq = store->seq;                  /* between two groups: all of it is durable */
-    sealing->index = store->view != NULL && (!store->background || store->n_heads == 2);
+    bool calm = store->n_heads == 2 && store->plain_seals == 0;
+    sealing->index = store->view != NULL && store->index != NULL && (!store->background || calm);
+    store->plain_seals -= store->plain_seals > 0;
     return KITH_OK;
 }
 
@@ -94,22 +102,36 @@ static enum kith_err add_points(void *ctx, struct segment_building *building,
     return err;
 }
 
-static enum kith_err write_segment(struct store *store, struct sealing *sealing, uint64_t number,
-                                   struct kith_diag *diag)
+static enum kith_err write_segment(void *arg, struct kith_diag *diag)
 {
+    struct sealing *sealing = arg;
+    struct store *store = sealing->store;
+    bool (*stop)(const void *) = sealing->index ? gives_up : stops;
     struct segment_build build = {
-        .writer = store_segment_options(store, number, sealing->n_rows),
-        .rows = {.n_rows = sealing->n_rows, .row = row_at, .ctx = sealing, .stop = gives_up},
-        .stop = stops,
+        .writer = store_segment_options(store, sealing->number, sealing->n_rows),
+        .rows = {.n_rows = sealing->n_rows, .row = row_at, .ctx = sealing, .stop = stop},
+        .stop = stop,
         .points = add_points,
         .points_ctx = sealing,
         .index = sealing->index ? store->index : NULL,
     };
-    enum kith_err err = segment_build_run(&build, &sealing->place, &sealing->bytes, diag);
-    if ((err != KITH_NOMEM && err != KITH_CANCELLED) || build.index == NULL || stops(sealing))
-        return err;
-    build.index = NULL; /* one that takes too long or too much memory is for the merger */
     return segment_build_run(&build, &sealing->place, &sealing->bytes, diag);
+}
+
+/* With an index, unless that takes too long or too much memory. */
+static enum kith_err write_best(struct store *store, struct sealing *sealing,
+                                struct kith_diag *diag)
+{
+    if (!sealing->index)
+        return write_segment(sealing, diag);
+    enum kith_err err = store->background
+                            ? store_maintain_aside(INDEX_NICE, write_segment, sealing, diag)
+                            : write_segment(sealing, diag);
+    if ((err != KITH_NOMEM && err != KITH_CANCELLED) || stops(sealing))
+        return err;
+    sealing->index = false;
+    sealing->gave_up = true;
+    return write_segment(sealing, diag);
 }
 
 enum kith_err store_seal_open(struct store *store, uint64_t number, struct segment **out,
@@ -164,6 +186,12 @@ static enum kith_err swap_in(struct store *store, void *arg, struct kith_diag *d
             store->n_heads * sizeof store->head_next_wal[0]);
     store->sealed_seq = last_seq;
     store->first_wal = next_wal;
+    if (sealing->gave_up && store->plain_run < PLAIN_SEALS_MAX)
+        store->plain_run = store->plain_run * 2 + 1;
+    if (sealing->gave_up)
+        store->plain_seals = store->plain_run;
+    else if (sealing->index)
+        store->plain_run = 0;
     head_unref(sealing->head); /* the parts' reference */
     sealing->segment = NULL;   /* now the parts' */
     /* Without a new view readers go on with the head: as right, only later. */
@@ -183,7 +211,8 @@ static enum kith_err seal(struct store *store, struct sealing *sealing, struct k
     enum kith_err err = pick_rows(sealing, diag);
     if (err == KITH_OK && sealing->n_rows > 0) {
         number = atomic_fetch_add(&store->next_file, 1);
-        err = write_segment(store, sealing, number, diag);
+        sealing->number = number;
+        err = write_best(store, sealing, diag);
         if (err == KITH_OK)
             err = store_seal_open(store, number, &sealing->segment, diag);
     }
@@ -209,8 +238,8 @@ static void finish(struct store *store, struct sealing *sealing, enum kith_err e
     store->seal_busy = false;
     store->merge_nudges++;
     /* Too many segments is no reason to refuse writes as long as merging gets on. */
-    if (err != KITH_OK && (err != KITH_BUSY || store->merge_fails))
-        store->seal_failures++;
+    store->seal_fails = err != KITH_OK && (err != KITH_BUSY || store->merge_fails);
+    store->seal_failures += store->seal_fails;
     pthread_cond_broadcast(&store->writer_wake);
     pthread_cond_broadcast(&store->changed);
     pthread_mutex_unlock(&store->lock);

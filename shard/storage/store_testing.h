@@ -133,12 +133,15 @@ static inline void test_on_done(void *ctx, const struct store_write_result *resu
     pthread_mutex_unlock(&wait->lock);
 }
 
-static inline struct store_write_result test_write_id(struct store *store, uint64_t op_id,
-                                                      const struct kith_buf *ops,
-                                                      struct kith_diag *diag)
+/* Fails the test when the write is not done after so long (0: waits for ever). */
+static inline struct store_write_result test_write_for(struct store *store, uint64_t op_id,
+                                                       const struct kith_buf *ops,
+                                                       uint32_t patience_s, struct kith_diag *diag)
 {
     struct test_wait wait = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
     struct kith_diag local = {0};
+    struct timespec until;
+    int rc = 0;
     enum kith_err err = store_write(store, op_id, (struct kith_bytes){ops->data, ops->len},
                                     test_on_done, &wait, &local);
     if (err != KITH_OK) {
@@ -146,13 +149,27 @@ static inline struct store_write_result test_write_id(struct store *store, uint6
             *diag = local;
         return (struct store_write_result){.err = err};
     }
+    (void)clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += patience_s;
     pthread_mutex_lock(&wait.lock);
-    while (!wait.done)
-        pthread_cond_wait(&wait.wake, &wait.lock);
+    while (!wait.done && rc == 0)
+        rc = patience_s == 0 ? pthread_cond_wait(&wait.wake, &wait.lock)
+                             : pthread_cond_timedwait(&wait.wake, &wait.lock, &until);
     pthread_mutex_unlock(&wait.lock);
+    if (!wait.done) {
+        print_error("a write waited for %u s\n", patience_s);
+        abort(); /* the store still has this frame's memory: no way to go on */
+    }
     if (diag != NULL)
         *diag = wait.diag;
     return wait.result;
+}
+
+static inline struct store_write_result test_write_id(struct store *store, uint64_t op_id,
+                                                      const struct kith_buf *ops,
+                                                      struct kith_diag *diag)
+{
+    return test_write_for(store, op_id, ops, 0, diag);
 }
 
 static inline struct store_write_result test_write(struct store *store, const struct kith_buf *ops)
