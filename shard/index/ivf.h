@@ -154,8 +154,10 @@ struct ivf_query {
     void *stop_ctx;
 };
 
-struct ivf_stats { /* added to */
-    uint64_t lists, rows, reranked, exact;
+struct ivf_stats {          /* added to */
+    uint64_t lists, listed; /* visited, and the rows in them */
+    uint64_t rows;          /* scored by codes: in whole blocks, of which a list may have a part */
+    uint64_t reranked, exact;
 };
 
 struct ivf_scratch;

@@ -128,6 +128,7 @@ static void visit(struct ivf_job *job, uint32_t list)
         if (lists[list] == lists[list + 1])
             continue;
         job->stats.lists++;
+        job->stats.listed += lists[list + 1] - lists[list];
         ivf_need_list(job->parts[part].index, list);
         if (job->codebook->codes == CODEBOOK_PQ4)
             ivf_codes_scan(job, part, list);
@@ -288,6 +289,7 @@ bool ivf_search(const struct ivf_query *query, const struct ivf_part *parts, uin
     bool done = search_lists(&search);
     ivf_rerank_share(query);
     stats->lists += search.stats.lists;
+    stats->listed += search.stats.listed;
     stats->rows += search.stats.rows;
     stats->reranked += search.stats.reranked;
     stats->exact += search.stats.exact;

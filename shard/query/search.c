@@ -86,6 +86,7 @@ static void explain(struct search_job *job, struct search_result *result, uint64
     for (uint32_t i = 0; i < job->n_workers; i++) {
         const struct ivf_stats *stats = &job->workers[i].stats;
         e->lists.lists += stats->lists;
+        e->lists.listed += stats->listed;
         e->lists.rows += stats->rows;
         e->lists.reranked += stats->reranked;
         e->lists.exact += stats->exact;
@@ -96,6 +97,7 @@ static void explain(struct search_job *job, struct search_result *result, uint64
     context->stats.fell_back += e->fell_back;
     context->stats.rows += e->rows;
     context->stats.lists.lists += e->lists.lists;
+    context->stats.lists.listed += e->lists.listed;
     context->stats.lists.rows += e->lists.rows;
     context->stats.lists.reranked += e->lists.reranked;
     context->stats.lists.exact += e->lists.exact;

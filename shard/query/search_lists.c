@@ -4,18 +4,37 @@
  * The planner's estimate may be wrong (matches that lie in the farthest lists, a query far from
  * everything). A search that has taken GIVE_UP times what an exact scan of the matches would take
  * is ended, and the query is done exactly: the price of a wrong plan is bounded. Time of the CPU,
- * since a thread that lost it has not worked in vain. */
+ * since a thread that lost it has not worked in vain. Time that went into reading pages from the
+ * disk does not count: an exact search would read all of them, for every query until the index is
+ * in memory, and never let it be; and the plan is not to blame. */
+#include <sys/resource.h>
+
 #include "common/kith_clock.h"
 #include "shard/query/search_job.h"
 
 #define GIVE_UP    2.0
 #define GIVE_UP_NS 100000.0
 
+#define SLOW 2.0 /* times what was expected: worth to ask why */
+
 struct clocked {
     struct search_job *job;
     uint64_t cpu_end_ns; /* 0: none */
     uint64_t end_ns;     /* when to look at the CPU's clock, which is dear */
+    uint64_t allowance_ns;
+    bool read_disk; /* it had to */
 };
+
+/* Whether this thread has read pages from the disk since it was last asked. */
+static bool has_read_disk(void)
+{
+    static _Thread_local long seen;
+    struct rusage usage;
+    if (getrusage(RUSAGE_THREAD, &usage) != 0 || usage.ru_majflt == seen)
+        return false;
+    seen = usage.ru_majflt;
+    return true;
+}
 
 static bool must_stop(void *ctx)
 {
@@ -26,8 +45,12 @@ static bool must_stop(void *ctx)
     if (clocked->cpu_end_ns == 0 || now_ns < clocked->end_ns)
         return false;
     uint64_t cpu_ns = kith_thread_ns();
-    if (cpu_ns >= clocked->cpu_end_ns)
-        return true;
+    if (cpu_ns >= clocked->cpu_end_ns) {
+        if (!has_read_disk())
+            return true;
+        clocked->read_disk = true;
+        clocked->cpu_end_ns = cpu_ns + clocked->allowance_ns;
+    }
     clocked->end_ns = now_ns + clocked->cpu_end_ns - cpu_ns; /* others had the CPU meanwhile */
     return false;
 }
@@ -64,7 +87,7 @@ static void search_group(struct search_job *job, struct search_worker *worker, u
         return;
     uint64_t begun = kith_thread_ns(),
              allowance = (uint64_t)(GIVE_UP * group->exact_ns + GIVE_UP_NS);
-    struct clocked clocked = {.job = job};
+    struct clocked clocked = {.job = job, .allowance_ns = allowance};
     if (job->part->effort == NULL) {
         clocked.cpu_end_ns = begun + allowance;
         clocked.end_ns = kith_now_ns() + allowance;
@@ -77,9 +100,12 @@ static void search_group(struct search_job *job, struct search_worker *worker, u
                                     .stop_ctx = &clocked};
     bool done = ivf_search(&query, job->parts + group->first, group->n, scratch, &worker->stats);
     job->again[q] = job->again[q] || !done;
+    double ns = (double)(kith_thread_ns() - begun);
+    if (clocked.read_disk || (ns > SLOW * group->expected_ns && has_read_disk()))
+        return;
     if (done && !(job->part->margin > 1)) /* a wide margin says nothing about the usual one */
         search_cost_learn(&job->context->cost, group->codebook->hash, group->share,
-                          group->estimated_ns, (double)(kith_thread_ns() - begun));
+                          group->estimated_ns, ns);
 }
 
 void search_lists_run_task(void *ctx, uint32_t task, uint32_t worker_index)

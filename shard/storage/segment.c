@@ -173,8 +173,11 @@ enum kith_err segment_index_open(struct segment *segment, const struct segment_i
     if (err != KITH_OK)
         kith_diag_prefix(diag, "the index of segment %016" PRIx64, segment->number);
     segment->close_index = hooks->close;
-    if (err == KITH_OK && segment->index != NULL) /* which leaves a few rows here and there */
-        residency_advise(segment_place(segment, SEGMENT_ROWS), RESIDENCY_RANDOM);
+    /* Lists, then a few rows and ids here and there. All of the file: what is read around a page of
+     * one section would be of the next ones, too, and some disks read megabytes around it. */
+    if (err == KITH_OK && segment->index != NULL)
+        residency_advise((struct kith_bytes){segment->map, (size_t)segment->bytes},
+                         RESIDENCY_RANDOM);
     return err;
 }
 
