@@ -44,8 +44,8 @@ static const double targets[] = {0.95, 0.99};
 /* A setting of an engine, and what it does. */
 struct point {
     struct ann_engine *engine;
-    uint32_t setting, next; /* query to go on with */
-    double recall, tuned_per_s, wall_share;
+    uint32_t setting, next;                       /* query to go on with */
+    double recall, tuned_per_s, wall_share, rows; /* looked at, of a query */
     double per_s[ROUNDS_MAX];
 };
 
@@ -145,7 +145,8 @@ static void open_engine(struct bench *bench, const char *name, const char *spec)
         cpu_s = (double)(cpu_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu) / 1e9;
         /* What is mapped counts once it was read. */
         engine->choose(engine->index, engine->n_settings - 1);
-        for (uint32_t q = 0; q < bench->n_tune; q++)
+        start = kith_now_ns();
+        for (uint32_t q = 0; q < bench->n_tune && kith_now_ns() - start < TUNE_NS; q++)
             (void)engine->search(engine->index, bench->set.queries + (size_t)q * bench->set.dim, K,
                                  rows);
         bytes = ((double)resident_bytes() - (double)before) / bench->set.n;
@@ -168,7 +169,7 @@ static void open_engine(struct bench *bench, const char *name, const char *spec)
 /* ---- searching ------------------------------------------------------------------------------- */
 
 struct run {
-    uint64_t queries, hits, cpu_ns, wall_ns;
+    uint64_t queries, hits, cpu_ns, wall_ns, rows;
 };
 
 /* Queries [first, end), beginning at point->next and around, until n are done or the time is over.
@@ -180,6 +181,7 @@ static struct run run_queries(const struct bench *bench, struct point *point, ui
     struct ann_engine *engine = point->engine;
     struct run run = {0};
     uint32_t rows[K];
+    uint64_t rows_before = engine->rows_read != NULL ? engine->rows_read(engine->index) : 0;
 
     engine->choose(engine->index, point->setting);
     while (run.queries < n && run.wall_ns < limit_ns) {
@@ -193,6 +195,8 @@ static struct run run_queries(const struct bench *bench, struct point *point, ui
         run.queries++;
         point->next = q + 1 < end ? point->next + 1 : 0;
     }
+    if (engine->rows_read != NULL)
+        run.rows = engine->rows_read(engine->index) - rows_before;
     return run;
 }
 
@@ -290,6 +294,7 @@ static void measure(struct bench *bench)
         point->next = 0;
         struct run run = run_queries(bench, point, first, end, end - first, 4 * (uint64_t)TUNE_NS);
         point->recall = (double)run.hits / (double)(run.queries * K);
+        point->rows = (double)run.rows / (double)run.queries;
         point->next = 0;
     }
     for (uint32_t r = 0; r < bench->n_rounds; r++)
@@ -310,20 +315,21 @@ static void tell_points(const struct bench *bench)
 {
     char setting[ANN_NAME_BYTES];
 
-    fprintf(stderr, "\n%-11s %-30s %-26s %7s %10s %6s\n", "engine", "build", "setting", "recall",
-            "queries/s", "on CPU");
+    fprintf(stderr, "\n%-11s %-30s %-26s %7s %10s %6s %9s\n", "engine", "build", "setting",
+            "recall", "queries/s", "on CPU", "rows");
     for (uint32_t i = 0; i < bench->n_points; i++) {
         const struct point *point = &bench->points[i];
         double per_s = median(point->per_s, bench->n_rounds);
 
         point->engine->describe(point->engine->index, point->setting, setting);
-        fprintf(stderr, "%-11s %-30s %-26s %7.4f %10.0f %5.0f%%\n", point->engine->family,
-                point->engine->build, setting, point->recall, per_s, 100 * point->wall_share);
+        fprintf(stderr, "%-11s %-30s %-26s %7.4f %10.0f %5.0f%% %9.0f\n", point->engine->family,
+                point->engine->build, setting, point->recall, per_s, 100 * point->wall_share,
+                point->rows);
         printf("{\"bench\":\"ann\",\"case\":\"curve\",\"data\":\"%s\",\"rows\":%u,\"dim\":%u,"
                "\"engine\":\"%s\",\"build\":\"%s\",\"setting\":\"%s\",\"recall\":%.4f,"
-               "\"value\":%.1f,\"unit\":\"queries/s\",\"on_cpu\":%.2f}\n",
+               "\"value\":%.1f,\"unit\":\"queries/s\",\"on_cpu\":%.2f,\"rows_read\":%.0f}\n",
                bench->set.name, bench->set.n, bench->set.dim, point->engine->family,
-               point->engine->build, setting, point->recall, per_s, point->wall_share);
+               point->engine->build, setting, point->recall, per_s, point->wall_share, point->rows);
     }
 }
 
@@ -394,6 +400,55 @@ static _Noreturn void usage(void)
     exit(2);
 }
 
+/* Of points sorted by recall: what lies at `recall` on the line between the two around it; 0: none
+ * do. */
+static double at_recall(const struct point *points, uint32_t n, double recall,
+                        double (*value)(const struct point *, uint32_t), uint32_t n_rounds)
+{
+    for (uint32_t i = 1; i < n; i++) {
+        const struct point *low = &points[i - 1], *high = &points[i];
+        if (low->recall >= recall || high->recall < recall)
+            continue;
+        double part = (recall - low->recall) / (high->recall - low->recall);
+        return value(low, n_rounds) + part * (value(high, n_rounds) - value(low, n_rounds));
+    }
+    return 0;
+}
+
+static double rows_of(const struct point *point, uint32_t n_rounds)
+{
+    (void)n_rounds;
+    return point->rows;
+}
+
+static double us_of(const struct point *point, uint32_t n_rounds)
+{
+    return 1e6 / median(point->per_s, n_rounds);
+}
+
+/* Every family at the very same recall, between its settings: for comparing sets and builds. */
+static void tell_between(const struct bench *bench, double recall)
+{
+    fprintf(stderr, "\nat recall %.2f, between two settings\n", recall);
+    for (uint32_t i = 0, end; i < bench->n_points; i = end) {
+        const struct point *first = &bench->points[i];
+        for (end = i + 1; end < bench->n_points &&
+                          strcmp(bench->points[end].engine->family, first->engine->family) == 0;
+             end++)
+            ;
+        double us = at_recall(first, end - i, recall, us_of, bench->n_rounds);
+        double rows = at_recall(first, end - i, recall, rows_of, bench->n_rounds);
+        if (us <= 0)
+            continue;
+        fprintf(stderr, "  %-11s %8.1f us, %9.0f rows\n", first->engine->family, us, rows);
+        printf("{\"bench\":\"ann\",\"case\":\"between\",\"data\":\"%s\",\"rows\":%u,\"dim\":%u,"
+               "\"recall\":%g,\"engine\":\"%s\",\"value\":%.2f,\"unit\":\"us of CPU\","
+               "\"rows_read\":%.0f}\n",
+               bench->set.name, bench->set.n, bench->set.dim, recall, first->engine->family, us,
+               rows);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const struct option known[] = {
@@ -447,6 +502,11 @@ int main(int argc, char **argv)
     tell_points(&bench);
     for (size_t i = 0; i < sizeof(targets) / sizeof(targets[0]); i++)
         tell_at_recall(&bench, targets[i]);
+    for (size_t i = 0; i < sizeof(targets) / sizeof(targets[0]); i++)
+        tell_between(&bench, targets[i]);
+    for (uint32_t e = 0; e < bench.n_engines; e++)
+        if (bench.engines[e].tell_memory != NULL)
+            bench.engines[e].tell_memory(bench.engines[e].index, &bench.set);
     for (uint32_t e = 0; e < bench.n_engines; e++)
         bench.engines[e].close(bench.engines[e].index);
     return 0;

@@ -1,4 +1,4 @@
-add_executable(bench_ann ann.c ann_set.c ann_kith.c store_fill.c)
+add_executable(bench_ann ann.c ann_set.c ann_kith.c ann_segments.c ann_memory.c store_fill.c)
 target_link_libraries(bench_ann PRIVATE shard_query m)
 target_compile_options(bench_ann PRIVATE ${KITH_WARNINGS})
 # Exact answers are computed once on the machine that measures.

@@ -4,16 +4,16 @@ here=$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 say() { printf '%s\n' "$*" >&2; }
 usage() {
     say "usage: bench/run ann [--data glove|use[:ROWS]|text768[:ROWS]|clustered:ROWS:DIM] [--peers LIST|all|none] [--rounds N] [--rows N]"
-    say "                     [--queries N] [--quick] [--index pq4|int8|rows|none] [--effort]; LIST has hnswlib, faiss, usearch, zvec, with commas"
+    say "                     [--queries N] [--quick] [--index pq4|int8|rows|none] [--effort] [--segments N,N...]; LIST has hnswlib, faiss, usearch, zvec, with commas"
     exit 2
 }
 
-data=glove peers=hnswlib,faiss rounds=7 rows=0 queries=0 quick=no effort=no index=pq4
+data=glove peers=hnswlib,faiss rounds=7 rows=0 queries=0 quick=no effort=no index=pq4 segments=''
 while [ $# -gt 0 ]; do
     case $1 in
     --effort) effort=yes && shift && continue ;;
     --quick) quick=yes && shift && continue ;;
-    --data | --index | --peers | --rounds | --rows | --queries) [ $# -ge 2 ] || usage ;;
+    --data | --index | --segments | --peers | --rounds | --rows | --queries) [ $# -ge 2 ] || usage ;;
     *) usage ;;
     esac
     printf -v "${1#--}" '%s' "$2"
@@ -33,6 +33,8 @@ if [ "$queries" -eq 0 ] || [ "$queries" -gt "$(field queries)" ]; then queries=$
 tune=$((queries / 4 < 1000 ? queries / 4 : 1000))
 
 engines=(--engine "kith=$index")
+# The same rows in so many segments each.
+for n in ${segments//,/ }; do engines+=(--engine "kith=$index segments $n"); done
 [ $effort = no ] || engines+=(--engine "kith=$index effort")
 if wants hnswlib; then engines+=(--engine "hnswlib=M16 efC200"); fi
 if wants faiss; then

@@ -26,6 +26,11 @@ struct ann_engine {
     void (*choose)(void *index, uint32_t setting);
     uint32_t (*search)(void *index, const float *query, uint32_t k, uint32_t *rows); /* how many */
     void (*close)(void *index);
+    /* Rows in the lists that searches have visited so far (an exact scan: all rows). NULL: nobody
+     * knows. */
+    uint64_t (*rows_read)(void *index);
+    /* Tells what it has on disk and what a run of queries reads of it. NULL: nothing to tell. */
+    void (*tell_memory)(void *index, const struct ann_set *set);
 };
 
 /* `spec`: what to build, in the engine's own words. */

@@ -3,12 +3,15 @@
  *
  * spec: the index, "pq4", "int8", "rows" or "none", as in a collection's settings. Its settings are
  * recall targets, as users give them, and exact search. With " effort" behind, they are a grid over
- * what a target stands for: it shows what the targets leave on the table. */
+ * what a target stands for: it shows what the targets leave on the table. "pq4 segments 4": without
+ * the store, in so many segments of equal size. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "ann_engine.h"
+#include "ann_memory.h"
+#include "ann_segments.h"
 #include "common/kith_buf.h"
 #include "common/kith_clock.h"
 #include "common/kith_mem.h"
@@ -24,11 +27,11 @@
 
 struct kith {
     char dir[4096];
-    const char *family;
+    char family[ANN_NAME_BYTES];
     enum kith_index kind;
     bool by_effort;
-    uint32_t threads;
-    struct ivf_builder *builder; /* NULL: no index */
+    uint32_t threads, n_segments; /* 0: as the store makes them */
+    struct ivf_builder *builder;  /* NULL: no index */
     struct io *io;
     struct store *store;
     struct view *view;
@@ -48,7 +51,10 @@ static const float targets[] = {0.80f, 0.85f,  0.90f, 0.92f,  0.94f,  0.95f,  0.
                                 0.98f, 0.985f, 0.99f, 0.993f, 0.995f, 0.998f, 1.0f /* exact */};
 static const float reaches[] = {0.85f, 0.9f, 0.95f, 1.0f, 1.05f, 1.1f, 1.15f, 1.2f, 1.3f, 1.5f};
 static const float margins[] = {1.5f, 2.0f, 2.5f, 3.0f, 3.5f};
-#define FIRST_LISTS 12u
+#define FIRST_LISTS   12u
+#define MEMORY_RECALL 0.95f
+#define MEMORY_K      10u
+#define SEGMENTS_MAX  64u
 
 #define COUNT(array) ((uint32_t)(sizeof(array) / sizeof((array)[0])))
 
@@ -183,8 +189,10 @@ static void fill(struct kith *kith, const struct ann_set *set)
     struct ivf_builder_options building = {
         .config = config, .codes = (enum codebook_codes)kith->kind, .threads = kith->threads};
     uint32_t head_rows = head_rows_for(set->n);
-    struct store_options options = {
-        .io = kith->io, .dir = "slice", .select = store_fill_select_none, .head_rows_max = head_rows};
+    struct store_options options = {.io = kith->io,
+                                    .dir = "slice",
+                                    .select = store_fill_select_none,
+                                    .head_rows_max = head_rows};
     struct kith_diag diag = {0};
     uint64_t start = kith_now_ns(), written, trained;
 
@@ -192,6 +200,11 @@ static void fill(struct kith *kith, const struct ann_set *set)
         if (ivf_builder_new(&kith->builder, &building, &diag) != KITH_OK)
             die("builder", &diag);
         options.index = ivf_builder_hooks(kith->builder);
+    }
+    if (kith->n_segments > 0) {
+        train(kith, set, &config);
+        kith->view = ann_segments_build(set, kith->io, &config, options.index, kith->n_segments);
+        return;
     }
     if (store_create(&options, &config, &diag) != KITH_OK ||
         store_open(&kith->store, &options, &diag) != KITH_OK)
@@ -246,6 +259,34 @@ static uint32_t search(void *index, const float *query, uint32_t k, uint32_t *ro
     return n;
 }
 
+static uint64_t rows_read(void *index)
+{
+    const struct kith *kith = index;
+    struct search_stats stats;
+
+    search_context_stats(kith->context, &stats);
+    return stats.rows + stats.lists.listed;
+}
+
+/* Twice: what a few queries read, and all of them. */
+static void tell_memory(void *index, const struct ann_set *set)
+{
+    struct kith *kith = index;
+    char dir[4200];
+    uint32_t n = 0;
+
+    snprintf(dir, sizeof(dir), "%s/%s", kith->dir, kith->n_segments > 0 ? "segments" : "slice");
+    for (kith->setting = 0; targets[kith->setting] < MEMORY_RECALL; kith->setting++)
+        ;
+    ann_memory_evict(kith->view, dir);
+    for (uint32_t end = set->n_queries / 10, i = 0; i < 2; i++, end = set->n_queries) {
+        uint32_t rows[MEMORY_K];
+        for (; n < end; n++)
+            (void)search(kith, set->queries + (size_t)n * set->dim, MEMORY_K, rows);
+        ann_memory_tell(kith->view, set->name, n);
+    }
+}
+
 static void close_kith(void *index)
 {
     struct kith *kith = index;
@@ -273,10 +314,15 @@ static void read_spec(struct kith *kith, const char *spec)
         if (strlen(names[i]) == length && strncmp(spec, names[i], length) == 0) {
             kith->kind = (enum kith_index)i;
             kith->by_effort = strcmp(spec + length, " effort") == 0;
-            kith->family = kith->by_effort ? "kith-effort" : "kith";
-            return;
+            snprintf(kith->family, sizeof(kith->family), "kith%s",
+                     kith->by_effort ? "-effort" : "");
+            if (sscanf(spec + length, " segments %u", &kith->n_segments) == 1)
+                snprintf(kith->family, sizeof(kith->family), "kith-%u", kith->n_segments);
+            if (kith->n_segments <= SEGMENTS_MAX)
+                return;
         }
-    die(spec, &(struct kith_diag){.text = "is not pq4, int8, rows or none"});
+    die(spec,
+        &(struct kith_diag){.text = "is not pq4, int8, rows or none, or has too many segments"});
 }
 
 void ann_kith_open(struct ann_engine *out, const struct ann_set *set, const char *spec,
@@ -301,5 +347,7 @@ void ann_kith_open(struct ann_engine *out, const struct ann_set *set, const char
         .search = search,
         .close = close_kith,
     };
+    out->rows_read = rows_read;
+    out->tell_memory = kith->by_effort ? NULL : tell_memory;
     snprintf(out->build, sizeof(out->build), "%s", spec);
 }

@@ -1,16 +1,22 @@
 #!/bin/bash
-# ./bench/run ingest [--long]
+# ./bench/run ingest [--long | --searched [POINTS]]
 #
 # Durable points a second (128 numbers and a small payload each; every answer counts only after its fdatasync), over HTTP JSON
 # and by `kith import`, beside what the disk under the same folder does by itself in the same run. Folder: $KITH_BENCH_DIR, or
 # $TMPDIR, or /tmp; give it a real disk. The load generator and the server share the machine.
-#   --long   ten times the points
+#   --long      ten times the points
+#   --searched  instead: POINTS (1,000,000) with an index, by each way in, while 100 searches a second are asked; see README.md
 set -euo pipefail
 . "$(dirname "$0")/common.bash"
 
 dim=128
-points=100000
-[ "${1:-}" != --long ] || points=1000000
+points=100000 searched=0
+case ${1:-} in
+    --long) points=1000000 ;;
+    --searched) searched=${2:-1000000} ;;
+    '') ;;
+    *) echo "unknown option $1" >&2; exit 2 ;;
+esac
 row_bytes=$((dim * 4))
 
 # The server's bytes to disk so far, once they have stopped growing: seal and merge go on behind the last answer.
@@ -71,6 +77,88 @@ import() {
     stop "$pid"
     rm -r "$file" "$work/import-$1"
 }
+
+# ---- while it is searched: a fifth of the points is there and indexed before the rest comes ----
+
+piece=50000 # points in a file of bodies: the load generator holds them in memory
+
+# window NAME: five seconds of searches, due at fixed moments.
+window() {
+    "$bench/load" --name "$1" --url "$url/collections/c/points/query" --bodies "$work/queries" --connections 32 --rate 100 --warmup 0 --seconds 5 | tell
+}
+windows() { while [ ! -e "$work/enough" ]; do window "$1" >>"$work/windows"; done; }
+
+# put_http FIRST N: sets $put_s, the seconds in which it was durable; reading the files does not count.
+put_http() {
+    local first
+    put_s=0
+    for ((first = $1; first < $1 + $2; first += piece)); do
+        "$bench/load" --method PUT --url "$url/collections/c/points?wait=true" --bodies "$work/upserts-$first" --connections 2 --seconds 300 \
+            --requests $((piece / 1000)) --name put >"$work/put"
+        grep -q '"refused":0,"failed":0' "$work/put" || { say "refused: $(cat "$work/put")"; exit 1; }
+        put_s=$(calc 3 "$put_s + $(sed 's/.*"seconds":\([0-9.]*\).*/\1/' "$work/put")")
+    done
+}
+
+put_import() {
+    local from
+    from=$(date +%s%N)
+    "$kith" import c "$work/points-$1.jsonl" --url "$url" >"$work/import.log" 2>&1 || { tail -n 5 "$work/import.log" >&2; exit 1; }
+    put_s=$(calc 3 "($(date +%s%N) - $from) / 1e9")
+}
+
+# made WAY FIRST N: what put_WAY reads.
+made() {
+    local first
+    if [ "$1" = import ]; then
+        "$bench/bench_data" jsonl --dim $dim --first "$2" --points "$3" >"$work/points-$2.jsonl"
+        return
+    fi
+    for ((first = $2; first < $2 + $3; first += piece)); do
+        "$bench/bench_data" upsert --dim $dim --first "$first" --points $piece >"$work/upserts-$first"
+    done
+}
+
+# while_searched WAY
+while_searched() {
+    local early=$((searched / 5 / piece * piece)) rest settled from others
+    rest=$(((searched - early) / piece * piece))
+    made "$1" 0 "$early"
+    made "$1" "$early" "$rest"
+    start_up "searched-$1"
+    collection c "$dim"
+    "put_$1" 0 "$early"
+    settle c
+    window "idle before $1" >/dev/null
+    rm -f "$work/enough"
+    windows "during $1" &
+    others=$!
+    "put_$1" "$early" "$rest"
+    touch "$work/enough"
+    wait "$others"
+    from=$(date +%s%N)
+    settle c
+    settled=$(calc 1 "($(date +%s%N) - $from) / 1e9")
+    points_are c $((early + rest))
+    bytes=$(calc 2 "$(written) / (($early + $rest) * $row_bytes)")
+    window "idle after $1" >/dev/null
+    printf '{"bench":"ingest","case":"searched","way":"%s","points":%s,"dim":%s,"per_s":%s,"indexed_after_s":%s,"written_per_byte":%s,"p50_us":[%s,%s,%s],"p99_us":[%s,%s,%s],"load":"%s"}\n' \
+        "$1" "$rest" "$dim" "$(calc 0 "$rest / $put_s")" "$settled" "$bytes" \
+        "$(figure "idle before $1" p50_us)" "$(figure "during $1" p50_us)" "$(figure "idle after $1" p50_us)" \
+        "$(figure "idle before $1" p99_us)" "$(figure "during $1" p99_us)" "$(figure "idle after $1" p99_us)" "$(cut -d ' ' -f 1-3 /proc/loadavg)" | tell
+    printf '%-8s %9s %10s %9s %9s %9s %9s %9s %9s %9s\n' "$1" "$(calc 0 "$rest / $put_s")" "$settled" "$bytes" \
+        "$(figure "idle before $1" p50_us)" "$(figure "during $1" p50_us)" "$(figure "idle after $1" p50_us)" \
+        "$(figure "idle before $1" p99_us)" "$(figure "during $1" p99_us)" "$(figure "idle after $1" p99_us)" >&2
+    stop "$pid"
+    rm -r "$work/searched-$1" "$work"/upserts-* "$work"/points-* 2>/dev/null || :
+}
+
+if [ "$searched" -gt 0 ]; then
+    "$bench/bench_data" query --dim $dim --points 1000 >"$work/queries"
+    printf '%-8s %9s %10s %9s %9s %9s %9s %9s %9s %9s\n' way points/s indexed_s written/B 'p50 idle' during after 'p99 idle' during after >&2
+    for way in import http; do while_searched $way; done
+    exit
+fi
 
 say "the disk under $work:"
 "$bench/bench_disk" "$work" 4096 $((100 * row_bytes)) $((1000 * row_bytes)) | tell
