@@ -159,6 +159,10 @@ void kith_keys_write_slice(struct kith_buf *buf, const struct kith_slice_value *
     put_ids(&w, "replicas", value->replicas, value->n_replicas);
     kith_jw_key(&w, "opened");
     kith_jw_bool(&w, value->opened);
+    if (value->error) {
+        kith_jw_key(&w, "error");
+        kith_jw_u64(&w, (uint64_t)value->error);
+    }
     kith_jw_end_object(&w);
     kith_buf_byte(buf, 0);
 }
@@ -273,6 +277,10 @@ static bool read_slice(struct kith_json root, void *out)
     }
     value.opened = kith_json_opt(root, "opened", &field) && kith_json_bool(field, &value.opened) &&
                    value.opened;
+    uint64_t error = 0;
+    if (kith_json_opt(root, "error", &field) && kith_json_u64(field, &error)) {
+        value.error = kith_err_from_wire(error);
+    }
     *(struct kith_slice_value *)out = value;
     return true;
 }

@@ -4,7 +4,7 @@
  *   leader                    {"id", "url"}                leased
  *   nodes/<node>              {"url", "name", "state", "version"}   leased
  *   collections/<name>        {"id", "dim", "metric", ...} coordinator/cluster/topology.c
- *   slices/<collection>/<n>   {"term", "primary", "in_sync", "replicas", "opened"}
+ *   slices/<collection>/<n>   {"term", "primary", "in_sync", "replicas", "opened", "error"}
  *   dropped/<collection>      {"name"}                     a tombstone: the data is to be removed
  *
  * <node>, <collection> and ids in values are 16 hex digits; <n> is 4 decimal digits.
@@ -56,7 +56,8 @@ struct kith_node_value {
 struct kith_slice_value {
     uint64_t term;
     uint64_t primary;
-    bool opened; /* its primary has it on disk: from now on it is never created again */
+    bool opened;         /* its primary has it on disk: from now on it is never created again */
+    enum kith_err error; /* not opened, because its primary said so */
     uint32_t n_in_sync, n_replicas;
     uint64_t in_sync[KITH_REPLICAS_MAX];
     uint64_t replicas[KITH_REPLICAS_MAX];

@@ -21,7 +21,7 @@
  * {opened: true}. OPEN creates a slice that is missing, so it is sent only before "opened": later,
  * a node without the slice has lost its disk, and an empty slice would be an answer that is
  * silently incomplete. While a slice is not opened nothing can be in it, so it may be placed again
- * if its node has gone. */
+ * if its node has gone. A node whose disk is full says so, and that is written into the key. */
 
 #define RETRY_MS       1000u
 #define OPEN_MS        5000u
@@ -370,15 +370,21 @@ static enum kith_err read_opened(const struct opening *opening, struct kith_msg_
     if (opening->err) {
         return kith_fail(diag, opening->err, "%s", kith_err_text(opening->err));
     }
-    const enum kith_err err =
-        kith_request_reply(opening->reply, topology_cluster(opening->of->cfg.topology),
-                           KITH_MSG_OPEN, &body, diag);
+    const enum kith_err err = kith_request_reply(
+        opening->reply, topology_cluster(opening->of->cfg.topology), KITH_MSG_OPEN, &body, diag);
     if (err) {
         return err;
     }
     return kith_msg_read_slices_only(body, out)
                ? KITH_OK
                : kith_fail(diag, KITH_PROTOCOL, "malformed reply to OPEN");
+}
+
+/* A verdict that asking again will not change soon. Whoever creates the collection reads it and
+ * gives up (topology_change.c); if nobody does any more, asking goes on. */
+static bool is_final(enum kith_err err)
+{
+    return err == KITH_DISK_FULL || err == KITH_IO;
 }
 
 /* False: not every slice was opened. */
@@ -397,12 +403,14 @@ static bool mark_opened(struct leader *leader, const struct opening *opening,
             kith_log(WARN, "leader.open_failed", "slice=%" PRIu32 " node=%016" PRIx64 " error=%s",
                      slice->slice, opening->node, kith_err_name(slice->err));
             all = false;
-            continue;
         }
+        const enum kith_err error = is_final(slice->err) ? slice->err : KITH_OK;
         const uint64_t revision =
             read_slice(leader, opening->msg.scope.collection, slice->slice, &value);
-        if (revision && !value.opened && value.primary == opening->node) {
-            value.opened = true;
+        if (revision && !value.opened && value.primary == opening->node &&
+            (!slice->err || value.error != error)) {
+            value.opened = !slice->err;
+            value.error = error;
             batch_put_slice(batch, opening->msg.scope.collection, slice->slice, revision, &value);
         }
     }

@@ -262,6 +262,12 @@ static struct topology_snapshot *find_snapshot(const struct topology *topology, 
                : NULL;
 }
 
+const struct topology_fact *topology_facts(const struct topology_collection *collection)
+{
+    /* pub is the first member of each snapshot */
+    return ((const struct topology_snapshot *)(const void *)collection)->facts;
+}
+
 struct topology_collection *topology_find(const struct topology *topology, const char *name)
 {
     struct topology_snapshot *snapshot = find_snapshot(topology, name);
@@ -289,7 +295,8 @@ static struct topology_fact read_fact(struct refresh *refresh, uint64_t collecti
     return (struct topology_fact){.revision = text.revision,
                                   .primary = value.primary,
                                   .term = value.term,
-                                  .opened = value.opened};
+                                  .opened = value.opened,
+                                  .error = value.error};
 }
 
 /* Does the old snapshot still say what the mirror says? */

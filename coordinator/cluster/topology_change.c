@@ -1,12 +1,16 @@
+#include <inttypes.h>
 #include <string.h>
 
+#include "common/kith_log.h"
 #include "common/kith_mem.h"
 #include "coordinator/cluster/topology_impl.h"
 
 /* Creating, patching and deleting collections: one transaction each, then waiting.
  *
  * Creating writes collections/<name> only. The leader sees it, places the slices and has the nodes
- * open them (leader.c); this change is done when the picture shows all of them. Deleting removes
+ * open them (leader.c); this change is done when the picture shows all of them. If it shows that a
+ * node cannot (its disk is full), the collection is deleted again: either all of it is there after
+ * a refusal, or nothing. Deleting removes
  * the key and leaves a tombstone in the same transaction; nodes remove their data when they see a
  * tombstone, and only then: a key that is merely missing proves nothing (an old backup of the
  * registry misses keys, too).
@@ -30,6 +34,7 @@ struct topology_change {
     uint32_t retries;
     bool in_commit;
     bool committed;
+    bool undoing; /* a creation; err says why */
     struct topology_change *next, **link;
 };
 
@@ -124,20 +129,97 @@ static enum kith_err check_registry(const struct topology *topology, struct kith
     return KITH_OK;
 }
 
+/* The key goes and a tombstone comes. */
+static void commit_drop(struct topology_change *change,
+                        const struct topology_collection *collection, kith_registry_done_fn done)
+{
+    char key[KITH_KEY_BYTES];
+    char tombstone[KITH_KEY_BYTES];
+    struct kith_buf text = {0};
+    kith_keys_collection(key, change->name);
+    kith_keys_dropped(tombstone, collection->id);
+    kith_keys_write_dropped(&text, change->name);
+    if (text.failed) {
+        refuse(change, kith_fail(&change->diag, KITH_NOMEM, "out of memory"));
+    } else {
+        const struct kith_registry_compare compare = {.key = key, .revision = collection->revision};
+        const struct kith_registry_change changes[] = {
+            {.key = key}, {.key = tombstone, .value = (const char *)text.data}};
+        change->in_commit = true;
+        kith_registry_commit(change->of->cfg.registry, &compare, 1, changes, 2, done, change);
+    }
+    kith_buf_fini(&text);
+}
+
 /* ---- creating -------------------------------------------------------------------------------- */
 
-static bool has_all_slices(const struct topology *topology, const struct topology_change *change)
+/* What has become of the collection; `ready` only when all slices are there. */
+static enum kith_err look(const struct topology *topology, const struct topology_change *change,
+                          bool *ready, struct kith_diag *diag)
 {
     const struct topology_collection *collection = topology_find(topology, change->name);
-    return collection && collection->id == change->id && collection->ready;
+    *ready = false;
+    if (!collection || collection->id != change->id) {
+        return KITH_OK;
+    }
+    const struct topology_fact *facts = topology_facts(collection);
+    *ready = collection->ready;
+    for (uint32_t i = 0; i < collection->n_slices; i++) {
+        if (!facts[i].opened && facts[i].error) {
+            return kith_fail(diag, facts[i].error,
+                             "collection %s was not created: node %016" PRIx64
+                             " cannot store slice %" PRIu32 ": %s",
+                             change->name, facts[i].primary, i, kith_err_text(facts[i].error));
+        }
+    }
+    return KITH_OK;
+}
+
+static void undo(struct topology_change *change);
+
+static void on_undone(void *ctx, enum kith_err err, const struct kith_diag *diag)
+{
+    struct topology_change *change = ctx;
+    change->in_commit = false;
+    if (!change->done) { /* the deadline was first */
+        change_free(change);
+        return;
+    }
+    topology_refresh(change->of);
+    if (err == KITH_CONFLICT && change->retries++ < CONFLICT_RETRIES_MAX) {
+        undo(change);
+        return;
+    }
+    if (err) {
+        kith_log(WARN, "collection.undo_failed", "name=%s error=\"%s\"", change->name, diag->text);
+    }
+    answer(change, change->err, &change->diag);
+}
+
+static void undo(struct topology_change *change)
+{
+    const struct topology_collection *collection = topology_find(change->of, change->name);
+    if (!collection || collection->id != change->id) {
+        refuse(change, change->err); /* somebody else deleted it */
+    } else {
+        commit_drop(change, collection, on_undone);
+    }
 }
 
 void topology_change_check(struct topology *topology)
 {
     /* answer() may free any change and start others: begin again after each. */
     for (struct topology_change *change = topology->changes; change;) {
+        bool ready = false;
         if (change->kind == CHANGE_CREATE && change->committed && change->done &&
-            has_all_slices(topology, change)) {
+            !change->undoing) {
+            change->err = look(topology, change, &ready, &change->diag);
+        }
+        if (change->err && change->committed && !change->undoing) {
+            change->undoing = true;
+            undo(change);
+            change = topology->changes;
+        } else if (ready) {
             answer(change, KITH_OK, NULL);
             change = topology->changes;
         } else {
@@ -334,22 +416,7 @@ static void delete_try(struct topology_change *change)
                                  change->name));
         return;
     }
-    char key[KITH_KEY_BYTES];
-    char tombstone[KITH_KEY_BYTES];
-    struct kith_buf text = {0};
-    kith_keys_collection(key, change->name);
-    kith_keys_dropped(tombstone, collection->id);
-    kith_keys_write_dropped(&text, change->name);
-    if (text.failed) {
-        refuse(change, kith_fail(&change->diag, KITH_NOMEM, "out of memory"));
-    } else {
-        const struct kith_registry_compare compare = {.key = key, .revision = collection->revision};
-        const struct kith_registry_change changes[] = {
-            {.key = key}, {.key = tombstone, .value = (const char *)text.data}};
-        change->in_commit = true;
-        kith_registry_commit(topology->cfg.registry, &compare, 1, changes, 2, on_deleted, change);
-    }
-    kith_buf_fini(&text);
+    commit_drop(change, collection, on_deleted);
 }
 
 void topology_delete(struct topology *topology, const char *name, uint32_t timeout_ms,

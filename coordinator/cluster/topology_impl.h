@@ -23,6 +23,7 @@ struct topology_fact {
     uint64_t primary;
     uint64_t term;
     bool opened;
+    enum kith_err error; /* why it was not */
 };
 
 struct topology_snapshot {
@@ -46,6 +47,7 @@ struct topology {
 };
 
 void topology_refresh(struct topology *topology);
+const struct topology_fact *topology_facts(const struct topology_collection *collection);
 /* After a refresh: changes that waited for it are done. */
 void topology_change_check(struct topology *topology);
 void topology_change_cancel_all(struct topology *topology);

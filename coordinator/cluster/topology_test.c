@@ -24,7 +24,7 @@ struct fake_node {
     struct kith_net_server *server;
     struct rig *rig;
     atomic_uint opened; /* slices */
-    atomic_bool refuse;
+    atomic_bool refuse, full;
 };
 
 struct rig {
@@ -70,7 +70,8 @@ static void node_serve(void *ctx, struct kith_net_call *call, struct kith_net_ms
         static _Thread_local struct kith_msg_slices slices;
         slices.n_slices = open.scope.n_slices;
         for (uint32_t i = 0; i < open.scope.n_slices; i++) {
-            slices.slices[i] = (struct kith_msg_slice){.slice = open.scope.slices[i]};
+            enum kith_err err = atomic_load(&node->full) ? KITH_DISK_FULL : KITH_OK;
+            slices.slices[i] = (struct kith_msg_slice){.slice = open.scope.slices[i], .err = err};
         }
         atomic_fetch_add(&node->opened, open.scope.n_slices);
         kith_msg_write_slices_only(&w, &slices);
@@ -325,6 +326,21 @@ static void test_create_times_out_and_recovers(void **state)
     check_collection(rig, "c", 6);
 }
 
+/* One disk of three is full: an error that says so, long before the deadline, and nothing stays. */
+static void test_create_on_a_full_disk_leaves_nothing(void **state)
+{
+    struct rig *rig = *state;
+    announce_all(rig);
+    atomic_store(&rig->nodes[1].full, true);
+    assert_int_equal(create(rig, "c", 0, 3600000), KITH_DISK_FULL);
+    assert_non_null(strstr(rig->text, "disk full"));
+    assert_null(topology_find(rig->topology, "c"));
+    assert_int_equal(drop(rig, "c"), KITH_NOT_FOUND);
+    atomic_store(&rig->nodes[1].full, false);
+    assert_int_equal(create(rig, "c", 0, 5000), KITH_OK);
+    check_collection(rig, "c", 6);
+}
+
 static void test_delete_leaves_a_tombstone_until_data_is_gone(void **state)
 {
     struct rig *rig = *state;
@@ -502,6 +518,7 @@ int main(void)
         T(test_create_places_and_opens),
         T(test_create_refuses_what_cannot_be),
         T(test_create_times_out_and_recovers),
+        T(test_create_on_a_full_disk_leaves_nothing),
         T(test_delete_leaves_a_tombstone_until_data_is_gone),
         T(test_leader_clears_a_tombstone_without_slices),
         T(test_patch_needs_the_latest_snapshot),

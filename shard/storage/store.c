@@ -143,6 +143,7 @@ enum kith_err store_create(const struct store_options *options, const struct sli
     struct names names = {.io = io, .dir = options->dir};
     if (err == KITH_OK)
         err = sweep(&names, diag);
+    names = (struct names){.io = io, .dir = options->dir};
     struct wal_options wal_options = {
         .io = io,
         .dir = options->dir,
@@ -155,6 +156,10 @@ enum kith_err store_create(const struct store_options *options, const struct sli
     struct manifest manifest = {.config = *config, .first_wal = 1, .wal = 1, .next_file = 1};
     if (err == KITH_OK)
         err = manifest_store(&manifest, io, options->dir, diag);
+    if (err == KITH_DISK_FULL) { /* so no manifest got its name: nothing needs to stay */
+        (void)sweep(&names, NULL);
+        (void)io->remove_dir(io->self, options->dir, NULL);
+    }
     return err;
 }
 

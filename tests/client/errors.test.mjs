@@ -65,6 +65,21 @@ const cases = [
   ['point id in the path', 'GET', '/collections/c/points/x', undefined, 400, ['id']],
 ];
 
+test('a collection that finds no room is refused at once, and leaves nothing', async () => {
+  const full = await startKith([], undefined, { fileBlocks: 2048 });
+  const send = (method, path, body) => fetch(full.url + path, { method, headers: { 'content-type': 'application/json' }, body: body && JSON.stringify(body) });
+  try {
+    const answer = await send('PUT', '/collections/c', { vectors: { size: 4, distance: 'Dot' } });
+    assert.equal(answer.status, 507);
+    assert.match((await answer.json()).status.error, /collection c was not created: node [0-9a-f]{16} cannot store slice 0: disk full/);
+    assert.deepEqual((await (await send('GET', '/collections')).json()).result.collections, []);
+    assert.equal((await send('PUT', '/collections/c', { vectors: { size: 4, distance: 'Dot' } })).status, 507); // the name is free
+  } finally {
+    await full.stop();
+    full.remove();
+  }
+});
+
 describe('errors', () => {
   let kith, proxy;
   const send = (method, path, body) => fetch(kith.url + path, {

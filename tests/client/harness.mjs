@@ -8,9 +8,10 @@ import { check } from './schema.mjs';
 
 const binary = process.env.KITH ?? new URL('../../build/release/kith', import.meta.url).pathname;
 
-// Resolves when the process printed its address; rejects when it ends before.
-export function startKith(args = [], dir = mkdtempSync(join(tmpdir(), 'kith-client-'))) {
-  const child = spawn(binary, ['up', '--data', dir, '--listen', '127.0.0.1:0', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+// Resolves when the process printed its address; rejects when it ends before. fileBlocks: no file gets larger than so many
+// times 512 bytes, which counts as a full disk.
+export function startKith(args = [], dir = mkdtempSync(join(tmpdir(), 'kith-client-')), { fileBlocks = 'unlimited' } = {}) {
+  const child = spawn('sh', ['-c', `ulimit -f ${fileBlocks} && exec "$0" "$@"`, binary, 'up', '--data', dir, '--listen', '127.0.0.1:0', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
   let said = '';
   const ended = new Promise((resolve) => child.once('exit', (code, signal) => resolve({ code, signal })));
   return new Promise((resolve, reject) => {
