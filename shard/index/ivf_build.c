@@ -12,6 +12,7 @@
 #include "shard/index/ivf_assign.h"
 #include "shard/index/ivf_calibrate.h"
 #include "shard/index/ivf_encode.h"
+#include "shard/index/ivf_reuse.h"
 
 #define DRIFT_ROWS_MAX 1000000.0 /* older rows count half each time so many were added */
 
@@ -37,6 +38,16 @@ struct built {
     uint32_t *lists;
     struct ivf_encoded encoded;
     struct ivf_meta meta;
+    uint32_t n_fresh; /* rows that no segment had a list for */
+    double fresh_energy;
+};
+
+/* What one is made of. */
+struct building {
+    const struct segment_source *source;
+    enum kith_row_type type;
+    struct workers *workers;
+    struct ivf_reuse reuse;
 };
 
 /* ---- building -------------------------------------------------------------------------------- */
@@ -64,23 +75,55 @@ static void sort_rows(const uint32_t *list_of, uint32_t n_rows, uint32_t n_lists
     lists[0] = 0;
 }
 
-static enum kith_err assign_rows(struct built *built, const struct segment_source *source,
-                                 enum kith_row_type type, struct workers *workers, uint32_t *order,
-                                 struct kith_diag *diag)
+/* Some of the rows of a source. */
+struct stretch {
+    const struct segment_source *source;
+    uint32_t first;
+};
+
+static const void *stretch_row(const void *ctx, uint32_t i)
+{
+    const struct stretch *stretch = ctx;
+    return stretch->source->row(stretch->source->ctx, stretch->first + i);
+}
+
+/* The rows that have no list yet. */
+static enum kith_err assign_fresh(struct built *built, const struct building *building,
+                                  uint32_t *list_of, struct kith_diag *diag)
 {
     struct ivf_assign assign = {0};
-    uint32_t n = source->n_rows, *list_of = kith_alloc((size_t)n * sizeof *list_of);
-    enum kith_err err = KITH_OK;
+    uint32_t end, n_rows = building->source->n_rows;
+    enum kith_err err = ivf_assign_init(&assign, built->codebook, diag);
+    for (uint32_t i = 0; i < n_rows && err == KITH_OK; i = end) {
+        struct stretch stretch = {building->source,
+                                  ivf_reuse_gap(&building->reuse, i, n_rows, &end)};
+        uint32_t n = end - stretch.first;
+        struct segment_source rows = {.n_rows = n, .row = stretch_row, .ctx = &stretch};
+        float energy = 0.0f;
+        if (n > 0)
+            err = ivf_assign_run(&assign, &rows, building->type, building->workers,
+                                 list_of + stretch.first, &energy, diag);
+        built->fresh_energy += (double)energy * n;
+        built->n_fresh += n;
+    }
+    ivf_assign_fini(&assign);
+    return err;
+}
+
+static enum kith_err assign_rows(struct built *built, const struct building *building,
+                                 uint32_t *order, struct kith_diag *diag)
+{
+    uint32_t n = building->source->n_rows, *list_of = kith_alloc((size_t)n * sizeof *list_of);
     if (list_of == NULL)
-        err = kith_fail(diag, KITH_NOMEM, "lists of %u rows", n);
-    if (err == KITH_OK)
-        err = ivf_assign_init(&assign, built->codebook, diag);
-    if (err == KITH_OK)
-        err = ivf_assign_run(&assign, source, type, workers, list_of, &built->meta.residual_energy,
-                             diag);
+        return kith_fail(diag, KITH_NOMEM, "lists of %u rows", n);
+    double energy = ivf_reuse_lists(&building->reuse, list_of);
+    enum kith_err err = KITH_OK;
+    if (building->reuse.n_rows < n)
+        err = assign_fresh(built, building, list_of, diag);
+    energy = (energy + built->fresh_energy) / n;
+    built->meta.residual_energy = energy < (double)FLT_MAX ? (float)energy : FLT_MAX;
     if (err == KITH_OK)
         sort_rows(list_of, n, built->codebook->n_lists, built->lists, order);
-    ivf_assign_fini(&assign);
     kith_free(list_of);
     return err;
 }
@@ -126,22 +169,23 @@ static enum kith_err calibrate(struct built *built, const struct ordered *rows,
     return KITH_OK;
 }
 
-static enum kith_err build(struct built *built, const struct segment_source *source,
-                           enum kith_row_type type, struct workers *workers, uint32_t *order,
+static enum kith_err build(struct built *built, const struct building *building, uint32_t *order,
                            struct kith_diag *diag)
 {
+    const struct segment_source *source = building->source;
     built->lists = kith_alloc(((size_t)built->codebook->n_lists + 1) * sizeof *built->lists);
     if (built->lists == NULL)
         return kith_fail(diag, KITH_NOMEM, "index of %u rows", source->n_rows);
-    enum kith_err err = assign_rows(built, source, type, workers, order, diag);
+    enum kith_err err = assign_rows(built, building, order, diag);
     if (err != KITH_OK)
         return err;
     struct ivf_encode encode = {.codebook = built->codebook,
                                 .source = source,
-                                .type = type,
+                                .type = building->type,
                                 .order = order,
                                 .lists = built->lists,
-                                .workers = workers};
+                                .reuse = &building->reuse,
+                                .workers = building->workers};
     err = ivf_encode_run(&encode, &built->encoded, diag);
     built->meta.n_rows = source->n_rows;
     built->meta.row8_bytes = built->encoded.row8_bytes;
@@ -150,15 +194,15 @@ static enum kith_err build(struct built *built, const struct segment_source *sou
     built->meta.error = built->encoded.error;
     built->meta.error8 = built->encoded.error8;
     struct ordered rows = {source, order};
-    return err == KITH_OK ? calibrate(built, &rows, type, workers, diag) : err;
+    return err == KITH_OK ? calibrate(built, &rows, building->type, building->workers, diag) : err;
 }
 
 static void note_energy(struct ivf_builder *builder, const struct built *built)
 {
     (void)pthread_mutex_lock(&builder->lock);
     if (builder->codebook == built->codebook) {
-        builder->energy += (double)built->meta.residual_energy * built->meta.n_rows;
-        builder->energy_rows += built->meta.n_rows;
+        builder->energy += built->fresh_energy;
+        builder->energy_rows += built->n_fresh;
         for (; builder->energy_rows > DRIFT_ROWS_MAX; builder->energy_rows /= 2)
             builder->energy /= 2;
     }
@@ -184,10 +228,12 @@ static enum kith_err begin(void *self, const struct slice_config *config,
     }
     built->codebook = codebook;
     struct workers workers;
+    struct building building = {.source = source, .type = config->rows, .workers = &workers};
+    ivf_reuse_init(&building.reuse, source, codebook);
     enum kith_err err =
         workers_init(&workers, builder->options.threads, source->stop, source->ctx, diag);
     if (err == KITH_OK) {
-        err = build(built, source, config->rows, &workers, order, diag);
+        err = build(built, &building, order, diag);
         workers_fini(&workers);
     }
     if (err != KITH_OK) {

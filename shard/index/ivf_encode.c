@@ -1,6 +1,7 @@
-/* A block of 32 rows at a time: rows and residuals are turned, so that each dimension of all 32
- * lies together, which is what the encoder's lanes want; the terms are sums over dimensions of the
- * same turned values. Blocks are written whole by one thread. */
+/* 32 rows at a time: rows and residuals are turned, so that each dimension of all 32 lies together,
+ * which is what the encoder's lanes want; the terms are sums over dimensions of the same turned
+ * values. They are neighbours, or, where others between them have codes already, the next 32 that
+ * have none. Each block of codes is written by one thread. */
 #include "shard/index/ivf_encode.h"
 
 #include <float.h>
@@ -32,11 +33,11 @@ struct run {
     size_t scratch_floats;
 };
 
-/* Of one block. Turned arrays: [dimension][32]. */
+/* Rows that are encoded together. Turned arrays: [dimension][32]. */
 struct block {
-    uint32_t first, n, list;
-    float *rows;              /* as they are */
-    float *turned, *residual; /* turned */
+    uint32_t at[BUILD_LANES], n, list; /* at: ascending */
+    float *rows;                       /* as they are */
+    float *turned, *residual;          /* turned */
 };
 
 static uint32_t padded_dim(const struct codebook *codebook)
@@ -45,12 +46,16 @@ static uint32_t padded_dim(const struct codebook *codebook)
     return padded > codebook->dim ? padded : codebook->dim;
 }
 
+/* Those of the next 32 that are to be encoded. */
 static void prefetch_rows(const struct ivf_encode *encode, uint32_t first)
 {
     const struct segment_source *source = encode->source;
+    uint32_t in;
     size_t bytes = encode->codebook->dim * (encode->type == KITH_ROWS_F16 ? 2 : 4);
     bytes = bytes < PREFETCH_BYTES ? bytes : PREFETCH_BYTES;
     for (uint32_t i = first; i < first + BUILD_LANES && i < source->n_rows; i++) {
+        if (ivf_reuse_find(encode->reuse, encode->order[i], &in) != NULL)
+            continue;
         const uint8_t *row = source->row(source->ctx, encode->order[i]);
         for (size_t at = 0; at < bytes; at += 64)
             __builtin_prefetch(row + at);
@@ -61,7 +66,7 @@ static void load_rows(const struct ivf_encode *encode, const struct block *block
 {
     uint32_t dim = encode->codebook->dim;
     for (uint32_t r = 0; r < block->n; r++) {
-        const void *row = encode->source->row(encode->source->ctx, encode->order[block->first + r]);
+        const void *row = encode->source->row(encode->source->ctx, encode->order[block->at[r]]);
         float *out = block->rows + (size_t)r * dim;
         if (encode->type == KITH_ROWS_F16)
             kith_f16_unpack(out, row, dim);
@@ -75,7 +80,7 @@ static void turn_rows(const struct ivf_encode *encode, struct block *block)
 {
     const struct codebook *codebook = encode->codebook;
     for (uint32_t r = 0; r < block->n; r++) {
-        while (encode->lists[block->list + 1] <= block->first + r)
+        while (encode->lists[block->list + 1] <= block->at[r])
             block->list++;
         const float *row = block->rows + (size_t)r * codebook->dim;
         const float *centroid = codebook->centroids + (size_t)block->list * codebook->dim;
@@ -133,7 +138,7 @@ static void make_terms(struct run *run, const struct sums *sums, const struct bl
              */
             term = sums->xe[r] - sums->rx[r] + sums->rr[r] / 2;
         }
-        run->terms[block->first + r] = numbers_only(term);
+        run->terms[block->at[r]] = numbers_only(term);
         errors->codes += left > 0.0f && isfinite(left) ? (double)left : 0.0;
     }
 }
@@ -141,8 +146,6 @@ static void make_terms(struct run *run, const struct sums *sums, const struct bl
 static void encode_block(struct run *run, struct block *block, struct errors *errors)
 {
     const struct codebook *codebook = run->encode->codebook;
-    size_t bytes = ivf_format_block_bytes(codebook->n_subs);
-    uint8_t *out = run->out->codes + block->first / IVF_BLOCK * bytes;
     struct sums sums = {0};
     for (uint32_t sub = 0; sub < codebook->n_subs; sub++) {
         uint8_t codes[BUILD_LANES];
@@ -151,9 +154,9 @@ static void encode_block(struct run *run, struct block *block, struct errors *er
                                 codebook->subs + words * BUILD_WORDS,
                                 run->halves + (size_t)sub * BUILD_WORDS, codebook->sub_dim, codes);
         add_sub(&sums, block, codebook, sub, codes);
-        uint8_t *pair = out + sub / 2 * IVF_BLOCK;
         for (uint32_t r = 0; r < block->n; r++)
-            pair[ivf_format_slot(r)] |= (uint8_t)(codes[r] << (sub % 2 * 4));
+            run->out->codes[ivf_format_code(codebook->n_subs, block->at[r], sub / 2)] |=
+                (uint8_t)(codes[r] << (sub % 2 * 4));
     }
     make_terms(run, &sums, block, errors);
 }
@@ -209,7 +212,7 @@ static void make_bytes(struct run *run, const struct block *block, struct errors
     const struct codebook *codebook = run->encode->codebook;
     uint32_t stride = run->out->row8_bytes;
     for (uint32_t r = 0; r < block->n; r++) {
-        uint8_t *out = run->out->rows8 + (size_t)(block->first + r) * stride;
+        uint8_t *out = run->out->rows8 + (size_t)block->at[r] * stride;
         const float *row = block->rows + (size_t)r * codebook->dim;
         memset(out, IVF_BYTE_ZERO, stride - IVF_ROW8_TAIL);
         if (codebook->metric == KITH_MANHATTAN) {
@@ -221,30 +224,72 @@ static void make_bytes(struct run *run, const struct block *block, struct errors
     }
 }
 
+static void encode_rows(struct run *run, struct block *block, struct errors *errors)
+{
+    if (block->n == 0)
+        return;
+    load_rows(run->encode, block);
+    prefetch_rows(run->encode, block->at[block->n - 1] + 1);
+    if (run->out->codes != NULL) {
+        turn_rows(run->encode, block);
+        encode_block(run, block, errors);
+    }
+    make_bytes(run, block, errors);
+    errors->rows += block->n;
+    block->n = 0;
+}
+
+/* How many times the variance along one direction a squared error of bytes is. */
+static double directions(const struct codebook *codebook)
+{
+    return codebook->metric == KITH_MANHATTAN ? 0.5 : codebook->dim;
+}
+
+/* Row i is row `in` of a segment. */
+static void copy_row(struct run *run, uint32_t i, const struct ivf *from, uint32_t in,
+                     struct errors *errors)
+{
+    const struct codebook *codebook = run->encode->codebook;
+    size_t stride = run->out->row8_bytes;
+    if (run->out->codes != NULL) {
+        for (uint32_t pair = 0; pair < codebook->n_subs / 2; pair++)
+            run->out->codes[ivf_format_code(codebook->n_subs, i, pair)] =
+                from->codes[ivf_format_code(codebook->n_subs, in, pair)];
+        run->terms[i] = (float)from->terms[in] * from->term_scale;
+        errors->codes += (double)from->error * (double)from->error * codebook->dim;
+    }
+    memcpy(run->out->rows8 + i * stride, from->rows8 + in * stride, stride);
+    errors->bytes += (double)from->error8 * (double)from->error8 * directions(codebook);
+    errors->rows++;
+}
+
 static void encode_piece(void *ctx, uint32_t piece, uint32_t worker)
 {
     struct run *run = ctx;
     const struct ivf_encode *encode = run->encode;
     const struct codebook *codebook = encode->codebook;
-    uint32_t n_rows = encode->source->n_rows, first = piece * BLOCKS_A_PIECE * IVF_BLOCK;
-    struct block block = {.rows = run->scratch + worker * run->scratch_floats,
-                          .list = ivf_format_list_of(encode->lists, codebook->n_lists, first)};
+    uint32_t first = piece * BLOCKS_A_PIECE * IVF_BLOCK, end = first + BLOCKS_A_PIECE * IVF_BLOCK;
+    uint32_t list = ivf_format_list_of(encode->lists, codebook->n_lists, first), in;
+    struct block block = {.rows = run->scratch + worker * run->scratch_floats, .list = list};
     block.turned = block.rows + (size_t)codebook->dim * BUILD_LANES;
     block.residual = block.turned + (size_t)codebook->dim * BUILD_LANES;
+    end = end < encode->source->n_rows ? end : encode->source->n_rows;
     if (workers_stopped(encode->workers))
         return;
-    for (uint32_t i = 0; i < BLOCKS_A_PIECE && first + i * IVF_BLOCK < n_rows; i++) {
-        block.first = first + i * IVF_BLOCK;
-        block.n = n_rows - block.first < IVF_BLOCK ? n_rows - block.first : IVF_BLOCK;
-        load_rows(encode, &block);
-        prefetch_rows(encode, block.first + IVF_BLOCK);
-        if (run->out->codes != NULL) {
-            turn_rows(encode, &block);
-            encode_block(run, &block, &run->errors[worker]);
+    for (uint32_t i = first; i < end; i++) {
+        const struct ivf *from = ivf_reuse_find(encode->reuse, encode->order[i], &in);
+        while (encode->lists[list + 1] <= i)
+            list++;
+        if (from != NULL) {
+            ivf_need_list(from, list); /* it has the same number there */
+            copy_row(run, i, from, in, &run->errors[worker]);
+            continue;
         }
-        make_bytes(run, &block, &run->errors[worker]);
-        run->errors[worker].rows += block.n;
+        block.at[block.n++] = i;
+        if (block.n == BUILD_LANES)
+            encode_rows(run, &block, &run->errors[worker]);
     }
+    encode_rows(run, &block, &run->errors[worker]);
 }
 
 static void scale_terms(struct run *run)
@@ -291,9 +336,8 @@ static enum kith_err encode_all(struct run *run, struct kith_diag *diag)
         all.bytes += run->errors[i].bytes;
         all.rows += run->errors[i].rows;
     }
-    bool sums = codebook->metric == KITH_MANHATTAN;
     run->out->error = deviation(all.codes, (double)all.rows * codebook->dim);
-    run->out->error8 = deviation(all.bytes, (double)all.rows * (sums ? 0.5 : codebook->dim));
+    run->out->error8 = deviation(all.bytes, (double)all.rows * directions(codebook));
     if (run->terms != NULL)
         scale_terms(run);
     return KITH_OK;

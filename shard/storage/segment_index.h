@@ -21,12 +21,23 @@
 
 struct segment;
 
+/* Rows that are in a segment already: those numbered first and on are rows[0] and on of it. */
+struct segment_origin {
+    const struct segment *segment;
+    const uint32_t *rows; /* ascending */
+    uint32_t first, n;
+};
+#define SEGMENT_ORIGINS_MAX 8u
+
 /* The rows to be written, numbered as they come. Borrowed until end. */
 struct segment_source {
     uint32_t n_rows;
     const void *(*row)(const void *ctx, uint32_t i); /* as stored; 4-byte aligned at least */
     const void *ctx;
     bool (*stop)(const void *ctx); /* true: give up with KITH_CANCELLED; asked every few ms */
+    /* Of a merge: where its rows are, ascending. What is in none is in no segment. */
+    const struct segment_origin *origins;
+    uint32_t n_origins;
 };
 
 /* Appends bytes to section `kind`. Sections come in ascending order of kind, each in any number of

@@ -175,9 +175,23 @@ static enum kith_err write_segment(void *arg, struct kith_diag *diag)
 {
     struct merging *merging = arg;
     struct store *store = merging->store;
+    struct segment_origin origins[MERGE_POLICY_MAX];
+    _Static_assert(MERGE_POLICY_MAX <= SEGMENT_ORIGINS_MAX, "each source is an origin");
+    for (uint32_t k = 0; k < merging->choice.n; k++) {
+        uint32_t first = k > 0 ? merging->ends[k - 1] : 0;
+        origins[k] = (struct segment_origin){.segment = source_of(merging, k)->segment,
+                                             .rows = merging->rows + first,
+                                             .first = first,
+                                             .n = merging->ends[k] - first};
+    }
     struct segment_build build = {
         .writer = store_segment_options(store, merging->number, merging->n_rows),
-        .rows = {.n_rows = merging->n_rows, .row = row_at, .ctx = merging, .stop = gives_up},
+        .rows = {.n_rows = merging->n_rows,
+                 .row = row_at,
+                 .ctx = merging,
+                 .stop = gives_up,
+                 .origins = origins,
+                 .n_origins = merging->choice.n},
         .stop = stops,
         .points = add_points,
         .points_ctx = merging,
