@@ -4,9 +4,11 @@
  *
  * W writers each keep one batch of upserts in flight. Printed: points/s, the store's CPU per batch
  * (writer, sealing and merging threads together, without making the batches), bytes written per
- * byte of points (ids, vectors, payloads) by log, seals and merges, the longest wait of a write,
- * the time until nothing is left to merge or to index, time to reopen; the disk's fdatasync time
- * for one 4 KiB append and its rate of large synced writes. */
+ * byte of points (ids, vectors, payloads) by log, seals and merges, how long writes took (a refused
+ * one until its refusal) and how much of it seals and merges caused, beside that of a bare append
+ * and fdatasync of a batch's bytes in the same seconds (store_probe.h), the time until nothing is
+ * left to merge or to index, time to reopen; the disk's fdatasync time for one 4 KiB append and its
+ * rate of large synced writes. */
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -23,6 +25,7 @@
 #include "shard/query/select.h"
 #include "shard/rpc/index_trainer.h"
 #include "store_fill.h"
+#include "store_probe.h"
 
 struct options {
     const char *dir;
@@ -35,8 +38,8 @@ struct options {
 struct lane { /* one writer: a batch in flight */
     struct bench *bench;
     struct kith_buf ops;
-    uint32_t first;
-    uint64_t slowest_ns;
+    uint64_t *took_ns; /* of each try */
+    size_t n_took, cap_took;
     pthread_t thread;
 };
 
@@ -47,9 +50,10 @@ struct bench {
     struct slice_table *slices;
     struct index_trainer *trainer;
     struct slice *slice;
-    struct store *store; /* the slice's */
-    atomic_uint next;    /* first id of the next batch */
+    struct store *store;        /* the slice's */
+    atomic_uint next;           /* first id of the next batch */
     _Atomic uint64_t making_ns; /* CPU spent on making batches */
+    atomic_uint refused;
 };
 
 static void die(const char *what, const struct kith_diag *diag)
@@ -104,6 +108,18 @@ static void make_batch(struct lane *lane, uint32_t first, uint32_t n)
     kith_free(vector);
 }
 
+static bool write_once(struct lane *lane)
+{
+    uint64_t begin = kith_now_ns();
+    bool written = store_fill_try(lane->bench->store, &lane->ops);
+    void *took_ns = lane->took_ns;
+    if (!kith_grow(&took_ns, &lane->cap_took, lane->n_took + 1, sizeof *lane->took_ns))
+        exit(1);
+    lane->took_ns = took_ns;
+    lane->took_ns[lane->n_took++] = kith_now_ns() - begin;
+    return written;
+}
+
 static void *write_lane(void *arg)
 {
     struct lane *lane = arg;
@@ -116,10 +132,8 @@ static void *write_lane(void *arg)
         uint64_t cpu = thread_cpu_ns();
         make_batch(lane, first, o->points - first < o->batch ? o->points - first : o->batch);
         atomic_fetch_add(&bench->making_ns, thread_cpu_ns() - cpu);
-        uint64_t begin = kith_now_ns();
-        store_fill_write(bench->store, &lane->ops);
-        uint64_t took = kith_now_ns() - begin;
-        lane->slowest_ns = took > lane->slowest_ns ? took : lane->slowest_ns;
+        while (!write_once(lane))
+            atomic_fetch_add(&bench->refused, 1);
     }
 }
 
@@ -162,10 +176,17 @@ static struct disk measure_disk(const char *dir)
 }
 
 struct figures {
-    double seconds, settled_s, cpu_ms_per_batch, slowest_ms, open_ms, close_ms;
+    double seconds, settled_s, cpu_ms_per_batch, open_ms, close_ms;
+    uint32_t refused;
+    struct latencies writes, bare;
     struct store_stats stats, settled;
     struct disk disk;
 };
+
+static size_t point_bytes(const struct options *o)
+{
+    return o->dim * 4u + sizeof(struct kith_id) + PAYLOAD_BYTES;
+}
 
 static void line(const char *name, double value, const char *unit, double ratio)
 {
@@ -191,11 +212,20 @@ static void print_figures(const struct options *o, const struct figures *f)
     line("segments once settled", f->settled.segments, "", 0);
     line("indexed once settled", (double)f->settled.indexed_points, "points", 0);
     line("settled after", f->settled_s, "s", 0);
-    double bytes = (double)o->points * (o->dim * 4.0 + sizeof(struct kith_id) + PAYLOAD_BYTES);
+    double bytes = (double)o->points * (double)point_bytes(o);
     line("written by the log", (double)f->settled.wal_written / bytes, "bytes/byte", 0);
     line("written by seals", (double)f->settled.seal_written / bytes, "bytes/byte", 0);
     line("written by merges", (double)f->settled.merge_written / bytes, "bytes/byte", 0);
-    line("slowest write", f->slowest_ms, "ms", 0);
+    line("a write, median", f->writes.median, "ms", 0);
+    line("a write, p99.9", f->writes.p999, "ms", 0);
+    line("a write, longest", f->writes.max, "ms", 0);
+    line("refused, to be repeated", f->refused, "writes", 0);
+    line("longest stop of the writer", (double)f->stats.pause_ns_max / 1e6, "ms", 0);
+    line("stops of the writer", (double)f->stats.paused_ns / 1e9, "s", 0);
+    line("longest sync of the log", (double)f->stats.sync_ns_max / 1e6, "ms", 0);
+    line("a bare append, median", f->bare.median, "ms", 0);
+    line("a bare append, p99.9", f->bare.p999, "ms", 0);
+    line("a bare append, longest", f->bare.max, "ms", 0);
     line("close", f->close_ms, "ms", 0);
     line("open again", f->open_ms, "ms", 0);
     line("the disk: fdatasync of 4 KiB", f->disk.sync_us, "us", 0);
@@ -276,9 +306,26 @@ static bool is_settled(const struct bench *bench, struct store_stats *stats)
            (bench->options.index == KITH_INDEX_NONE || index.phase == KITH_INDEX_READY);
 }
 
+static struct latencies gather(struct lane *lanes, uint32_t n_lanes)
+{
+    size_t n = 0, at = 0;
+    for (uint32_t i = 0; i < n_lanes; i++)
+        n += lanes[i].n_took;
+    uint64_t *took_ns = kith_xalloc(n * sizeof *took_ns);
+    for (uint32_t i = 0; i < n_lanes; at += lanes[i++].n_took) {
+        memcpy(took_ns + at, lanes[i].took_ns, lanes[i].n_took * sizeof *took_ns);
+        kith_free(lanes[i].took_ns);
+    }
+    struct latencies latencies = latencies_of(took_ns, n);
+    kith_free(took_ns);
+    return latencies;
+}
+
 static void run(struct bench *bench, struct figures *f)
 {
     struct lane lanes[64] = {0};
+    struct store_probe *probe = store_probe_start(
+        bench->options.dir, (size_t)bench->options.batch * point_bytes(&bench->options));
     uint64_t cpu = process_cpu_ns(), start = kith_now_ns();
     for (uint32_t i = 0; i < bench->options.writers; i++) {
         lanes[i].bench = bench;
@@ -288,10 +335,11 @@ static void run(struct bench *bench, struct figures *f)
     for (uint32_t i = 0; i < bench->options.writers; i++) {
         (void)pthread_join(lanes[i].thread, NULL);
         kith_buf_fini(&lanes[i].ops);
-        double slowest_ms = (double)lanes[i].slowest_ns / 1e6;
-        f->slowest_ms = slowest_ms > f->slowest_ms ? slowest_ms : f->slowest_ms;
     }
     f->seconds = (double)(kith_now_ns() - start) / 1e9;
+    f->bare = store_probe_stop(probe);
+    f->writes = gather(lanes, bench->options.writers);
+    f->refused = atomic_load(&bench->refused);
     uint32_t batches = (bench->options.points + bench->options.batch - 1) / bench->options.batch;
     f->cpu_ms_per_batch =
         (double)(process_cpu_ns() - cpu - atomic_load(&bench->making_ns)) / 1e6 / batches;

@@ -44,7 +44,7 @@ enum kith_err store_fill_select_none(const struct view *view, struct kith_bytes 
 struct waiter {
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    bool done;
+    bool done, busy;
 };
 
 static void on_written(void *ctx, const struct store_write_result *result,
@@ -52,17 +52,18 @@ static void on_written(void *ctx, const struct store_write_result *result,
 {
     struct waiter *waiter = ctx;
 
-    if (result->err != KITH_OK)
+    if (result->err != KITH_OK && result->err != KITH_BUSY)
         die("write", diag->text);
     pthread_mutex_lock(&waiter->lock);
+    waiter->busy = result->err == KITH_BUSY;
     waiter->done = true;
     pthread_cond_signal(&waiter->changed);
     pthread_mutex_unlock(&waiter->lock);
 }
 
-void store_fill_write(struct store *store, const struct kith_buf *ops)
+bool store_fill_try(struct store *store, const struct kith_buf *ops)
 {
-    struct waiter waiter = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false};
+    struct waiter waiter = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, false};
     struct kith_diag diag = {0};
 
     if (ops->failed)
@@ -74,6 +75,13 @@ void store_fill_write(struct store *store, const struct kith_buf *ops)
     while (!waiter.done)
         pthread_cond_wait(&waiter.changed, &waiter.lock);
     pthread_mutex_unlock(&waiter.lock);
+    return !waiter.busy;
+}
+
+void store_fill_write(struct store *store, const struct kith_buf *ops)
+{
+    while (!store_fill_try(store, ops))
+        continue; /* it waited a while before it refused */
 }
 
 void store_fill_maintain(struct store *store)

@@ -17,7 +17,9 @@ void store_fill_remove_dir(const char *dir);
 enum kith_err store_fill_select_none(const struct view *view, struct kith_bytes filter,
                                      store_emit_fn emit, void *emit_ctx, struct kith_diag *diag);
 
-/* Writes a batch of operations and waits until it is durable. */
+/* Writes a batch of operations and waits until it is durable. False: the store is too busy. */
+bool store_fill_try(struct store *store, const struct kith_buf *ops);
+/* The same, again and again. */
 void store_fill_write(struct store *store, const struct kith_buf *ops);
 
 /* Seals, merges and indexes until nothing is left to do. For stores without a background thread. */
