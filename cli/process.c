@@ -8,6 +8,7 @@
 
 #include "cli/identity.h"
 #include "cli/member.h"
+#include "cli/metrics_port.h"
 #include "common/kith_keys.h"
 #include "common/kith_log.h"
 #include "common/kith_mem.h"
@@ -41,6 +42,7 @@ struct process {
     struct topology *topology;
     struct leader *leader;
     struct server *server;
+    struct metrics_port *metrics_port; /* NULL: none */
 };
 
 static bool has_http(const struct process *process)
@@ -87,6 +89,9 @@ static void check_ready(void *ctx)
         printf("kith is ready: %s\n", server_url(process->server));
     } else {
         printf("kith shard is ready: %s\n", member_url(process->member));
+        if (process->metrics_port) {
+            printf("metrics: %s\n", metrics_port_url(process->metrics_port));
+        }
     }
     fflush(stdout);
 }
@@ -241,6 +246,10 @@ static enum kith_err open_parts(struct process *process, struct kith_diag *diag)
     if (!err && has_http(process)) {
         err = open_http(process, diag);
     }
+    if (!err && process->config.metrics[0]) {
+        err = metrics_port_open(&process->metrics_port, process->loop, process->metrics,
+                                process->config.metrics, diag);
+    }
     if (!err) {
         kith_registry_listen(process->registry, check_ready, process);
     }
@@ -250,6 +259,7 @@ static enum kith_err open_parts(struct process *process, struct kith_diag *diag)
 static void close_parts(struct process *process)
 {
     topology_close(process->topology);
+    metrics_port_close(process->metrics_port); /* reads the node's numbers */
     kith_registry_close(process->registry);
     leader_close(process->leader);
     member_close(process->member);

@@ -42,6 +42,8 @@ static const struct key keys[] = {
      "address to listen on; port 0 takes a free one"},
     {"advertise", KIND_ADDRESS, KITH_CONFIG_ANY_ROLE, AT(advertise), 0, "", "HOST:PORT",
      "address that others use to reach this process, if it differs from listen"},
+    {"metrics", KIND_ADDRESS, KITH_CONFIG_SHARD, AT(metrics), 0, "", "HOST:PORT",
+     "answer GET /metrics there, over HTTP; not at all when not set"},
     {"registry", KIND_TEXT, REMOTE, AT(registry), 0, "etcd", "etcd", "where the map is kept"},
     {"etcd", KIND_TEXT, REMOTE, AT(etcd), 0, "http://127.0.0.1:2379", "URL[,URL...]",
      "etcd's endpoints"},
@@ -394,18 +396,33 @@ static enum kith_err set_defaults(struct kith_config *config, unsigned role, str
     return KITH_OK;
 }
 
+/* set() parsed it. */
+static enum kith_err check_address(const struct kith_config *config, const char *key,
+                                   const char *address, char host[256], struct kith_diag *diag)
+{
+    uint16_t port = 0;
+    if (!address[0]) {
+        return KITH_OK;
+    }
+    kith_assert(kith_config_split(address, host, 256, &port));
+    if (!kith_config_loopback(host) && !config->insecure) {
+        return kith_fail(diag, KITH_BAD_REQUEST,
+                         "%s %s: others could reach this address, and Kith has no access "
+                         "control yet; keep to 127.0.0.1, or add --insecure if the network is "
+                         "trusted",
+                         key, address);
+    }
+    return KITH_OK;
+}
+
 static enum kith_err check(struct kith_config *config, unsigned role, struct kith_diag *diag)
 {
     static const char *const levels[] = {"debug", "info", "warn", "error"};
     char host[256];
-    uint16_t port = 0;
-    kith_assert(kith_config_split(config->listen, host, sizeof host, &port)); /* set() did */
-    if (!kith_config_loopback(host) && !config->insecure) {
-        return kith_fail(diag, KITH_BAD_REQUEST,
-                         "listen %s: others could reach this address, and Kith has no access "
-                         "control yet; keep to 127.0.0.1, or add --insecure if the network is "
-                         "trusted",
-                         config->listen);
+    enum kith_err err = check_address(config, "metrics", config->metrics, host, diag);
+    err = err ? err : check_address(config, "listen", config->listen, host, diag);
+    if (err) {
+        return err;
     }
     const bool everywhere = strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0;
     if (everywhere && role == KITH_CONFIG_SHARD && !config->advertise[0]) {

@@ -28,6 +28,7 @@ struct kith_config {
     char *data;       /* folder of the points (up, shard) */
     char *listen;     /* up, coordinator: HTTP "127.0.0.1:6333"; shard: rpc "127.0.0.1:6343" */
     char *advertise;  /* the address others use; "" = listen */
+    char *metrics;    /* shard: HTTP for GET /metrics; "" = none */
     char *cluster;    /* name of the cluster in the registry */
     char *registry;   /* "etcd" or "file"; "" = by role: file for up, etcd for the others */
     char *etcd;       /* endpoints, comma-separated */

@@ -140,6 +140,10 @@ static void test_config_keeps_to_loopback(void **state)
     }
     expect(read_config(KITH_CONFIG_SHARD, ARGS("--insecure", "--listen", "0.0.0.0:1"), NONE),
            "advertise: needed");
+    expect(read_config(KITH_CONFIG_SHARD, ARGS("--metrics", "0.0.0.0:1"), NONE),
+           "metrics 0.0.0.0:1: others could reach");
+    expect(read_config(KITH_CONFIG_UP, ARGS("--metrics", "127.0.0.1:1"), NONE),
+           "--metrics: not an option");
 }
 
 static void test_config_splits_addresses(void **state)

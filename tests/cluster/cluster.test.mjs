@@ -64,6 +64,16 @@ describe('cluster', () => {
     assert.deepEqual(Object.values(perNode), [2, 2, 2]);
   });
 
+  test('each shard tells its own numbers', async () => {
+    for (const shard of cluster.shards) {
+      const [, url] = await shard.until(/metrics: (http:\S+)/);
+      const text = await (await fetch(url)).text();
+      assert.match(text, /^kith_shard_slices\{state="open"\} 2$/m);
+      assert.match(text, /^kith_shard_writer_pause_seconds_max [\d.e-]+$/m);
+      assert.equal((await fetch(new URL('/collections', url))).status, 404);
+    }
+  });
+
   test('writes and reads through both coordinators', async () => {
     for (let i = 0; i < 20; i++) assert.equal(await write(30, cluster.coordinators[i % 2].url), 200);
     await verify('healthy');

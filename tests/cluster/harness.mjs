@@ -69,7 +69,7 @@ export class Cluster {
     cluster.shards = [];
     for (let i = 0; i < shards; i++) {
       const port = await freePort();
-      cluster.shards.push(new Process(`shard-${i}`, binary, ['shard', '--etcd', cluster.etcdUrl, '--cluster', 'test', '--data', join(cluster.dir, `shard-${i}`), '--listen', `127.0.0.1:${port}`]));
+      cluster.shards.push(new Process(`shard-${i}`, binary, ['shard', '--etcd', cluster.etcdUrl, '--cluster', 'test', '--data', join(cluster.dir, `shard-${i}`), '--listen', `127.0.0.1:${port}`, '--metrics', '127.0.0.1:0']));
       await cluster.shards[i].until(/ready/i);
     }
     cluster.url = cluster.coordinators[0].url;
