@@ -72,6 +72,7 @@ void codebook_format_store_header(uint8_t *out, const struct codebook_parts *par
     kith_store_u32(out + 24, parts->sub_dim);
     kith_store_u32(out + 28, parts->n_subs);
     kith_store_u32(out + 32, parts->generation);
+    kith_store_f32(out + 36, parts->stretch);
     kith_store_u64(out + 40, parts->trained_rows);
     kith_store_f32(out + 48, parts->residual_energy);
     kith_store_f32(out + 52, parts->lift);
@@ -115,6 +116,7 @@ static enum kith_err load_header(struct codebook_parts *out, struct kith_bytes b
                                    .sub_dim = kith_load_u32(at + 24),
                                    .n_subs = kith_load_u32(at + 28),
                                    .generation = kith_load_u32(at + 32),
+                                   .stretch = kith_load_f32(at + 36),
                                    .trained_rows = kith_load_u64(at + 40),
                                    .residual_energy = kith_load_f32(at + 48),
                                    .lift = kith_load_f32(at + 52),
@@ -125,8 +127,8 @@ static enum kith_err load_header(struct codebook_parts *out, struct kith_bytes b
     if (parts.dim == 0 || parts.dim > KITH_DIM_MAX || parts.n_lists == 0 ||
         parts.n_lists > CODEBOOK_LISTS_MAX || !has_codes(&parts) ||
         !is_size(parts.residual_energy) || !is_size(parts.lift) || !is_size(parts.scale8) ||
-        parts.scale8 == 0.0f || !isfinite(parts.offset8) ||
-        bytes.len != codebook_format_bytes(&parts))
+        parts.scale8 == 0.0f || !isfinite(parts.offset8) || !is_size(parts.stretch) ||
+        parts.stretch < 1.0f || bytes.len != codebook_format_bytes(&parts))
         return kith_fail(diag, KITH_CORRUPT, "damaged head of a codebook");
     *out = parts;
     return KITH_OK;
@@ -247,6 +249,7 @@ enum kith_err codebook_adopt(struct codebook **out, uint8_t *bytes, size_t len,
                                         .hash = hash,
                                         .trained_rows = parts.trained_rows,
                                         .residual_energy = parts.residual_energy,
+                                        .stretch = parts.stretch,
                                         .lift = parts.lift,
                                         .centroids = floats,
                                         .lifts = lifted ? lifts : NULL,

@@ -40,11 +40,12 @@ struct codebook {
     uint32_t sub_dim; /* dimensions of a sub-quantizer; the last one may have fewer, zero-padded */
     uint32_t n_subs;  /* even; 0 unless PQ4 */
     uint32_t generation;
-    uint64_t hash;           /* of the bytes */
-    uint64_t trained_rows;   /* rows of the collection when it was trained */
-    float residual_energy;   /* mean |x - centroid|^2 of rows not trained on; new rows far above it
-                                mean drift */
-    float lift;              /* dot: see below; else 0 */
+    uint64_t hash;         /* of the bytes */
+    uint64_t trained_rows; /* rows of the collection when it was trained */
+    float residual_energy; /* mean |x - centroid|^2 of rows not trained on; new rows far above it
+                              mean drift */
+    float stretch; /* PQ4: code words are so many times the means that they stand for; else 1 */
+    float lift;    /* dot: see below; else 0 */
     const float *centroids;  /* n_lists * dim */
     const float *lifts;      /* dot: the further coordinate of each centroid; else NULL */
     const float *half_norms; /* |centroid|^2 / 2, under dot lifted; lists are ranked by
@@ -93,6 +94,8 @@ static inline bool codebook_is_newer(uint32_t generation, uint64_t hash,
 /* How many rows are worth sampling for a collection of so many; bounded. */
 uint32_t codebook_sample_rows(uint64_t collection_rows, uint32_t dim);
 uint32_t codebook_lists_for(uint64_t collection_rows);
+/* Dimensions of a sub-quantizer: docs/decisions/quantizer.md has the measurements. */
+uint32_t codebook_sub_dim_for(uint32_t dim);
 
 enum kith_err codebook_train(struct codebook **out, const struct codebook_training *training,
                              struct kith_diag *diag);

@@ -146,6 +146,47 @@ static void test_codebook_finds_clusters(void **state)
     codebook_unref(codebook);
 }
 
+/* The product of a piece of a row with the word that stands for it, and its squared length. */
+static void add_piece(const struct codebook *c, uint32_t sub, const float *row, double *product,
+                      double *square)
+{
+    const float *words = c->subs + (size_t)sub * c->sub_dim * 16;
+    double best = INFINITY, of_best = 0;
+    for (uint32_t w = 0; w < 16; w++) {
+        double gap = 0, along = 0;
+        for (uint32_t j = 0; j < c->sub_dim; j++) {
+            double r =
+                (double)row[sub * c->sub_dim + j] - (double)c->centroids[sub * c->sub_dim + j];
+            double word = (double)words[j * 16 + w], off = r - word / (double)c->stretch;
+            gap += off * off;
+            along += r * word;
+            *square += w == 0 ? r * r : 0;
+        }
+        of_best = gap < best ? along : of_best;
+        best = gap < best ? gap : best;
+    }
+    *product += of_best;
+}
+
+static void test_codebook_words_are_as_long_as_rows(void **state)
+{
+    (void)state;
+    struct slice_config config = config_of(KITH_EUCLID, 24);
+    make_rows(24, 200, KITH_EUCLID);
+    struct codebook_training training = training_of(&config, CODEBOOK_PQ4);
+    training.n_lists = 1;
+    training.sub_dim = 12;
+    struct codebook *c;
+    assert_int_equal(codebook_train(&c, &training, NULL), KITH_OK);
+    double product = 0, square = 0;
+    for (uint32_t i = 0; i < ROWS; i++)
+        for (uint32_t sub = 0; sub < c->n_subs; sub++)
+            add_piece(c, sub, rows + (size_t)i * 24, &product, &square);
+    assert_true(c->stretch > 1.2f); /* means are shorter */
+    assert_true(fabs(product / square - 1) < 0.02);
+    codebook_unref(c);
+}
+
 static void test_codebook_does_not_depend_on_threads(void **state)
 {
     (void)state;
@@ -301,6 +342,8 @@ static void test_codebook_refuses_damaged_bytes(void **state)
                    {24, 0},
                    {24, 4},
                    {28, 5},
+                   {36, 0x3f700000u},
+                   {36, 0x7f800000u},
                    {48, 0x7f800000u},
                    {52, 0xbf800000u},
                    {56, 0},
@@ -337,6 +380,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_codebook_is_the_same_after_its_bytes_were_read),
         cmocka_unit_test(test_codebook_finds_clusters),
+        cmocka_unit_test(test_codebook_words_are_as_long_as_rows),
         cmocka_unit_test(test_codebook_does_not_depend_on_threads),
         cmocka_unit_test(test_codebook_takes_odd_samples),
         cmocka_unit_test(test_codebook_refuses_what_it_cannot_train),

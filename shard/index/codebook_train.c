@@ -16,7 +16,7 @@
 #define SAMPLE_BYTES_MAX  (1u << 30)
 #define PQ_ROWS           32768u
 #define PQ_BYTES_MAX      (128u << 20)
-#define NARROW_DIM        200u  /* up to here two dimensions for each sub-quantizer, above four */
+#define NARROW_DIM        200u /* up to here three dimensions for each sub-quantizer, above eight */
 #define NORM_MAX          1e30f /* squared length of a row: sums of many stay finite */
 
 /* Held out to measure the residual energy: its error is about 1/sqrt of them, more when a few rows
@@ -40,6 +40,11 @@ uint32_t codebook_lists_for(uint64_t collection_rows)
     uint32_t whole = lists < (double)CODEBOOK_LISTS_MAX ? (uint32_t)lists : CODEBOOK_LISTS_MAX;
     whole = (whole + 15) & ~15u; /* the kernels rank 16 at a time */
     return whole < 16 ? 16 : whole;
+}
+
+uint32_t codebook_sub_dim_for(uint32_t dim)
+{
+    return dim <= NARROW_DIM ? 3 : 8;
 }
 
 uint32_t codebook_sample_rows(uint64_t collection_rows, uint32_t dim)
@@ -90,10 +95,9 @@ static void choose_shape(struct run *run)
     parts->n_lists = lists < most ? lists : most;
     parts->generation = t->generation;
     parts->trained_rows = t->collection_rows;
-    parts->scale8 = 1.0f;
+    parts->scale8 = parts->stretch = 1.0f;
     if (t->codes == CODEBOOK_PQ4) {
-        uint32_t by_dim = config->dim <= NARROW_DIM ? 2 : 4;
-        parts->sub_dim = t->sub_dim > 0 ? t->sub_dim : by_dim;
+        parts->sub_dim = t->sub_dim > 0 ? t->sub_dim : codebook_sub_dim_for(config->dim);
         parts->n_subs = codebook_format_subs(config->dim, parts->sub_dim);
     }
 }
@@ -205,7 +209,7 @@ static enum kith_err find_residuals(struct residuals *r, double *mean, struct ki
 
 static enum kith_err train_words(struct run *run, float *words, struct kith_diag *diag)
 {
-    const struct codebook_parts *parts = &run->parts;
+    struct codebook_parts *parts = &run->parts;
     size_t width = (size_t)parts->n_subs * parts->sub_dim;
     size_t n = PQ_BYTES_MAX / (width * sizeof(float));
     n = n < PQ_ROWS ? n : PQ_ROWS;
@@ -225,6 +229,12 @@ static enum kith_err train_words(struct run *run, float *words, struct kith_diag
     if (err == KITH_OK)
         err = pq_train(residuals.columns, residuals.n, parts->sub_dim, parts->n_subs, words,
                        &run->workers, diag);
+    if (err == KITH_OK) {
+        struct pq pq = {.sub_dim = parts->sub_dim, .n_subs = parts->n_subs, .words = words};
+        parts->stretch = pq_stretch(residuals.columns, residuals.n, &pq);
+    }
+    for (size_t i = 0; i < width * CODEBOOK_WORDS; i++)
+        words[i] *= parts->stretch;
     kith_free(residuals.columns);
     return err;
 }

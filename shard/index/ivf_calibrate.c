@@ -36,7 +36,7 @@ static const float shares[] = {0.75f,  0.85f,  0.9f,   0.93f,  0.95f, 0.965f,
 /* Margins for reaches up to `share`: a wide one is wasted where lists are missed anyway. */
 static const struct {
     float share, margins[2];
-} margins[] = {{0.94f, {0.75f, 1.25f}}, {0.98f, {1.0f, 1.5f}}, {1.0f, {1.5f, 2.5f}}};
+} margins[] = {{0.94f, {1.0f, 1.5f}}, {0.98f, {1.25f, 1.75f}}, {1.0f, {1.75f, 3.0f}}};
 #define MARGIN_ROWS 2.5f /* without codes there is nothing to save */
 
 struct trial {

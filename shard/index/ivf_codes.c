@@ -74,7 +74,7 @@ static void best_in_front(struct ivf_scratch *s, uint32_t n_candidates, uint32_t
 static float estimate_error(const struct ivf_job *job, const struct ivf *index)
 {
     float length2 = job->length2;
-    if (job->codebook->metric == KITH_EUCLID)
+    if (job->codebook->metric != KITH_DOT)
         length2 = ivf_rerank_distance(job, job->bound);
     float tables = job->scratch->tables.error, lists = job->scratch->lists.error;
     return sqrtf(index->error * index->error * length2 + tables * tables + lists * lists);
@@ -118,14 +118,11 @@ static int16_t clamp_i16(float value, float low, float high)
     return (int16_t)(!(value > low) ? low : value < high ? floorf(value) : high);
 }
 
-/* What a term is multiplied by, in steps of the tables: the score itself for an inner product (at
- * the bound, as only what is near it matters), 1 under euclid. */
-static void set_factor(const struct ivf_job *job, const struct ivf *index, float score,
+/* What a term is multiplied by: a score in steps of the tables. */
+static void set_factor(const struct ivf_job *job, const struct ivf *index,
                        struct ivf_kernels_scan *scan)
 {
     float factor = job->scratch->tables.scale * index->term_scale * FACTOR_ONE;
-    if (job->codebook->metric != KITH_EUCLID)
-        factor *= score;
     scan->shift = 0;
     for (; fabsf(factor) > FACTOR_ONE - 1 && scan->shift < SHIFT_MAX; scan->shift++)
         factor /= 2;
@@ -149,15 +146,10 @@ void ivf_codes_scan(struct ivf_job *job, uint32_t number, uint32_t list)
                                     .ahead = number == 0 ? job->ahead : NULL,
                                     .n_subs = job->codebook->n_subs,
                                     .bias = tables->bias};
+    set_factor(job, index, &scan);
     for (uint32_t first = index->lists[list], end = index->lists[list + 1], to; first < end;
          first = to) {
         to = end - first > IVF_RUN_ROWS ? first + IVF_RUN_ROWS : end;
-        /* With no bound: a good hit is a few deviations above the centroid's score. */
-        float score = job->bound;
-        if (score == -INFINITY)
-            score = center +
-                    2.5f * job->length * sqrtf(index->residual_energy / (float)job->codebook->dim);
-        set_factor(job, index, score, &scan);
         /* A saturated estimate must pass. */
         scan.bound = clamp_i16(wanted(job, index) * tables->scale - base, INT16_MIN, INT16_MAX - 1);
         uint64_t blocks = 0;

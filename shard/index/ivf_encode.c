@@ -93,7 +93,7 @@ static void turn_rows(const struct ivf_encode *encode, struct block *block)
 
 /* Sums over the dimensions of each row: x the row, r its residual, e what the code leaves of r. */
 struct sums {
-    float xx[BUILD_LANES], rx[BUILD_LANES], rr[BUILD_LANES], xe[BUILD_LANES], ee[BUILD_LANES];
+    float rx[BUILD_LANES], rr[BUILD_LANES], xe[BUILD_LANES], re[BUILD_LANES], ee[BUILD_LANES];
 };
 
 static void add_sub(struct sums *sums, const struct block *block, const struct codebook *codebook,
@@ -109,10 +109,10 @@ static void add_sub(struct sums *sums, const struct block *block, const struct c
             word[r] = words[(j - first) * BUILD_WORDS + codes[r]];
         for (uint32_t r = 0; r < BUILD_LANES; r++) {
             float e = residual[r] - word[r];
-            sums->xx[r] += x[r] * x[r];
             sums->rx[r] += residual[r] * x[r];
             sums->rr[r] += residual[r] * residual[r];
             sums->xe[r] += x[r] * e;
+            sums->re[r] += residual[r] * e;
             sums->ee[r] += e * e;
         }
     }
@@ -126,20 +126,13 @@ static float numbers_only(float value)
 static void make_terms(struct run *run, const struct sums *sums, const struct block *block,
                        struct errors *errors)
 {
-    bool product = run->encode->codebook->metric != KITH_EUCLID;
+    bool euclid = run->encode->codebook->metric == KITH_EUCLID;
     for (uint32_t r = 0; r < block->n; r++) {
-        float term, left = sums->ee[r];
-        if (product) {
-            float share = sums->xx[r] > 0.0f ? sums->xe[r] / sums->xx[r] : 0.0f;
-            term = share > 1.0f ? 1.0f : share < -1.0f ? -1.0f : share;
-            left -= share * sums->xe[r];
-        } else {
-            /* (|x|^2 - |c|^2) / 2 = <r,x> - |r|^2 / 2, which does not cancel far from the origin.
-             */
-            term = sums->xe[r] - sums->rx[r] + sums->rr[r] / 2;
-        }
+        float term = sums->xe[r] - (1.0f - IVF_EXACT_AT) * sums->re[r];
+        if (euclid) /* (|x|^2 - |c|^2) / 2, which does not cancel far from the origin */
+            term -= sums->rx[r] - sums->rr[r] / 2;
         run->terms[block->at[r]] = numbers_only(term);
-        errors->codes += left > 0.0f && isfinite(left) ? (double)left : 0.0;
+        errors->codes += isfinite(sums->ee[r]) ? (double)sums->ee[r] : 0.0;
     }
 }
 
@@ -324,8 +317,13 @@ static enum kith_err encode_all(struct run *run, struct kith_diag *diag)
     const struct ivf_encode *encode = run->encode;
     const struct codebook *codebook = encode->codebook;
     uint32_t rows = BLOCKS_A_PIECE * IVF_BLOCK;
-    if (run->halves != NULL)
+    if (run->halves != NULL) {
         pq_halves(codebook->subs, codebook->sub_dim, codebook->n_subs, run->halves);
+        /* The word whose mean is nearest: <r,w/s> - |w/s|^2/2 is largest where <r,w> - |w|^2/2s is.
+         */
+        for (size_t i = 0; i < (size_t)codebook->n_subs * BUILD_WORDS; i++)
+            run->halves[i] /= codebook->stretch;
+    }
     enum kith_err err = workers_run(encode->workers, (encode->source->n_rows + rows - 1) / rows,
                                     encode_piece, run, diag);
     if (err != KITH_OK)

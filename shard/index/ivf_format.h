@@ -8,18 +8,20 @@
  *
  * because both are <q,c> + <q,y> + something known of the row alone.
  *
- *   PQ4    cosine, dot   <q,c> + <q,y> + t * s        t = <x,e>/|x|^2, e = x - c - y
- *          euclid        <q,c> - |c|^2/2 + <q,y> + t  t = <x,e> - (|x|^2 - |c|^2)/2
+ *   PQ4    cosine, dot   <q,c> + <q,y> + t             t = <c + h r,e>, e = r - y, r = x - c
+ *          euclid        <q,c> - |c|^2/2 + <q,y> + t   the same less (|x|^2 - |c|^2)/2
  *
- * where t = term * meta.term_scale. The coding error e is not orthogonal to the row, and a row
- * worth finding lies along the query; t is that part of <q,e>. For an inner product it is a share
- * of the score itself, so a test "s >= bound" becomes <q,c> + <q,y> + t * bound >= bound, which is
- * exact. What remains of the error has, for a query of length 1, the standard deviation meta.error;
- * under euclid times |q - x|.
+ * where t = term * meta.term_scale and h = IVF_EXACT_AT. The error left is <q - c - h r,e>. A row
+ * worth finding lies along q - c, and code words are means, so r - y would lie along r: words are
+ * stretched (codebook.stretch) until e is orthogonal to r on average over all rows (RaBitQ's
+ * unbiased estimator, Gao and Long, SIGMOD 2024, with one scale for all rows). What single rows are
+ * off is right for queries a share h of the way from c to x. The standard deviation of the error
+ * is meta.error, for a query of length 1 under dot, else for |q - x| = 1.
  *
  *   bytes  cosine, dot, euclid   <q,u - 128> * scale + bias, u the row's bytes; bias is 0 or
  *                                -|x|^2/2; the scale makes the error orthogonal to the row.
- *                                Standard deviation of the rest: meta.error8, as above.
+ *                                Standard deviation of the rest, for a query of length 1
+ *                                (euclid: for |q - x| = 1): meta.error8.
  *          manhattan             rank = -SAD(u, v) * codebook.scale8 about, v the query's bytes
  * made by ivf_format_byte. scale and bias of the row are 0;
  *                                error8 is the standard deviation of the rank.
@@ -35,7 +37,8 @@
 #include "proto/kith_limits.h"
 #include "shard/index/ivf.h"
 
-#define IVF_FORMAT_VERSION 1u
+#define IVF_FORMAT_VERSION 2u
+#define IVF_EXACT_AT       0.3f
 #define IVF_BLOCK          32u /* rows of a block of codes and terms */
 #define IVF_ROW8_ALIGN     64u
 #define IVF_ROW8_TAIL      8u   /* f32 scale, f32 bias: the last bytes of a row */

@@ -226,6 +226,7 @@ static inline void ivf_testing_train(struct ivf_testing_codebook *made,
                                   .n_lists = shape->n_lists,
                                   .sub_dim = shape->sub_dim,
                                   .hash = ++number,
+                                  .stretch = 1,
                                   .n_lists8 = lists8,
                                   .scale8 = 1};
     if (shape->codes == CODEBOOK_PQ4)
@@ -320,10 +321,10 @@ static inline float ivf_testing_code(const struct ivf_testing_codebook *made, ui
             error[s * codebook->sub_dim + j] -=
                 made->subs[((size_t)s * codebook->sub_dim + j) * 16 + words[s]];
     }
-    double along = ivf_testing_dot(row, error, dim), norm2 = ivf_testing_dot(row, row, dim);
-    double term = norm2 > 0 ? along / norm2 : 0;
+    double term = ivf_testing_dot(centroid, error, dim) +
+                  (double)IVF_EXACT_AT * ivf_testing_dot(residual, error, dim);
     if (codebook->metric == KITH_EUCLID)
-        term = along - (norm2 - ivf_testing_dot(centroid, centroid, dim)) / 2;
+        term -= (ivf_testing_dot(row, row, dim) - ivf_testing_dot(centroid, centroid, dim)) / 2;
     *error2 += ivf_testing_dot(error, error, dim) / dim;
     free(residual);
     free(error);

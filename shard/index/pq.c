@@ -6,6 +6,7 @@
 
 #define ITERATIONS  12u /* more change the error by less than 0.5 % */
 #define SUB_DIM_MAX 64u
+#define STRETCH_MAX 4.0f
 
 struct training {
     const float *columns;
@@ -96,4 +97,23 @@ enum kith_err pq_train(const float *columns, uint32_t n, uint32_t sub_dim, uint3
     kith_assert(n > 0 && n % BUILD_LANES == 0 && sub_dim >= 1 && sub_dim <= SUB_DIM_MAX);
     struct training training = {columns, n, sub_dim, words, workers};
     return workers_run(workers, n_subs, train_piece, &training, diag);
+}
+
+float pq_stretch(const float *columns, uint32_t n, const struct pq *pq)
+{
+    struct training training = {.columns = columns, .n = n, .sub_dim = pq->sub_dim};
+    double rows = 0.0, products = 0.0;
+    struct sums sums;
+    for (uint32_t sub = 0; sub < pq->n_subs; sub++) {
+        const float *column = columns + (size_t)sub * pq->sub_dim * n;
+        const float *words = pq->words + (size_t)sub * pq->sub_dim * BUILD_WORDS;
+        assign(&training, column, words, &sums);
+        for (uint32_t j = 0; j < pq->sub_dim; j++, column += n) {
+            rows += (double)build_kernels()->square(column, n);
+            for (uint32_t k = 0; k < BUILD_WORDS; k++)
+                products += sums.of[j][k] * (double)words[j * BUILD_WORDS + k];
+        }
+    }
+    float stretch = products > 0.0 ? (float)(rows / products) : 1.0f;
+    return !(stretch > 1.0f) ? 1.0f : stretch < STRETCH_MAX ? stretch : STRETCH_MAX;
 }

@@ -18,6 +18,9 @@ struct pq {
  * sub_dim columns. n is a positive multiple of BUILD_LANES, the rows are in random order. */
 enum kith_err pq_train(const float *columns, uint32_t n, uint32_t sub_dim, uint32_t n_subs,
                        float *words, struct workers *workers, struct kith_diag *diag);
+/* By how much all code words are to be multiplied for a product of a word with the row it stands
+ * for to be right on average: words are means, and shorter than the rows. At least 1. */
+float pq_stretch(const float *columns, uint32_t n, const struct pq *pq);
 void pq_halves(const float *words, uint32_t sub_dim, uint32_t n_subs, float *halves);
 
 #endif

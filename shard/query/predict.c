@@ -15,8 +15,7 @@
 #include "shard/storage/wal.h"
 #include "shard/storage/write_record.h"
 
-#define TIER_FULL       8u   /* segments of a size that become one: merge_policy.c */
-#define NARROW_DIM      200u /* codebook_train.c: two dimensions a code, then four */
+#define TIER_FULL       8u /* segments of a size that become one: merge_policy.c */
 #define HEAD_CHUNK      1024u
 #define WRITE_ROWS      100u /* of one write, about: each has a record's head in the log */
 #define K               10u
@@ -77,7 +76,7 @@ static struct codebook_parts codebook_of(const struct predict_shape *shape)
                   : shape->index == KITH_INDEX_INT8 ? CODEBOOK_INT8
                                                     : CODEBOOK_ROWS;
     if (parts.codes == CODEBOOK_PQ4) {
-        parts.sub_dim = shape->dim <= NARROW_DIM ? 2 : 4;
+        parts.sub_dim = codebook_sub_dim_for(shape->dim);
         parts.n_subs = codebook_format_subs(shape->dim, parts.sub_dim);
     }
     return parts;
