@@ -66,6 +66,17 @@ static void answer(struct topology_change *change, enum kith_err err, const stru
     }
 }
 
+/* After a commit. False: the deadline was first, or the topology was closed; the change is gone. */
+static bool is_awaited(struct topology_change *change)
+{
+    change->in_commit = false;
+    if (!change->done) {
+        change_free(change);
+        return false;
+    }
+    return true;
+}
+
 static void on_timer(void *ctx)
 {
     struct topology_change *change = ctx;
@@ -180,9 +191,7 @@ static void undo(struct topology_change *change);
 static void on_undone(void *ctx, enum kith_err err, const struct kith_diag *diag)
 {
     struct topology_change *change = ctx;
-    change->in_commit = false;
-    if (!change->done) { /* the deadline was first */
-        change_free(change);
+    if (!is_awaited(change)) {
         return;
     }
     topology_refresh(change->of);
@@ -232,9 +241,7 @@ static void on_created(void *ctx, enum kith_err err, const struct kith_diag *dia
 {
     struct topology_change *change = ctx;
     struct topology *topology = change->of;
-    change->in_commit = false;
-    if (!change->done) { /* the deadline was first */
-        change_free(change);
+    if (!is_awaited(change)) {
         return;
     }
     if (err == KITH_CONFLICT) {
@@ -349,9 +356,7 @@ void topology_create(struct topology *topology, const struct topology_spec *spec
 static void on_patched(void *ctx, enum kith_err err, const struct kith_diag *diag)
 {
     struct topology_change *change = ctx;
-    change->in_commit = false;
-    if (!change->done) { /* the topology was closed */
-        change_free(change);
+    if (!is_awaited(change)) {
         return;
     }
     topology_refresh(change->of);
@@ -394,9 +399,7 @@ static void on_deleted(void *ctx, enum kith_err err, const struct kith_diag *dia
 {
     struct topology_change *change = ctx;
     struct topology *topology = change->of;
-    change->in_commit = false;
-    if (!change->done) { /* the deadline was first */
-        change_free(change);
+    if (!is_awaited(change)) {
         return;
     }
     topology_refresh(topology);
