@@ -1,19 +1,20 @@
 #!/bin/bash
-# ./bench/run grow [--rows N,N...] [--hnswlib N] [--dim D] [--rounds R]
+# ./bench/run grow [--rows N,N...] [--hnswlib N] [--dim D | --data SET] [--rounds R]
 #
 # What a query and a point cost as a collection grows: the CPU time of a query at recall 0.95 through search_run (bench_ann, so a real store), and
 # the bytes of a point on disk, needed by 2,000 queries, and lockable, for N rows of a made-up set (bench_clusters; a smaller N is the
 # beginning of the same file, with the same queries). Ends with the exponent of N that fits the times best, and the same of hnswlib for as far as
 # it is built.
 #   --rows N,N...  10000,100000,1000000,4000000
+#   --data SET     instead of the made-up one, as of bench/run ann; its rows need not be in random order
 #   --hnswlib N    beside graphs of hnswlib up to N rows (100000; 0: none): 1,000,000 rows take a quarter of an hour on two cores
 set -euo pipefail
 here=$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 say() { printf '%s\n' "$*" >&2; }
-rows=10000,100000,1000000,4000000 hnswlib=100000 dim=128 rounds=5
+rows=10000,100000,1000000,4000000 hnswlib=100000 dim=128 data='' rounds=5
 while [ $# -gt 0 ]; do
     case $1 in
-        --rows | --hnswlib | --dim | --rounds) [ $# -ge 2 ] || { say "$1: of what?"; exit 2; } ;;
+        --rows | --hnswlib | --dim | --data | --rounds) [ $# -ge 2 ] || { say "$1: of what?"; exit 2; } ;;
         *) say "unknown option $1"; exit 2 ;;
     esac
     printf -v "${1#--}" '%s' "$2"
@@ -21,7 +22,7 @@ while [ $# -gt 0 ]; do
 done
 IFS=, read -ra sizes <<<"$rows"
 largest=$(printf '%s\n' "${sizes[@]}" | sort -n | tail -n 1)
-folder=$("$here/data/get" "clustered:$largest:$dim")
+folder=$("$here/data/get" "${data:-clustered:$largest:$dim}")
 lines=$(mktemp)
 trap 'rm -f "$lines"' EXIT
 

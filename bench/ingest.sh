@@ -1,19 +1,19 @@
 #!/bin/bash
-# ./bench/run ingest [--long | --searched [POINTS]]
+# ./bench/run ingest [--long | --searched [POINTS [RATE]]]
 #
 # Durable points a second (128 numbers and a small payload each; every answer counts only after its fdatasync), over HTTP JSON
 # and by `kith import`, beside what the disk under the same folder does by itself in the same run. Folder: $KITH_BENCH_DIR, or
 # $TMPDIR, or /tmp; give it a real disk. The load generator and the server share the machine.
 #   --long      ten times the points
-#   --searched  instead: POINTS (1,000,000) with an index, by each way in, while 100 searches a second are asked; see README.md
+#   --searched  instead: POINTS (1,000,000) with an index, by each way in, while RATE (20) searches a second are asked; see README.md
 set -euo pipefail
 . "$(dirname "$0")/common.bash"
 
 dim=128
-points=100000 searched=0
+points=100000 searched=0 rate=20
 case ${1:-} in
     --long) points=1000000 ;;
-    --searched) searched=${2:-1000000} ;;
+    --searched) searched=${2:-1000000} rate=${3:-20} ;;
     '') ;;
     *) echo "unknown option $1" >&2; exit 2 ;;
 esac
@@ -84,7 +84,7 @@ piece=50000 # points in a file of bodies: the load generator holds them in memor
 
 # window NAME: five seconds of searches, due at fixed moments.
 window() {
-    "$bench/load" --name "$1" --url "$url/collections/c/points/query" --bodies "$work/queries" --connections 32 --rate 100 --warmup 0 --seconds 5 | tell
+    "$bench/load" --name "$1" --url "$url/collections/c/points/query" --bodies "$work/queries" --connections 32 --rate "$rate" --warmup 0 --seconds 5 | tell
 }
 windows() { while [ ! -e "$work/enough" ]; do window "$1" >>"$work/windows"; done; }
 
