@@ -272,17 +272,24 @@ static uint64_t rows_read(void *index)
 static void tell_memory(void *index, const struct ann_set *set)
 {
     struct kith *kith = index;
+    struct search_stats stats;
     char dir[4200];
     uint32_t n = 0;
 
     snprintf(dir, sizeof(dir), "%s/%s", kith->dir, kith->n_segments > 0 ? "segments" : "slice");
     for (kith->setting = 0; targets[kith->setting] < MEMORY_RECALL; kith->setting++)
         ;
+    search_context_stats(kith->context, &stats);
+    uint64_t fell_back = stats.fell_back;
     ann_memory_evict(kith->view, dir);
     for (uint32_t end = set->n_queries / 10, i = 0; i < 2; i++, end = set->n_queries) {
         uint32_t rows[MEMORY_K];
         for (; n < end; n++)
             (void)search(kith, set->queries + (size_t)n * set->dim, MEMORY_K, rows);
+        search_context_stats(kith->context, &stats);
+        if (stats.fell_back > fell_back)
+            fprintf(stderr, "kith: %llu of these queries were done exactly, which reads all rows\n",
+                    (unsigned long long)(stats.fell_back - fell_back));
         ann_memory_tell(kith->view, set->name, n);
     }
 }

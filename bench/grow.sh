@@ -6,7 +6,7 @@
 # beginning of the same file, with the same queries). Ends with the exponent of N that fits the times best, and the same of hnswlib for as far as
 # it is built.
 #   --rows N,N...  10000,100000,1000000,4000000
-#   --data SET     instead of the made-up one, as of bench/run ann; its rows need not be in random order
+#   --data SET     instead of the made-up one, as of bench/run ann
 #   --hnswlib N    beside graphs of hnswlib up to N rows (100000; 0: none): 1,000,000 rows take a quarter of an hour on two cores
 set -euo pipefail
 here=$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)
