@@ -10,8 +10,8 @@
 
 #define COLLECTION 77u
 #define SLICES     2u
-#define HEAD_ROWS  512u
-#define MIN_ROWS   400u
+#define HEAD_ROWS  TEST_SCALE(512u, 256u)
+#define MIN_ROWS   TEST_SCALE(400u, 200u)
 #define NODES      3u
 #define CLUSTER    5u
 #define LOOK_MS    20u
