@@ -12,7 +12,8 @@ enum kith_index {
     KITH_INDEX_NONE = 0,
     KITH_INDEX_ROWS = 1,
     KITH_INDEX_INT8 = 2,
-    KITH_INDEX_PQ4 = 3
+    KITH_INDEX_PQ4 = 3,
+    KITH_INDEX_FAISS = 4 /* not lists of ours, but what Faiss makes of a factory string */
 };
 
 /* What a collection gets when nobody asks for anything else. Product codes are of no use for sums

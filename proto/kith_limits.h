@@ -90,6 +90,13 @@
 #define KITH_FAISS_ROWS_MAX      (1u << 30) /* of one index; HNSW numbers rows by int */
 #define KITH_FAISS_ROTATION_MAX  2048u      /* dimension: its cube is a minute of one core */
 #define KITH_FAISS_FACTORY_MAX   128u /* characters; Faiss's regular expressions recurse on each */
+#define KITH_FAISS_LISTS_MAX                                                                       \
+    4096u /* of a collection: training them takes some 40 s of a core at 100 dimensions, and cannot    \
+             be interrupted */
+#define KITH_FAISS_SAMPLE_BYTES                                                                    \
+    (256u << 20) /* of a segment's rows to train on: 43,000 of 1,536 dimensions */
+#define KITH_FAISS_BYTES_MAX                                                                       \
+    (UINT64_C(8) << 30) /* of a segment's index: on the heap, and twice while it is loaded */
 #define KITH_FAISS_NPROBE_MAX    KITH_FAISS_CENTROIDS_MAX
 #define KITH_FAISS_EF_MAX        KITH_K_MAX
 #define KITH_FAISS_K_FACTOR_MAX  64u /* more than that says that the codes are too short */

@@ -430,6 +430,42 @@ static enum kith_err check_factory(const char *factory, uint32_t dim, enum kith_
     }
 }
 
+static void add_to_shape(const char *at, const char *end, struct faiss_shape *shape)
+{
+    uint32_t numbers[2] = {0};
+    int count;
+    const struct kind *kind = kind_of(at, end, numbers, &count);
+    kith_assert(kind != NULL);
+    uint32_t centroids = 0;
+    if (kind->piece == PIECE_LISTS)
+        centroids = shape->lists = numbers[0];
+    if (kind->piece == PIECE_GRAPH || (kind->piece == PIECE_LISTS && count == 2))
+        shape->graph = true;
+    if (kind->piece == PIECE_TRANSFORM || (kind->piece == PIECE_CODE && *at != 'F'))
+        shape->coded = true;
+    if (kind->piece == PIECE_CODE && *at == 'P')
+        centroids = 1u << (count == 2 ? numbers[1] : 8);
+    if (kind->piece == PIECE_TRANSFORM && *at == 'O')
+        centroids = 256; /* of the codes it is trained with */
+    if (centroids > shape->centroids)
+        shape->centroids = centroids;
+}
+
+struct faiss_shape faiss_shape_of(const char *factory)
+{
+    struct faiss_shape shape = {.ranked_len = (uint32_t)strlen(factory)};
+    for (const char *at = factory;; at++) {
+        const char *end = at + strcspn(at, ",");
+        if (*at == 'R' && at > factory)
+            shape.ranked_len = (uint32_t)(at - factory) - 1;
+        else
+            add_to_shape(at, end, &shape);
+        if (*end == '\0')
+            return shape;
+        at = end;
+    }
+}
+
 /* --- indexes --------------------------------------------------------------------------------- */
 
 enum { SETTINGS = 3 };
@@ -467,6 +503,17 @@ void faiss_index_free(struct faiss_index *index)
     kith_free(index);
 }
 
+/* Whoever waits to change settings goes before new readers: else a search for another recall than
+ * the many would wait as long as they come. */
+static void init_lock(pthread_rwlock_t *lock)
+{
+    pthread_rwlockattr_t attributes;
+    (void)pthread_rwlockattr_init(&attributes);
+    (void)pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    (void)pthread_rwlock_init(lock, &attributes);
+    (void)pthread_rwlockattr_destroy(&attributes);
+}
+
 /* Takes `faiss`, also when it fails. Which settings there are is found by trying. */
 static enum kith_err wrap(FaissIndex *faiss, struct faiss_index **out, struct kith_diag *diag)
 {
@@ -476,7 +523,7 @@ static enum kith_err wrap(FaissIndex *faiss, struct faiss_index **out, struct ki
         return kith_fail(diag, KITH_NOMEM, "index: out of memory");
     }
     index->faiss = faiss;
-    (void)pthread_rwlock_init(&index->lock, NULL);
+    init_lock(&index->lock);
     enum kith_err err =
         failed(faiss_ParameterSpace_new(&index->space), KITH_INTERNAL, "index", diag);
     if (err != KITH_OK) {

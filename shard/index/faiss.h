@@ -19,6 +19,7 @@
 #ifndef FAISS_H
 #define FAISS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -80,7 +81,8 @@ enum kith_err faiss_opq_run(struct blas_block rows, uint32_t pieces, uint32_t it
 
 /* Owns an index of Faiss. Made by faiss_index_new, then trained, filled, and only searched.
  * Threads: train and add exclude everything else; searches and writes run at the same time.
- * Searches that ask for another effort than the one before wait for each other. */
+ * Searches that ask for another effort than the one before wait for each other, in turn with those
+ * that do not. */
 struct faiss_index;
 
 /* What a search spends. 0 leaves Faiss's own (1, 16, 1); another value is KITH_BAD_REQUEST where
@@ -105,6 +107,20 @@ struct faiss_effort {
 enum kith_err faiss_index_new(const char *factory, uint32_t dim, enum kith_metric metric,
                               struct faiss_index **out, struct kith_diag *diag);
 void faiss_index_free(struct faiss_index *index); /* NULL allowed */
+
+/* What a string asks for that faiss_index_new takes. */
+struct faiss_shape {
+    uint32_t lists;     /* of IVF#; 0: none, and no setting nprobe */
+    uint32_t centroids; /* the most of one training, lists or code words; 0: nothing is clustered */
+    bool graph;         /* HNSW# or IVF#_HNSW#: there is a setting efSearch */
+    bool coded;         /* distances are those of codes, or of rows that were rotated and cut */
+    uint32_t ranked_len; /* characters before ",RFlat", if that is there */
+};
+struct faiss_shape faiss_shape_of(const char *factory);
+/* So many rows for each centroid are enough for Faiss to train without a warning on stderr; and so
+ * many train well. */
+#define FAISS_ROWS_A_CENTROID   39u
+#define FAISS_SAMPLE_A_CENTROID 64u
 
 /* Learns centroids and codebooks; nothing to do for Flat and HNSW#. Once, before the first add.
  * Faiss takes a sample of 256 rows for each centroid at most, and warns on stderr below 39. */

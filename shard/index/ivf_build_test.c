@@ -152,30 +152,12 @@ static void test_ivf_build_makes_what_the_format_says(void **state)
         }
 }
 
-#define HELD 300u /* the last rows: queries nobody saw */
-#define K    10u
-
 static bool name_row(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq)
 {
     (void)ctx;
     *id = kith_id_number(row);
     *seq = 0;
     return true;
-}
-
-/* The rank of the K-th best row, by a scan of all. */
-static float kth_rank(const struct world *w, const float *query)
-{
-    struct kith_hit hits[K];
-    struct topk top;
-    topk_init(&top, K, -FLT_MAX, hits);
-    struct kernels_rows rows = {row_at(w, 0), w->config.dim};
-    static float ranks[ROWS_MAX];
-    kernels_scalar.scan[kernels_form_of(w->config.metric)][kernels_type_of(w->config.rows)](
-        query, rows, w->n, ranks);
-    for (uint32_t i = 0; i < w->n; i++)
-        (void)topk_push(&top, &(struct kith_hit){.id = kith_id_number(i), .rank = ranks[i]});
-    return hits[0].rank; /* a heap, the worst first */
 }
 
 /* `worst`: the rank of the K-th hit of each query. */
@@ -302,20 +284,6 @@ static void test_ivf_build_keeps_one_copy_of_a_codebook(void **state)
     assert_int_equal(kith_mem_live(), before);
 }
 
-static enum kith_err begin_and_end(struct world *w, struct ivf_builder *builder)
-{
-    const struct segment_index_hooks *hooks = ivf_builder_hooks(builder);
-    struct segment_source source = source_of(w);
-    void *made = NULL;
-    uint32_t *order = kith_xalloc(w->n * sizeof *order);
-    enum kith_err err = hooks->begin(hooks->self, &w->config, &source, order, &made, NULL);
-    assert_true((err == KITH_OK) == (made != NULL));
-    if (made != NULL)
-        hooks->end(made);
-    kith_free(order);
-    return err;
-}
-
 static void test_ivf_build_stops_when_told(void **state)
 {
     (void)state;
@@ -328,7 +296,7 @@ static void test_ivf_build_stops_when_told(void **state)
     uint32_t rounds = 0;
     for (int n = 0; err == KITH_CANCELLED; n += 5 + n / 8, rounds++) {
         atomic_store(&world.stop_after, n);
-        err = begin_and_end(&world, builder);
+        err = begin_and_end(&world, ivf_builder_hooks(builder));
         assert_int_equal(kith_mem_live(), before);
     }
     assert_int_equal(err, KITH_OK);
@@ -358,7 +326,7 @@ static void test_ivf_build_survives_each_oom(void **state)
     err = KITH_NOMEM;
     for (long n = 1; err == KITH_NOMEM; n++) { /* the first is the test's own */
         kith_mem_fail_after(n);
-        err = begin_and_end(&world, builder);
+        err = begin_and_end(&world, ivf_builder_hooks(builder));
         kith_mem_fail_after(-1);
         assert_int_equal(kith_mem_live(), with_both);
     }
@@ -401,7 +369,7 @@ static void test_ivf_build_tells_drift(void **state)
     assert_true(ivf_builder_fit(builder).hash == 0);
     ivf_builder_set_codebook(builder, codebook);
     assert_true(ivf_builder_fit(builder).rows == 0);
-    assert_int_equal(begin_and_end(&world, builder), KITH_OK);
+    assert_int_equal(begin_and_end(&world, ivf_builder_hooks(builder)), KITH_OK);
     float same = drift_of(builder, codebook);
     assert_true(same > 0.7f && same < 1.4f);
     /* Other clusters: the centroids do not fit any more. */
@@ -412,7 +380,7 @@ static void test_ivf_build_tells_drift(void **state)
     }
     ivf_builder_set_codebook(builder, NULL); /* count anew */
     ivf_builder_set_codebook(builder, codebook);
-    assert_int_equal(begin_and_end(&world, builder), KITH_OK);
+    assert_int_equal(begin_and_end(&world, ivf_builder_hooks(builder)), KITH_OK);
     assert_true(drift_of(builder, codebook) > 4.0f);
     ivf_builder_free(builder);
     codebook_unref(codebook);

@@ -13,6 +13,7 @@
 #include "common/kith_mem.h"
 #include "shard/index/exact_best.h"
 #include "shard/index/ivf_format.h"
+#include "shard/index/recall_levels.h"
 
 #define K             IVF_TARGET_HITS
 #define HITS          (K + 1) /* with the query itself */
@@ -21,13 +22,10 @@
 #define QUERIES_MAX   512u
 #define PIECE         16u /* queries of a piece */
 #define FIRST_LISTS   12u
-#define CONFIDENCE    1.65f /* standard errors below the mean: 95 %, one-sided */
 #define REACH_MAX     1e6f
 /* Costs in rows scanned: a row ranked by bytes is a cache miss. */
 #define COST_RERANK 32.0
 
-static const float levels[IVF_TARGETS] = {0.7f,  0.8f,  0.85f, 0.9f,   0.925f, 0.95f,
-                                          0.97f, 0.98f, 0.99f, 0.995f, 0.998f, 0.999f};
 /* Quantiles of the reach a hit needs. */
 static const float shares[] = {0.75f,  0.85f,  0.9f,   0.93f,  0.95f, 0.965f,
                                0.978f, 0.988f, 0.994f, 0.998f, 1.0f};
@@ -39,10 +37,12 @@ static const struct {
 } margins[] = {{0.94f, {1.0f, 1.5f}}, {0.98f, {1.25f, 1.75f}}, {1.0f, {1.75f, 3.0f}}};
 #define MARGIN_ROWS 2.5f /* without codes there is nothing to save */
 
+_Static_assert(RECALL_LEVELS <= IVF_TARGETS, "a target for each level");
+
 struct trial {
+    struct recall_trial got; /* first */
     struct ivf_effort effort;
-    float bound; /* lower bound of the recall */
-    double rows, cost;
+    double rows;
 };
 
 struct worker {
@@ -211,21 +211,6 @@ static void try_piece(void *ctx, uint32_t piece, uint32_t worker)
     }
 }
 
-/* Mean less CONFIDENCE standard errors. Where no query missed anything, one hit in all may be due
- * to luck. */
-static float lower_bound(const float *values, uint32_t n)
-{
-    double sum = 0.0, squares = 0.0;
-    for (uint32_t i = 0; i < n; i++) {
-        sum += (double)values[i];
-        squares += (double)values[i] * (double)values[i];
-    }
-    double mean = sum / n, variance = squares / n - mean * mean, least = 0.5 / ((double)n * K);
-    double error = CONFIDENCE * sqrt((variance > 0.0 ? variance : 0.0) / n);
-    double bound = mean - (error > least ? error : least);
-    return bound > 0.0 ? (float)bound : 0.0f;
-}
-
 static enum kith_err try_effort(struct run *run, struct trial *trial, struct kith_diag *diag)
 {
     for (uint32_t w = 0; w < run->workers->threads; w++)
@@ -235,13 +220,13 @@ static enum kith_err try_effort(struct run *run, struct trial *trial, struct kit
         workers_run(run->workers, (run->n_queries + PIECE - 1) / PIECE, try_piece, run, diag);
     if (err != KITH_OK)
         return err;
-    trial->bound = lower_bound(run->found, run->n_queries);
-    trial->rows = trial->cost = 0.0;
+    trial->got.bound = recall_levels_bound(run->found, run->n_queries, K);
+    trial->rows = trial->got.cost = 0.0;
     for (uint32_t w = 0; w < run->workers->threads; w++) {
         trial->rows += (double)run->each[w].stats.rows / run->n_queries;
-        trial->cost += (double)run->each[w].stats.reranked / run->n_queries * COST_RERANK;
+        trial->got.cost += (double)run->each[w].stats.reranked / run->n_queries * COST_RERANK;
     }
-    trial->cost += trial->rows;
+    trial->got.cost += trial->rows;
     return KITH_OK;
 }
 
@@ -281,25 +266,17 @@ static enum kith_err run_trials(struct run *run, struct trial *trials, uint32_t 
     return KITH_OK;
 }
 
-/* For each level the cheapest trial that is sure to reach it; a trial is named once, at its best.
- */
 static uint32_t choose(const struct run *run, const struct trial *trials, uint32_t n_trials,
                        struct ivf_target *targets)
 {
-    const struct trial *last = NULL;
-    uint32_t n = 0;
-    for (uint32_t level = 0; level < IVF_TARGETS; level++) {
-        const struct trial *best = NULL;
-        for (uint32_t i = 0; i < n_trials; i++)
-            if (trials[i].bound >= levels[level] && (best == NULL || trials[i].cost < best->cost))
-                best = &trials[i];
-        if (best == NULL || best == last)
-            continue;
-        last = best;
-        double share = best->rows / run->index->n_rows;
-        targets[n++] = (struct ivf_target){.recall = best->bound,
-                                           .rows_share = share < 1.0 ? (float)share : 1.0f,
-                                           .effort = best->effort};
+    const struct recall_trial *chosen[RECALL_LEVELS];
+    uint32_t n = recall_levels_choose(trials, sizeof *trials, n_trials, chosen);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct trial *trial = (const void *)chosen[i];
+        double share = trial->rows / run->index->n_rows;
+        targets[i] = (struct ivf_target){.recall = trial->got.bound,
+                                         .rows_share = share < 1.0 ? (float)share : 1.0f,
+                                         .effort = trial->effort};
     }
     return n;
 }
