@@ -6,6 +6,7 @@
 #include "proto/kith_msg.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "proto/kith_msg_internal.h"
 
@@ -81,12 +82,25 @@ bool kith_msg_read_scope_only(struct kith_bytes body, struct kith_msg_scope *out
 
 void kith_msg_write_open(struct kith_writer *w, const struct kith_msg_open *msg)
 {
-    kith_write_array(w, 6);
+    kith_write_array(w, msg->index == KITH_INDEX_FAISS ? 7 : 6);
     kith_msg_write_scope(w, &msg->scope);
     kith_write_u64(w, msg->dim);
     kith_write_u64(w, msg->metric);
     kith_write_u64(w, msg->rows);
     kith_write_u64(w, msg->index);
+    if (msg->index == KITH_INDEX_FAISS)
+        kith_write_str(w, msg->factory, strlen(msg->factory));
+}
+
+static bool read_factory(struct kith_cursor *c, char out[KITH_FAISS_FACTORY_MAX + 1])
+{
+    struct kith_bytes text;
+    if (!kith_read_str(c, &text) || text.len == 0 || text.len > KITH_FAISS_FACTORY_MAX ||
+        memchr(text.data, 0, text.len) != NULL)
+        return false;
+    memset(out, 0, KITH_FAISS_FACTORY_MAX + 1);
+    memcpy(out, text.data, text.len);
+    return true;
 }
 
 bool kith_msg_read_open(struct kith_bytes body, struct kith_msg_open *out)
@@ -99,7 +113,10 @@ bool kith_msg_read_open(struct kith_bytes body, struct kith_msg_open *out)
         return false;
     if (out->dim == 0 || out->dim > KITH_DIM_MAX || metric < KITH_COSINE ||
         metric > KITH_MANHATTAN || rows < KITH_ROWS_F32 || rows > KITH_ROWS_F16 ||
-        index > KITH_INDEX_PQ4)
+        index > KITH_INDEX_FAISS)
+        return false;
+    out->factory[0] = '\0';
+    if (index == KITH_INDEX_FAISS && !read_factory(&c, out->factory))
         return false;
     out->metric = (enum kith_metric)metric;
     out->rows = (enum kith_row_type)rows;

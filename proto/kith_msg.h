@@ -74,6 +74,7 @@ struct kith_msg_open {
     enum kith_metric metric;
     enum kith_row_type rows;
     enum kith_index index;
+    char factory[KITH_FAISS_FACTORY_MAX + 1]; /* of KITH_INDEX_FAISS; else "" and not on the wire */
 };
 /* OPENED, DROPPED: struct kith_msg_slices. DROP: struct kith_msg_scope. INFO, MEMORY: scope. */
 
@@ -137,6 +138,7 @@ struct kith_msg_explain {
     uint64_t rows;      /* ranked exactly one by one */
     uint64_t lists, list_rows, reranked, reranked_exactly;
     uint64_t expected_ns, exact_ns, ns;
+    uint32_t nprobe, ef_search, k_factor; /* of Faiss; an older node does not say */
 };
 #define KITH_PLAN_NAME_MAX 32u /* bytes of a plan's name */
 

@@ -117,7 +117,7 @@ void kith_msg_write_found_explains(struct kith_writer *w, uint32_t n)
 
 void kith_msg_write_found_explain(struct kith_writer *w, const struct kith_msg_explain *explain)
 {
-    kith_write_array(w, 17);
+    kith_write_array(w, 20);
     kith_write_u64(w, explain->part);
     kith_write_str(w, (const char *)explain->plan.data, explain->plan.len);
     kith_write_u64(w, explain->filter_hits);
@@ -135,6 +135,9 @@ void kith_msg_write_found_explain(struct kith_writer *w, const struct kith_msg_e
     kith_write_u64(w, explain->expected_ns);
     kith_write_u64(w, explain->exact_ns);
     kith_write_u64(w, explain->ns);
+    kith_write_u64(w, explain->nprobe);
+    kith_write_u64(w, explain->ef_search);
+    kith_write_u64(w, explain->k_factor);
 }
 
 void kith_msg_write_found_part(struct kith_writer *w, uint64_t matched, uint32_t n_queries)
@@ -230,7 +233,10 @@ bool kith_msg_found_explain(struct kith_cursor *parts, struct kith_msg_explain *
         !kith_read_u64(parts, &e.reranked_exactly) || !kith_read_u64(parts, &e.expected_ns) ||
         !kith_read_u64(parts, &e.exact_ns) || !kith_read_u64(parts, &e.ns))
         return false;
-    for (; n > 17; n--)
+    if (n >= 20 && (!kith_read_u32(parts, &e.nprobe) || !kith_read_u32(parts, &e.ef_search) ||
+                    !kith_read_u32(parts, &e.k_factor)))
+        return false;
+    for (uint32_t known = n >= 20 ? 20 : 17; n > known; n--)
         if (!kith_read_skip(parts, NULL))
             return false;
     *out = e;

@@ -67,7 +67,8 @@ static void test_msg_requests_round_trip(void **state)
 
     w = fresh();
     static struct kith_msg_open open, got_open;
-    open = (struct kith_msg_open){scope, 100, KITH_EUCLID, KITH_ROWS_F16, KITH_INDEX_INT8};
+    open = (struct kith_msg_open){scope,          100, KITH_EUCLID, KITH_ROWS_F16,
+                                  KITH_INDEX_INT8, ""};
     kith_msg_write_open(&w, &open);
     assert_true(kith_msg_read_open(body(), &got_open));
     assert_int_equal(got_open.dim, 100);

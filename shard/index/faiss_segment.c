@@ -67,16 +67,3 @@ void faiss_segment_close(struct faiss_segment *index)
     faiss_index_free(index->index);
     kith_free(index);
 }
-
-const struct faiss_target *faiss_segment_target(const struct faiss_segment *index, uint32_t depth,
-                                                float recall)
-{
-    const struct faiss_target *best = NULL;
-    for (uint32_t i = 0; i < index->meta.n_targets; i++) {
-        const struct faiss_target *target = &index->meta.targets[i];
-        if (target->depth >= depth && target->recall >= recall &&
-            (best == NULL || target->cost_ns < best->cost_ns))
-            best = target;
-    }
-    return best;
-}

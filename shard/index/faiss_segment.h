@@ -29,7 +29,17 @@ static inline struct faiss_segment *faiss_segment_of(const struct segment *segme
 
 /* The cheapest setting known to find the share `recall` of the `depth` nearest rows. NULL: none
  * is, only a scan is sure to. */
-const struct faiss_target *faiss_segment_target(const struct faiss_segment *index, uint32_t depth,
-                                                float recall);
+static inline const struct faiss_target *faiss_segment_target(const struct faiss_segment *index,
+                                                              uint32_t depth, float recall)
+{
+    const struct faiss_target *best = NULL;
+    for (uint32_t i = 0; i < index->meta.n_targets; i++) {
+        const struct faiss_target *target = &index->meta.targets[i];
+        if (target->depth >= depth && target->recall >= recall &&
+            (best == NULL || target->cost_ns < best->cost_ns))
+            best = target;
+    }
+    return best;
+}
 
 #endif

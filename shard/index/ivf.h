@@ -94,6 +94,13 @@ struct ivf_source {
     enum kith_row_type row_type;
 };
 /* Meta and lists are verified, the rest is not looked at: the time does not depend on the rows. */
+/* What segment_index is in a slice of this configuration; NULL: none, or one by Faiss. */
+static inline const struct ivf *ivf_of(const struct segment *segment,
+                                       const struct slice_config *config)
+{
+    return config->index != KITH_INDEX_FAISS ? segment_index(segment) : NULL;
+}
+
 struct ivf_source ivf_source_of(const struct segment *segment, const struct slice_config *config);
 /* Checks everything a search relies on, in O(n_lists): KITH_CORRUPT. Copies the lists: KITH_NOMEM.
  * Takes no reference to the codebook: whoever keeps the index keeps one. */

@@ -1,5 +1,6 @@
 #include "shard/query/memory.h"
 
+#include "shard/index/faiss_segment.h"
 #include "shard/index/ivf.h"
 #include "shard/storage/residency.h"
 #include "shard/storage/segment_format.h"
@@ -44,13 +45,13 @@ static void add_segment(const struct segment *segment, memory_locked_fn locked, 
 /* The codebook of part `at` of a view, unless an earlier part has the same. */
 static const struct codebook *new_codebook(struct view *const *views, uint32_t v, uint32_t at)
 {
-    const struct ivf *index = segment_index(views[v]->segments[at].segment);
+    const struct ivf *index = ivf_of(views[v]->segments[at].segment, &views[v]->config);
     if (index == NULL)
         return NULL;
     for (uint32_t i = 0; i <= v; i++) {
         uint32_t end = i == v ? at : views[i]->n_segments;
         for (uint32_t j = 0; j < end; j++) {
-            const struct ivf *other = segment_index(views[i]->segments[j].segment);
+            const struct ivf *other = ivf_of(views[i]->segments[j].segment, &views[i]->config);
             if (other != NULL && other->codebook->hash == index->codebook->hash)
                 return NULL;
         }
@@ -63,7 +64,11 @@ void memory_of_views(struct view *const *views, uint32_t n_views, memory_locked_
 {
     for (uint32_t v = 0; v < n_views; v++) {
         for (uint32_t i = 0; i < views[v]->n_segments; i++) {
-            add_segment(views[v]->segments[i].segment, locked, ctx, uses);
+            const struct segment *segment = views[v]->segments[i].segment;
+            const struct faiss_segment *faiss = faiss_segment_of(segment, &views[v]->config);
+            add_segment(segment, locked, ctx, uses);
+            uses[MEMORY_CODEBOOKS].mapped += faiss != NULL ? faiss->meta.bytes : 0;
+            uses[MEMORY_CODEBOOKS].resident += faiss != NULL ? faiss->meta.bytes : 0;
             const struct codebook *codebook = new_codebook(views, v, i);
             if (codebook == NULL)
                 continue;

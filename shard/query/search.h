@@ -22,6 +22,7 @@
 #include "common/kith_pool.h"
 #include "proto/kith_filter.h"
 #include "proto/kith_msg.h"
+#include "shard/index/faiss.h"
 #include "shard/index/ivf.h"
 #include "shard/query/filter_cache.h"
 #include "shard/storage/view.h"
@@ -72,9 +73,15 @@ enum search_plan {
     SEARCH_PLAN_PICK,         /* exact: the rows that match */
     SEARCH_PLAN_LISTS,        /* indexes, where there are some */
     SEARCH_PLAN_LISTS_MASKED, /* the same, past rows that do not match */
+    SEARCH_PLAN_FAISS,        /* indexes by Faiss, where there are some */
     SEARCH_PLANS,
 };
 const char *search_plan_name(enum search_plan plan); /* "lists_masked" */
+/* Whether more may have been nearer than what was found. */
+static inline bool search_plan_is_approximate(enum search_plan plan)
+{
+    return plan >= SEARCH_PLAN_LISTS;
+}
 
 struct search_explain {
     enum search_plan plan;
@@ -84,6 +91,7 @@ struct search_explain {
     float recall;       /* the target; 1: exact */
     uint64_t rows;      /* ranked exactly one by one, by scan or pick */
     struct ivf_stats lists;
+    struct faiss_effort faiss;      /* the most of any segment; 0: not used */
     uint64_t expected_ns, exact_ns; /* of this plan, and of an exact one */
     uint64_t ns;                    /* as it was; with more threads than one expected_ns is more */
 };

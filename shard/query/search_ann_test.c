@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdatomic.h>
 
+#include "shard/index/faiss_build.h"
 #include "shard/index/ivf_build.h"
 #include "shard/index/kernels.h"
 #include "shard/index/topk.h"
@@ -33,6 +34,7 @@ struct model {
     struct slice_config config;
     struct io *io;
     struct ivf_builder *builder;
+    struct faiss_builder *faiss; /* not NULL: instead */
     struct store *store;
     float centers[CLUSTERS][WIDE];
     float vectors[IDS][WIDE]; /* as stored */
@@ -121,14 +123,26 @@ static void train(struct model *m)
 static struct store_options options_of(const struct model *m, bool background)
 {
     struct store_options options = test_options(m->io);
-    options.head_rows_max = 400;
-    options.index = ivf_builder_hooks(m->builder);
+    options.head_rows_max = m->faiss != NULL ? 1400 : 400; /* Faiss trains on more */
+    options.index =
+        m->faiss != NULL ? faiss_builder_hooks(m->faiss) : ivf_builder_hooks(m->builder);
     options.select = select_ids;
     options.background = background;
     return options;
 }
 
-static void open_model(struct model *m, enum kith_metric metric, bool background)
+static void open_faiss(struct model *m, const char *factory)
+{
+    m->config.index = KITH_INDEX_FAISS;
+    (void)strcpy(m->config.factory, factory);
+    const struct faiss_builder_options options = {
+        .config = m->config, .min_rows = ROWS_MIN, .threads = 1};
+    assert_int_equal(faiss_builder_new(&m->faiss, &options, NULL), KITH_OK);
+}
+
+/* factory NULL: lists of ours. */
+static void open_model(struct model *m, enum kith_metric metric, const char *factory,
+                       bool background)
 {
     memset(m, 0, sizeof *m);
     m->config = test_config;
@@ -141,6 +155,8 @@ static void open_model(struct model *m, enum kith_metric metric, bool background
         .config = m->config, .codes = codes_of(m), .min_rows = ROWS_MIN, .threads = 1};
     assert_int_equal(ivf_builder_new(&m->builder, &building, NULL), KITH_OK);
     train(m);
+    if (factory != NULL)
+        open_faiss(m, factory);
     assert_int_equal(io_fake_new(&m->io, NULL), KITH_OK);
     struct store_options options = options_of(m, background);
     assert_int_equal(store_create(&options, &m->config, NULL), KITH_OK);
@@ -158,6 +174,7 @@ static void close_model(struct model *m)
 {
     store_close(m->store);
     ivf_builder_free(m->builder);
+    faiss_builder_free(m->faiss);
     io_fake_free(m->io);
 }
 
@@ -218,46 +235,78 @@ static uint32_t check_query(const struct model *m, const float *query, uint32_t 
     return hits;
 }
 
+/* Returns how it was searched. */
+static struct search_explain check_recall(const struct model *m, struct view *view, uint32_t below,
+                                          double least)
+{
+    static float queries[QUERIES][WIDE];
+    struct kith_buf bytes = {0};
+    struct kith_filter filter;
+    struct search_result result;
+    uint32_t hits = 0, wanted = 0;
+    filter_below(&filter, &bytes, below);
+    for (uint32_t q = 0; q < QUERIES; q++)
+        new_vector((struct model *)(uintptr_t)m, queries[q]);
+    struct search_part part = {.n_queries = QUERIES,
+                               .k = K,
+                               .vectors = (const uint8_t *)queries,
+                               .filter = below < 64 ? &filter : NULL,
+                               .effort = &effort};
+    struct search_request request = {.views = &view, .n_views = 1, .parts = &part, .n_parts = 1};
+    assert_int_equal(search_run(context, &request, &result, NULL), KITH_OK);
+    for (uint32_t q = 0; q < QUERIES; q++) {
+        hits += check_query(m, queries[q], below, &result.found[q], result.matched);
+        wanted += result.found[q].n;
+    }
+    if (hits < least * wanted)
+        fail_msg("metric %d %s below %u: %u of %u", m->config.metric, m->config.factory, below,
+                 hits, wanted);
+    struct search_explain explain = result.explain;
+    search_result_fini(&result);
+    kith_buf_fini(&bytes);
+    return explain;
+}
+
+static const uint32_t belows[] = {64, 32, 8, 1, 0}; /* of 64 that match */
+
 static void test_search_ann_finds_most_of_the_best(void **state)
 {
     (void)state;
     static struct model m;
     static const enum kith_metric metrics[] = {KITH_COSINE, KITH_DOT, KITH_EUCLID, KITH_MANHATTAN};
-    static const uint32_t belows[] = {64, 32, 8, 1, 0};
-    static float queries[QUERIES][WIDE];
-    struct kith_buf bytes = {0};
     for (uint32_t metric = 0; metric < 4; metric++) {
-        open_model(&m, metrics[metric], false);
+        open_model(&m, metrics[metric], NULL, false);
         struct view *view = store_view(m.store);
         for (uint32_t b = 0; b < 5; b++) {
-            struct kith_filter filter;
-            struct search_result result;
-            uint32_t hits = 0, wanted = 0;
-            filter_below(&filter, &bytes, belows[b]);
-            for (uint32_t q = 0; q < QUERIES; q++)
-                new_vector(&m, queries[q]);
-            struct search_part part = {.n_queries = QUERIES,
-                                       .k = K,
-                                       .vectors = (const uint8_t *)queries,
-                                       .filter = belows[b] < 64 ? &filter : NULL,
-                                       .effort = &effort};
-            struct search_request request = {
-                .views = &view, .n_views = 1, .parts = &part, .n_parts = 1};
-            assert_int_equal(search_run(context, &request, &result, NULL), KITH_OK);
-            for (uint32_t q = 0; q < QUERIES; q++) {
-                hits += check_query(&m, queries[q], belows[b], &result.found[q], result.matched);
-                wanted += result.found[q].n;
-            }
+            struct search_explain explain = check_recall(&m, view, belows[b], 0.95);
             if (belows[b] > 0)
-                assert_true(result.explain.segments_indexed > 0 && result.explain.lists.rows > 0);
-            if (hits < 0.95 * wanted)
-                fail_msg("metric %u below %u: %u of %u", metric, belows[b], hits, wanted);
-            search_result_fini(&result);
+                assert_true(explain.segments_indexed > 0 && explain.lists.rows > 0);
         }
         view_unref(view);
         close_model(&m);
     }
-    kith_buf_fini(&bytes);
+}
+
+/* The same holds of every answer; an index by Faiss serves what it was measured for. */
+static void test_search_ann_finds_most_by_faiss(void **state)
+{
+    (void)state;
+    static struct model m;
+    static const char *const factories[] = {"IVF8,PQ8x4fs,RFlat", "HNSW16,Flat", "IVF8,SQ8"};
+    for (uint32_t i = 0; i < 3; i++) {
+        open_model(&m, (enum kith_metric)(KITH_COSINE + i), factories[i], false);
+        struct view *view = store_view(m.store);
+        for (uint32_t b = 0; b < 5; b++) {
+            struct search_explain explain = check_recall(&m, view, belows[b], 0.93);
+            bool used = explain.plan == SEARCH_PLAN_FAISS;
+            assert_true(used == (explain.segments_indexed > 0));
+            assert_true(used == (explain.faiss.k_factor > 0));
+            assert_true(!used || explain.lists.exact >= QUERIES * K);
+            assert_true(used || belows[b] < 64);
+        }
+        view_unref(view);
+        close_model(&m);
+    }
 }
 
 /* ---- searches while the store changes -------------------------------------------------------- */
@@ -325,7 +374,7 @@ static void test_search_ann_races_with_writes_and_merges(void **state)
     static struct model m;
     struct racing racing = {.m = &m};
     pthread_t threads[2];
-    open_model(&m, KITH_EUCLID, true);
+    open_model(&m, KITH_EUCLID, NULL, true);
     for (int i = 0; i < 2; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, search_until_stopped, &racing), 0);
     for (uint32_t round = 0; round < 150 || atomic_load(&racing.searches) < 100; round++)
@@ -337,20 +386,19 @@ static void test_search_ann_races_with_writes_and_merges(void **state)
     close_model(&m);
 }
 
-static void test_search_ann_survives_each_oom(void **state)
+static void check_each_oom(const char *factory, uint32_t below)
 {
-    (void)state;
     static struct model m;
     struct kith_buf bytes = {0};
     struct kith_filter filter;
     float query[WIDE];
-    open_model(&m, KITH_COSINE, false);
+    open_model(&m, KITH_COSINE, factory, false);
     /* The writer may still be putting its last write away; one that was opened just now has none.
      */
     struct store_options options = options_of(&m, false);
     store_close(m.store);
     assert_int_equal(store_open(&m.store, &options, NULL), KITH_OK);
-    filter_below(&filter, &bytes, 20);
+    filter_below(&filter, &bytes, below);
     new_vector(&m, query);
     struct view *view = store_view(m.store);
     struct search_part part = {.n_queries = 1,
@@ -365,10 +413,18 @@ static void test_search_ann_survives_each_oom(void **state)
     kith_buf_fini(&bytes);
 }
 
+static void test_search_ann_survives_each_oom(void **state)
+{
+    (void)state;
+    check_each_oom(NULL, 20);
+    check_each_oom("IVF8,Flat", 60);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_search_ann_finds_most_of_the_best),
+        cmocka_unit_test(test_search_ann_finds_most_by_faiss),
         cmocka_unit_test(test_search_ann_races_with_writes_and_merges),
         cmocka_unit_test(test_search_ann_survives_each_oom),
     };

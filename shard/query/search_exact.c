@@ -36,7 +36,7 @@ enum kith_err search_exact_cut(struct search_job *job, bool by_lists, struct kit
     uint32_t row_bytes = kernels_row_bytes(kernels_type_of(job->config->rows), job->config->dim);
     for (uint32_t u = 0; u < job->n_units; u++) {
         const struct search_unit *unit = &job->units[u];
-        if (unit->matched == 0 || (unit->lists != NULL) != by_lists)
+        if (unit->matched == 0 || search_unit_is_exact(unit) == by_lists)
             continue;
         uint32_t rows = piece_rows(unit, row_bytes);
         job->bytes += unit->matched * row_bytes;

@@ -14,6 +14,9 @@ void search_job_free(struct search_job *job)
         for (uint32_t t = 0; t < SEARCH_SCRATCHES; t++)
             ivf_scratch_free(job->workers[i].tables[t].scratch);
         flat_scratch_free(job->workers[i].flat);
+        kith_free(job->workers[i].found.rows);
+        kith_free(job->workers[i].found.ranks);
+        kith_free(job->workers[i].found.list);
         kith_free(job->workers[i].hits);
     }
     kith_free(job->workers);

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "shard/index/faiss_segment.h"
 #include "shard/index/flat.h"
 #include "shard/query/filter_cache.h"
 #include "shard/query/search.h"
@@ -27,18 +28,46 @@ struct search_unit {
     uint64_t matched;                   /* live rows that match */
     const struct filter_answer *answer; /* a reference; NULL: nobody had to ask */
     const uint64_t *words;              /* its rows; NULL: all of them */
-    const struct ivf *lists;            /* the index to search by; NULL: exactly */
+    /* The index to search by; both NULL: exactly. */
+    const struct ivf *lists;
+    const struct faiss_segment *faiss;
 };
+
+static inline bool search_unit_is_exact(const struct search_unit *unit)
+{
+    return unit->lists == NULL && unit->faiss == NULL;
+}
 
 struct search_piece {
     const struct search_unit *unit;
     uint32_t first, n;
 };
 
-/* Segments that share a codebook, searched together. */
+struct search_job;
+struct search_worker;
+struct search_group;
+
+/* Asked now and then; true: give up. */
+struct search_stop {
+    bool (*fn)(void *ctx);
+    void *ctx;
+};
+
+/* Query q of those in hand, in one group. False: it has to be done again, exactly (or the job has
+ * failed). */
+typedef bool (*search_group_fn)(struct search_job *job, struct search_worker *worker, uint32_t q,
+                                const struct search_group *group, const struct search_stop *stop);
+
+/* Segments that are searched together: those that share a codebook, or one by Faiss. */
 struct search_group {
+    search_group_fn search;
+    uint64_t hash; /* of what they share: what is learnt of costs is kept under it */
     const struct codebook *codebook;
     uint32_t first, n; /* in job->parts */
+    /* By Faiss. */
+    const struct search_unit *unit;
+    const struct faiss_target *setting;
+    uint32_t fetch; /* rows to ask for */
     struct ivf_target target;
     double share;        /* of their rows that match */
     double estimated_ns; /* of one query */
@@ -52,12 +81,21 @@ struct search_tables {
     struct ivf_scratch *scratch;
 };
 
+/* What Faiss found for a query in a segment, and those of it that match. */
+struct search_found {
+    int64_t *rows;
+    float *ranks;
+    uint32_t *list;
+    size_t rows_cap, ranks_cap, list_cap;
+};
+
 struct search_worker {
     bool ready; /* tops are set up for the queries in hand */
     uint64_t seen;
     struct flat_scratch *flat;
     struct search_tables tables[SEARCH_SCRATCHES];
     uint32_t next_tables; /* to be replaced */
+    struct search_found found;
     struct ivf_stats stats;
     struct topk tops[FLAT_QUERIES_MAX];
     struct kith_hit *hits;
@@ -140,6 +178,19 @@ enum kith_err search_plan_choose_rows(struct search_job *job, struct search_expl
 enum kith_err search_plan_choose_lists(struct search_job *job, struct search_explain *explain,
                                        struct kith_diag *diag);
 void search_plan_drop_units(struct search_job *job);
+float search_plan_recall(const struct search_job *job); /* asked for */
+/* What ranking the unit's matches for one query should take. */
+double search_plan_exact_ns(const struct search_job *job, const struct search_unit *unit);
+
+/* ---- search_faiss.c -------------------------------------------------------------------------- */
+
+#define FAISS_MARGIN_MAX 1e6f /* above, codes are not to hide any row */
+
+/* Which units are searched by Faiss: the groups of a collection that is indexed by it. */
+enum kith_err search_faiss_choose(struct search_job *job, struct kith_diag *diag);
+void search_faiss_explain(const struct search_job *job, struct search_explain *explain);
+bool search_faiss_query(struct search_job *job, struct search_worker *worker, uint32_t q,
+                        const struct search_group *group, const struct search_stop *stop);
 
 /* ---- search_exact.c, search_lists.c ---------------------------------------------------------- */
 
@@ -148,8 +199,10 @@ enum kith_err search_exact_cut(struct search_job *job, bool by_lists, struct kit
 void search_exact_run_piece(void *job, uint32_t piece, uint32_t worker); /* a kith_piece_fn */
 bool search_exact_name_segment_row(void *unit, uint32_t row, struct kith_id *id, uint64_t *seq);
 
-/* Queries [task * queries_per_task, ...) over all groups of lists. */
+/* Queries [task * queries_per_task, ...) over all groups. */
 void search_lists_run_task(void *job, uint32_t task, uint32_t worker);
+bool search_lists_query(struct search_job *job, struct search_worker *worker, uint32_t q,
+                        const struct search_group *group, const struct search_stop *stop);
 
 /* ---- search_queries.c ------------------------------------------------------------------------ */
 

@@ -79,12 +79,24 @@ static struct ivf_scratch *scratch_for(struct search_job *job, struct search_wor
     return tables->scratch;
 }
 
-static void search_group(struct search_job *job, struct search_worker *worker, uint32_t q,
-                         const struct search_group *group)
+bool search_lists_query(struct search_job *job, struct search_worker *worker, uint32_t q,
+                        const struct search_group *group, const struct search_stop *stop)
 {
     struct ivf_scratch *scratch = scratch_for(job, worker, group->codebook);
     if (scratch == NULL)
-        return;
+        return false;
+    const struct ivf_query query = {.vector = job->vectors + (size_t)q * job->config->dim,
+                                    .top = &worker->tops[q],
+                                    .floor = &job->floors[q],
+                                    .effort = group->target.effort,
+                                    .stop = stop->fn,
+                                    .stop_ctx = stop->ctx};
+    return ivf_search(&query, job->parts + group->first, group->n, scratch, &worker->stats);
+}
+
+static void search_group(struct search_job *job, struct search_worker *worker, uint32_t q,
+                         const struct search_group *group)
+{
     uint64_t begun = kith_thread_ns(),
              allowance = (uint64_t)(GIVE_UP * group->exact_ns + GIVE_UP_NS);
     struct clocked clocked = {.job = job, .allowance_ns = allowance};
@@ -92,20 +104,13 @@ static void search_group(struct search_job *job, struct search_worker *worker, u
         clocked.cpu_end_ns = begun + allowance;
         clocked.end_ns = kith_now_ns() + allowance;
     }
-    const struct ivf_query query = {.vector = job->vectors + (size_t)q * job->config->dim,
-                                    .top = &worker->tops[q],
-                                    .floor = &job->floors[q],
-                                    .effort = group->target.effort,
-                                    .stop = must_stop,
-                                    .stop_ctx = &clocked};
-    bool done = ivf_search(&query, job->parts + group->first, group->n, scratch, &worker->stats);
+    bool done = group->search(job, worker, q, group, &(struct search_stop){must_stop, &clocked});
     job->again[q] = job->again[q] || !done;
     double ns = (double)(kith_thread_ns() - begun);
     if (clocked.read_disk || (ns > SLOW * group->expected_ns && has_read_disk()))
         return;
     if (done && !(job->part->margin > 1)) /* a wide margin says nothing about the usual one */
-        search_cost_learn(&job->context->cost, group->codebook->hash, group->share,
-                          group->estimated_ns, ns);
+        search_cost_learn(&job->context->cost, group->hash, group->share, group->estimated_ns, ns);
 }
 
 void search_lists_run_task(void *ctx, uint32_t task, uint32_t worker_index)

@@ -120,14 +120,14 @@ enum kith_err search_plan_choose_rows(struct search_job *job, struct search_expl
 /* ---- lists or not ------------------------------------------------------------------------------
  */
 
-static double exact_ns(const struct search_job *job, const struct search_unit *unit)
+double search_plan_exact_ns(const struct search_job *job, const struct search_unit *unit)
 {
     uint32_t row_bytes = kernels_row_bytes(kernels_type_of(job->config->rows), job->config->dim);
     const struct search_cost_run run = {unit->rows, row_bytes, unit->matched, unit->rows};
     return search_cost_exact(&job->context->cost, &run);
 }
 
-static float recall_of(const struct search_job *job)
+float search_plan_recall(const struct search_job *job)
 {
     return job->part->recall > 0 ? job->part->recall : SEARCH_RECALL_DEFAULT;
 }
@@ -138,8 +138,8 @@ static const struct ivf *index_of(const struct search_job *job, const struct sea
 {
     if (unit->in_head || unit->matched == 0)
         return NULL;
-    const struct ivf *index = segment_index(unit->view->segments[unit->index].segment);
-    if (index != NULL && job->part->effort == NULL && !ivf_reaches(index, recall_of(job)))
+    const struct ivf *index = ivf_of(unit->view->segments[unit->index].segment, job->config);
+    if (index != NULL && job->part->effort == NULL && !ivf_reaches(index, search_plan_recall(job)))
         return NULL;
     return index;
 }
@@ -149,7 +149,8 @@ static struct search_group *group_of(struct search_job *job, const struct codebo
     for (uint32_t g = 0; g < job->n_groups; g++)
         if (job->groups[g].codebook->hash == codebook->hash)
             return &job->groups[g];
-    job->groups[job->n_groups] = (struct search_group){.codebook = codebook};
+    job->groups[job->n_groups] = (struct search_group){
+        .search = search_lists_query, .hash = codebook->hash, .codebook = codebook};
     return &job->groups[job->n_groups++];
 }
 
@@ -170,7 +171,7 @@ static void set_target(struct search_job *job, struct search_group *group,
         if (index != NULL && index->codebook->hash == group->codebook->hash)
             indexes[n++] = index;
     }
-    group->target = ivf_target_for(indexes, n, recall_of(job));
+    group->target = ivf_target_for(indexes, n, search_plan_recall(job));
     if (job->part->effort != NULL)
         group->target.effort = *job->part->effort;
     else if (job->part->margin > 1)
@@ -192,7 +193,7 @@ static void weigh(struct search_job *job, struct search_group *group)
         if (index == NULL || index->codebook->hash != group->codebook->hash)
             continue;
         double by_lists = search_cost_lists(cost, index, unit->matched, group->target.rows_share);
-        double share = (double)unit->matched / unit->rows, exact = exact_ns(job, unit);
+        double share = (double)unit->matched / unit->rows, exact = search_plan_exact_ns(job, unit);
         if (!forced && search_cost_corrected(cost, group->codebook->hash, share, by_lists) >= exact)
             continue;
         unit->lists = index;
@@ -243,9 +244,11 @@ static void list_parts(struct search_job *job)
 static enum kith_err choose_groups(struct search_job *job, struct kith_diag *diag)
 {
     const struct ivf **indexes = NULL;
-    job->n_groups = 0;
+    job->n_groups = job->n_parts = 0;
     if (job->part->exact || (job->part->effort == NULL && job->part->recall >= 1))
         return KITH_OK;
+    if (job->config->index == KITH_INDEX_FAISS)
+        return search_faiss_choose(job, diag);
     bool some = false;
     for (uint32_t u = 0; u < job->n_units && !some; u++)
         some = index_of(job, &job->units[u]) != NULL;
@@ -277,6 +280,8 @@ static enum search_plan plan_of(const struct search_job *job, uint64_t rows, uin
         masked = masked || job->parts[p].allowed != NULL;
     if (matched == 0)
         return SEARCH_PLAN_NOTHING;
+    if (job->n_groups > 0 && job->groups[0].codebook == NULL)
+        return SEARCH_PLAN_FAISS;
     if (job->n_groups > 0)
         return masked ? SEARCH_PLAN_LISTS_MASKED : SEARCH_PLAN_LISTS;
     return matched * 2 < rows ? SEARCH_PLAN_PICK : SEARCH_PLAN_SCAN;
@@ -293,14 +298,15 @@ enum kith_err search_plan_choose_lists(struct search_job *job, struct search_exp
     job->rows = 0;
     for (uint32_t u = 0; u < job->n_units; u++) {
         const struct search_unit *unit = &job->units[u];
-        double exact = exact_ns(job, unit);
+        double exact = search_plan_exact_ns(job, unit);
         rows += unit->rows;
         matched += unit->matched;
         job->exact_ns += exact;
         explain->heads += unit->in_head;
-        explain->segments_indexed += unit->lists != NULL;
-        explain->segments_plain += !unit->in_head && unit->lists == NULL;
-        if (unit->lists == NULL) {
+        bool exactly = search_unit_is_exact(unit);
+        explain->segments_indexed += !exactly;
+        explain->segments_plain += !unit->in_head && exactly;
+        if (exactly) {
             job->expected_ns += exact;
             job->rows += unit->matched;
         }
@@ -308,6 +314,7 @@ enum kith_err search_plan_choose_lists(struct search_job *job, struct search_exp
     for (uint32_t g = 0; g < job->n_groups; g++)
         job->expected_ns += job->groups[g].expected_ns;
     explain->plan = plan_of(job, rows, matched);
+    search_faiss_explain(job, explain);
     explain->recall = 1;
     for (uint32_t g = 0; g < job->n_groups; g++)
         if (job->groups[g].target.recall < explain->recall)

@@ -62,21 +62,33 @@ struct collection_index *collection_index_find(struct collection_indexes *indexe
     return index;
 }
 
+static void discard(struct collection_index *index)
+{
+    faiss_builder_free(index->faiss);
+    ivf_builder_free(index->builder);
+    kith_free(index);
+}
+
 static enum kith_err make(struct collection_indexes *indexes, const struct slice_config *config,
                           struct collection_index **out, struct kith_diag *diag)
 {
+    bool by_faiss = config->index == KITH_INDEX_FAISS;
     struct ivf_builder_options options = {
         .config = *config,
-        .codes = (enum codebook_codes)config->index,
+        .codes = by_faiss ? CODEBOOK_ROWS : (enum codebook_codes)config->index,
         .min_rows = indexes->min_rows,
         .threads = indexes->threads,
     };
+    struct faiss_builder_options faiss = {
+        .config = *config, .min_rows = indexes->min_rows, .threads = indexes->threads};
     struct collection_index *index = kith_alloc(sizeof *index);
     if (index == NULL)
         return kith_fail(diag, KITH_NOMEM, "no memory for an index");
     enum kith_err err = ivf_builder_new(&index->builder, &options, diag);
+    if (err == KITH_OK && by_faiss)
+        err = faiss_builder_new(&index->faiss, &faiss, diag);
     if (err != KITH_OK) {
-        kith_free(index);
+        discard(index);
         return err;
     }
     index->all = indexes;
@@ -85,12 +97,6 @@ static enum kith_err make(struct collection_indexes *indexes, const struct slice
     atomic_init(&index->training, false);
     *out = index;
     return KITH_OK;
-}
-
-static void discard(struct collection_index *index)
-{
-    ivf_builder_free(index->builder);
-    kith_free(index);
 }
 
 enum kith_err collection_index_get(struct collection_indexes *indexes,
@@ -139,7 +145,10 @@ void collection_index_put(struct collection_index *index)
 
 const struct segment_index_hooks *collection_index_hooks(struct collection_index *index)
 {
-    return index != NULL ? ivf_builder_hooks(index->builder) : NULL;
+    if (index == NULL)
+        return NULL;
+    return index->faiss != NULL ? faiss_builder_hooks(index->faiss)
+                                : ivf_builder_hooks(index->builder);
 }
 
 void collection_index_adopt(struct collection_index *index, struct store *store)
@@ -148,7 +157,7 @@ void collection_index_adopt(struct collection_index *index, struct store *store)
         return;
     struct view *view = store_view(store);
     for (uint32_t i = 0; i < view->n_segments; i++) {
-        const struct ivf *ivf = segment_index(view->segments[i].segment);
+        const struct ivf *ivf = ivf_of(view->segments[i].segment, &index->config);
         if (ivf != NULL)
             ivf_builder_set_codebook(index->builder, ivf->codebook);
     }
@@ -162,13 +171,18 @@ struct collection_index_state collection_index_state(struct collection_index *in
     struct collection_index_state state = {.phase = KITH_INDEX_ABSENT};
     if (index == NULL)
         return state;
+    bool working = stats->busy || stats->index_pending > 0;
+    if (index->faiss != NULL) {
+        bool ready = stats->indexed_points > 0;
+        state.phase = working ? KITH_INDEX_BUILDING : ready ? KITH_INDEX_READY : KITH_INDEX_ABSENT;
+        return state;
+    }
     const struct codebook *codebook = ivf_builder_codebook(index->builder);
     if (codebook != NULL) {
         state.generation = codebook->generation;
         state.n_lists = codebook->n_lists;
         state.codebook = codebook->hash;
-        state.phase =
-            stats->busy || stats->index_pending > 0 ? KITH_INDEX_BUILDING : KITH_INDEX_READY;
+        state.phase = working ? KITH_INDEX_BUILDING : KITH_INDEX_READY;
     }
     codebook_unref(codebook);
     bool awaited = state.codebook == 0 && stats->live_points >= index->all->min_rows;

@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 
 #include "proto/kith_limits.h"
+#include "shard/index/faiss_build.h"
 #include "shard/index/ivf_build.h"
 #include "shard/storage/store.h"
 
@@ -28,6 +29,7 @@ struct collection_index {
     struct collection_indexes *all;
     struct slice_config config; /* slice is of no meaning */
     struct ivf_builder *builder;
+    struct faiss_builder *faiss; /* not NULL: builds instead, and builder never has a codebook */
     /* For INFO; relaxed. */
     atomic_bool training;
     /* Trainer only. */

@@ -85,7 +85,7 @@ static bool note_collection(void *ctx, const struct slice_config *config, struct
 {
     struct looking *looking = ctx;
     (void)store;
-    if (config->index == KITH_INDEX_NONE)
+    if (config->index == KITH_INDEX_NONE || config->index == KITH_INDEX_FAISS)
         return true;
     for (size_t i = looking->n_others; i-- > 0;)
         if (looking->others[i] == config->collection)

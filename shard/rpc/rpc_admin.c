@@ -66,6 +66,7 @@ void rpc_admin_open(struct rpc_call *call)
                                       .metric = msg.metric,
                                       .rows = msg.rows,
                                       .index = msg.index};
+        memcpy(config.factory, msg.factory, sizeof config.factory);
         enum kith_err err = slice_table_create(call->env->slices, &config, &verdicts->diags[i]);
         judge(verdicts, i, config.slice, err, "slice.create_failed");
     }

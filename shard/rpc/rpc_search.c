@@ -132,8 +132,7 @@ static void offer_part(struct rpc_env *env, struct searching *s, uint32_t index,
 {
     const struct search_result *result = &s->results[index];
     enum search_plan plan = result->explain.plan;
-    bool by_lists = plan == SEARCH_PLAN_LISTS || plan == SEARCH_PLAN_LISTS_MASKED;
-    if (!by_lists || part->indexed_only || result->n_queries == 0 ||
+    if (!search_plan_is_approximate(plan) || part->indexed_only || result->n_queries == 0 ||
         !recall_probe_wants(env->recall))
         return;
     const struct recall_probe_query query = {.collection = s->msg.scope.collection,
@@ -187,6 +186,9 @@ static void write_explains(struct rpc_reply *reply, const struct searching *s)
                                            .list_rows = e->lists.rows,
                                            .reranked = e->lists.reranked,
                                            .reranked_exactly = e->lists.exact,
+                                           .nprobe = e->faiss.nprobe,
+                                           .ef_search = e->faiss.ef_search,
+                                           .k_factor = e->faiss.k_factor,
                                            .expected_ns = e->expected_ns,
                                            .exact_ns = e->exact_ns,
                                            .ns = e->ns};

@@ -226,7 +226,8 @@ void slice_table_hurry(struct slice_table *table)
 static bool same_config(const struct slice_config *a, const struct slice_config *b)
 {
     return a->collection == b->collection && a->slice == b->slice && a->dim == b->dim &&
-           a->metric == b->metric && a->rows == b->rows && a->index == b->index;
+           a->metric == b->metric && a->rows == b->rows && a->index == b->index &&
+           strcmp(a->factory, b->factory) == 0;
 }
 
 static enum kith_err create_new(struct slice_table *table, const struct slice_config *config,

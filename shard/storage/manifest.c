@@ -8,13 +8,16 @@
 #include "proto/kith_limits.h"
 #include "proto/kith_wire.h"
 
-/* Fixed head, then segments (16 bytes each), then operations (24 bytes each), then a CRC of all. */
+/* Fixed head, then segments (16 bytes each), then operations (24 bytes each), then, of an index by
+ * Faiss, its factory string with zeros behind it, then a CRC of all. */
 #define MAGIC         0x314e414d4854494bull /* "KITHMAN1" */
 #define VERSION       2u
 #define HEAD_BYTES    88u
 #define SEGMENT_BYTES 16u
 #define OP_BYTES      24u
-#define BYTES_MAX     (HEAD_BYTES + KITH_SEGMENTS_MAX * SEGMENT_BYTES + OP_WINDOW_MAX * OP_BYTES + 4u)
+#define FACTORY_BYTES KITH_FAISS_FACTORY_MAX
+#define BYTES_MAX                                                                                  \
+    (HEAD_BYTES + KITH_SEGMENTS_MAX * SEGMENT_BYTES + OP_WINDOW_MAX * OP_BYTES + FACTORY_BYTES + 4u)
 
 void manifest_path(char *path, size_t cap, const char *dir)
 {
@@ -28,9 +31,15 @@ void manifest_fini(struct manifest *manifest)
     memset(manifest, 0, sizeof *manifest);
 }
 
-static size_t encoded_bytes(uint32_t n_segments, uint32_t n_ops)
+static size_t factory_bytes(const struct manifest *m)
 {
-    return HEAD_BYTES + (size_t)n_segments * SEGMENT_BYTES + (size_t)n_ops * OP_BYTES + 4;
+    return m->config.index == KITH_INDEX_FAISS ? FACTORY_BYTES : 0;
+}
+
+static size_t encoded_bytes(const struct manifest *m)
+{
+    return HEAD_BYTES + (size_t)m->n_segments * SEGMENT_BYTES + (size_t)m->n_ops * OP_BYTES +
+           factory_bytes(m) + 4;
 }
 
 static void encode(const struct manifest *m, uint8_t *out)
@@ -60,6 +69,8 @@ static void encode(const struct manifest *m, uint8_t *out)
         kith_store_u64(at + 8, m->ops[i].seq);
         kith_store_u64(at + 16, m->ops[i].affected);
     }
+    memcpy(at, m->config.factory, strnlen(m->config.factory, factory_bytes(m)));
+    at += factory_bytes(m);
     kith_store_u32(at, kith_crc32c(0, out, (size_t)(at - out)));
 }
 
@@ -78,12 +89,23 @@ static enum kith_err decode_head(struct manifest *m, const uint8_t *data, struct
     m->wal_end = kith_load_u64(data + 80);
     if (m->config.dim == 0 || m->config.dim > KITH_DIM_MAX || metric < KITH_COSINE ||
         metric > KITH_MANHATTAN || rows < KITH_ROWS_F32 || rows > KITH_ROWS_F16 ||
-        index > KITH_INDEX_PQ4 || m->first_wal == 0 || m->next_file == 0 || m->wal < m->first_wal)
+        index > KITH_INDEX_FAISS || m->first_wal == 0 || m->next_file == 0 || m->wal < m->first_wal)
         return kith_fail(diag, KITH_CORRUPT, "a value is out of range");
     m->config.metric = (enum kith_metric)metric;
     m->config.rows = (enum kith_row_type)rows;
     m->config.index = (enum kith_index)index;
     return KITH_OK;
+}
+
+/* Text, then zeros to the end. */
+static bool decode_factory(struct manifest *m, const uint8_t *at)
+{
+    size_t len = strnlen((const char *)at, FACTORY_BYTES);
+    for (size_t i = len; i < FACTORY_BYTES; i++)
+        if (at[i] != 0)
+            return false;
+    memcpy(m->config.factory, at, FACTORY_BYTES);
+    return len > 0;
 }
 
 static enum kith_err decode_lists(struct manifest *m, const uint8_t *at, struct kith_diag *diag)
@@ -110,6 +132,8 @@ static enum kith_err decode_lists(struct manifest *m, const uint8_t *at, struct 
         if (m->ops[i].op_id == 0)
             return kith_fail(diag, KITH_CORRUPT, "an operation has no id");
     }
+    if (factory_bytes(m) > 0 && !decode_factory(m, at))
+        return kith_fail(diag, KITH_CORRUPT, "the index has no factory string");
     return KITH_OK;
 }
 
@@ -127,10 +151,10 @@ enum kith_err manifest_decode(struct manifest *out, const uint8_t *data, size_t 
         .n_segments = kith_load_u32(data + 36),
         .n_ops = kith_load_u32(data + 64),
     };
-    if (m.n_segments > KITH_SEGMENTS_MAX || m.n_ops > OP_WINDOW_MAX ||
-        len != encoded_bytes(m.n_segments, m.n_ops))
-        return kith_fail(diag, KITH_CORRUPT, "its lists do not fill it");
     enum kith_err err = decode_head(&m, data, diag);
+    if (err == KITH_OK &&
+        (m.n_segments > KITH_SEGMENTS_MAX || m.n_ops > OP_WINDOW_MAX || len != encoded_bytes(&m)))
+        err = kith_fail(diag, KITH_CORRUPT, "its lists do not fill it");
     if (err == KITH_OK)
         err = decode_lists(&m, data + HEAD_BYTES, diag);
     if (err == KITH_OK)
@@ -173,7 +197,7 @@ enum kith_err manifest_store(const struct manifest *manifest, struct io *io, con
     char path[512], temporary[520];
     manifest_path(path, sizeof path, dir);
     (void)snprintf(temporary, sizeof temporary, "%s.tmp", path);
-    size_t len = encoded_bytes(manifest->n_segments, manifest->n_ops);
+    size_t len = encoded_bytes(manifest);
     struct io_file *file = NULL;
     uint8_t *data = kith_alloc(len);
     if (data == NULL)

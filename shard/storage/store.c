@@ -116,7 +116,8 @@ static enum kith_err check_config(const struct slice_config *config, struct kith
         return kith_fail(diag, KITH_BAD_REQUEST, "dimension: 1 to %u", KITH_DIM_MAX);
     if (config->metric < KITH_COSINE || config->metric > KITH_MANHATTAN ||
         config->rows < KITH_ROWS_F32 || config->rows > KITH_ROWS_F16 ||
-        config->index > KITH_INDEX_PQ4)
+        config->index > KITH_INDEX_FAISS ||
+        (config->index == KITH_INDEX_FAISS) != (config->factory[0] != '\0'))
         return kith_fail(diag, KITH_BAD_REQUEST, "metric, row type or index: unknown");
     return KITH_OK;
 }
