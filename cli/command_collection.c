@@ -7,6 +7,7 @@
 
 static const char *dim_text, *distance, *encoder, *encoder_file, *dictionary, *slices_text;
 static const char *quantization;
+static const char *index_text;
 static bool if_not_exists, yes;
 
 static const char *distance_word(const char *text)
@@ -54,6 +55,10 @@ static void write_create(struct kith_json_writer *w, uint64_t dim, uint64_t slic
         kith_jw_key(w, "quantization");
         kith_jw_cstr(w, quantization);
     }
+    if (index_text != NULL) {
+        kith_jw_key(w, "index");
+        kith_jw_cstr(w, index_text);
+    }
     if (slices > 0) {
         kith_jw_key(w, "shard_number");
         kith_jw_u64(w, slices);
@@ -74,6 +79,8 @@ static int create(int argc, char **argv)
         {"quantization", "WORD",
          "what the index keeps of vectors: auto (default), none, f16, int8 or pq4", &quantization,
          NULL},
+        {"index", "faiss:STRING", "an index by Faiss instead of ours, from its factory string",
+         &index_text, NULL},
         {"slices", "N", "into how many pieces to cut it (default: the server's)", &slices_text,
          NULL},
         {"if-not-exists", NULL, "no error when it is there already", NULL, &if_not_exists},

@@ -15,6 +15,7 @@
 #include "common/kith_metrics.h"
 #include "coordinator/cluster/leader.h"
 #include "coordinator/server.h"
+#include "shard/index/faiss_build.h"
 
 /* Order matters twice. Opening: what serves comes last, so that nothing is asked before it can
  * answer. Closing: first no new requests and an answer for those in hand (drain), then everything
@@ -201,6 +202,7 @@ static enum kith_err open_http(struct process *process, struct kith_diag *diag)
         .encoders_dir = config->encoders[0] ? config->encoders : NULL,
         .metrics = process->metrics,
         .clustered = !up,
+        .check_factory = faiss_build_check,
     };
     enum kith_err err = kith_pool_open(&process->pool, (uint32_t)config->threads, diag);
     if (err) {

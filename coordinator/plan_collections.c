@@ -52,6 +52,7 @@ static const struct plan_field create_fields[] = {
     {"metadata", PLAN_TAKEN},
     {"strict_mode_config", PLAN_TAKEN},
     {"sparse_vectors", PLAN_TAKEN},
+    {"index", PLAN_TAKEN},
     {"quantization", PLAN_TAKEN},
     {"quantization_config", PLAN_TAKEN},
     {"hnsw_config", PLAN_TAKEN},
@@ -65,6 +66,7 @@ static const struct plan_field vector_fields[] = {
     {"datatype", PLAN_TAKEN},  {"quantization_config", PLAN_TAKEN},
     {"on_disk", PLAN_IGNORED}, {"multivector_config", PLAN_REFUSED},
     {"memory", PLAN_IGNORED},  {"hnsw_config", PLAN_TAKEN},
+    {"index", PLAN_TAKEN},
 };
 
 static enum kith_err distance_of(struct kith_json vector, const char *where, bool required,
@@ -127,6 +129,7 @@ static enum kith_err quantization_of(struct create_plan *plan, struct kith_json 
     if (err)
         return err;
     plan->spec.index = q.has_index ? q.index : kith_index_default(plan->spec.metric);
+    plan->spec.factory = q.factory;
     if (q.has_rows)
         plan->spec.rows = q.rows;
     return KITH_OK;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "coordinator/plan.h"
+#include "proto/kith_limits.h"
 
 /* ---- the API's configuration ----------------------------------------------------------------- */
 
@@ -184,6 +185,30 @@ const char *plan_quantization_word(enum kith_index index, enum kith_row_type row
     }
 }
 
+/* ---- by Faiss ---------------------------------------------------------------------------------
+ */
+
+static enum kith_err factory_of(struct kith_json value, struct plan_quantization *out,
+                                struct kith_diag *diag)
+{
+    static const char prefix[] = "faiss:";
+    const size_t before = sizeof(prefix) - 1;
+    const char *text;
+    size_t len;
+    if (!kith_json_str(value, &text, &len))
+        return plan_wrong_type(diag, "index", "a text", value);
+    if (strlen(text) != len || strncmp(text, prefix, before) != 0 || len == before)
+        return kith_fail(diag, KITH_BAD_REQUEST,
+                         "index: expected \"faiss:\" and a factory string, as in "
+                         "\"faiss:IVF1024,PQ50x4fs,RFlat\"");
+    if (len - before > KITH_FAISS_FACTORY_MAX)
+        return kith_fail(diag, KITH_TOO_BIG, "index: a factory string has at most %u bytes",
+                         KITH_FAISS_FACTORY_MAX);
+    *out = (struct plan_quantization){
+        .has_index = true, .index = KITH_INDEX_FAISS, .factory = text + before, .said = "index"};
+    return KITH_OK;
+}
+
 /* ---- the whole ------------------------------------------------------------------------------- */
 
 /* The vector's own goes before the collection's, as in the API. */
@@ -219,15 +244,21 @@ enum kith_err plan_quantization_read(struct kith_json body, bool has_vector,
                                      struct kith_json vector, struct plan_quantization *out,
                                      struct kith_diag *diag)
 {
-    struct kith_json config, word;
+    struct kith_json config, word, index;
     enum kith_err err = KITH_OK;
     *out = (struct plan_quantization){.said = NULL};
+    bool has_factory = member_of(body, has_vector, vector, "index", &index);
     bool has_word = kith_json_opt(body, "quantization", &word);
     bool has_config = member_of(body, has_vector, vector, "quantization_config", &config);
     if (has_word && has_config)
         return kith_fail(diag, KITH_BAD_REQUEST,
                          "quantization: not together with quantization_config");
-    if (has_word)
+    if (has_factory && (has_word || has_config))
+        return kith_fail(diag, KITH_BAD_REQUEST, "index: not together with %s",
+                         has_word ? "quantization" : "quantization_config");
+    if (has_factory)
+        err = factory_of(index, out, diag);
+    else if (has_word)
         err = word_of(word, out, diag);
     else if (has_config)
         err = config_of(config, out, diag);

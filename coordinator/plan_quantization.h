@@ -8,6 +8,8 @@
  *   int8           as `datatype` says    lists, a byte a dimension
  *   pq4            as `datatype` says    lists, 4-bit product codes and bytes
  *
+ * `index` (Kith's) is "faiss:" and a factory string of Faiss, instead of all that.
+ *
  * scalar and product x4 are int8; product x8 and more, and binary, are pq4. hnsw_config.m = 0: no
  * index at all. docs/API.md says where these differ from what the API means.
  * Threads: any. Errors: KITH_BAD_REQUEST, KITH_UNSUPPORTED; the text begins with the path. */
@@ -20,7 +22,9 @@
 struct plan_quantization {
     bool has_index; /* else the metric's default */
     enum kith_index index;
-    bool has_rows; /* else as `datatype` says */
+    const char *factory; /* of KITH_INDEX_FAISS, borrowed from the body; what Faiss thinks of it is
+                            for whoever can ask */
+    bool has_rows;       /* else as `datatype` says */
     enum kith_row_type rows;
     const char *said; /* the path of what chose the index, for errors; NULL: nothing did */
 };

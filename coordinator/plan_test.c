@@ -337,6 +337,16 @@ static void test_plan_collection_bodies(void **state)
          "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"quantization\":\"int8\",\"quantization_"
          "config\":{\"binary\":{}}}",
          KITH_BAD_REQUEST, "quantization: not together"},
+        {NEW, "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"index\":\"hnsw\"}",
+         KITH_BAD_REQUEST, "index: expected \"faiss:\" and a factory string"},
+        {NEW, "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"index\":\"faiss:\"}",
+         KITH_BAD_REQUEST, "index: expected"},
+        {NEW, "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"index\":7}", KITH_BAD_REQUEST,
+         "index: expected a text"},
+        {NEW,
+         "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"index\":\"faiss:SQ8\","
+         "\"quantization\":\"int8\"}",
+         KITH_BAD_REQUEST, "index: not together with quantization"},
         {NEW, "{\"vectors\":{\"size\":4,\"distance\":\"Dot\"},\"quantization\":\"int9\"}",
          KITH_BAD_REQUEST, "quantization: expected auto, none"},
         {NEW,
@@ -421,6 +431,9 @@ static void test_plan_create_maps_words_to_indexes(void **state)
         {"\"Dot\",\"quantization_config\":{\"scalar\":{\"type\":\"int8\"}}},"
          "\"quantization_config\":{\"binary\":{}}",
          KITH_INDEX_INT8, KITH_ROWS_F32},
+        {"\"Dot\"},\"index\":\"faiss:HNSW32,Flat\"", KITH_INDEX_FAISS, KITH_ROWS_F32},
+        {"\"Dot\",\"index\":\"faiss:SQ8\",\"datatype\":\"float16\"}", KITH_INDEX_FAISS,
+         KITH_ROWS_F16},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         enum kith_index index = KITH_INDEX_NONE;

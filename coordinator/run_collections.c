@@ -25,11 +25,18 @@ static void write_true(struct request *req, struct kith_json_writer *w)
 
 /* ---- create ---------------------------------------------------------------------------------- */
 
-static void create_now(struct request *req)
+/* Once the dimension is known, be it the encoder's. */
+static enum kith_err create_now(struct request *req, struct kith_diag *diag)
 {
     struct create_plan *plan = req->plan;
-    topology_create(server_topology(req->server), &plan->spec, request_left_ms(req), on_change,
-                    req);
+    enum kith_err err = plan->spec.factory
+                            ? server_check_factory(req->server, plan->spec.factory, plan->spec.dim,
+                                                   plan->spec.metric, diag)
+                            : KITH_OK;
+    if (!err)
+        topology_create(server_topology(req->server), &plan->spec, request_left_ms(req), on_change,
+                        req);
+    return err;
 }
 
 static enum kith_err agree(struct request *req, const struct encoder *encoder,
@@ -56,10 +63,10 @@ static void on_encoder(void *ctx, const struct encoder *encoder, const struct ki
     } else {
         req->err = agree(req, encoder, &req->diag);
     }
+    if (!req->err)
+        req->err = create_now(req, &req->diag);
     if (req->err)
         pipeline_resume(req);
-    else
-        create_now(req);
 }
 
 static enum kith_err create_start(struct request *req, struct kith_diag *diag)
@@ -67,10 +74,8 @@ static enum kith_err create_start(struct request *req, struct kith_diag *diag)
     struct create_plan *plan = req->plan;
     if (topology_find(server_topology(req->server), plan->spec.name))
         return kith_fail(diag, KITH_EXISTS, "there is a collection `%s` already", plan->spec.name);
-    if (!plan->spec.encoder) {
-        create_now(req);
-        return KITH_OK;
-    }
+    if (!plan->spec.encoder)
+        return create_now(req, diag);
     const struct encoder *encoder;
     plan->wait = (struct text_models_wait){.done = on_encoder, .ctx = req};
     enum kith_err err = text_models_get(server_models(req->server), plan->spec.encoder, &encoder,
@@ -79,9 +84,7 @@ static enum kith_err create_start(struct request *req, struct kith_diag *diag)
         return KITH_OK;
     if (!err)
         err = agree(req, encoder, diag);
-    if (!err)
-        create_now(req);
-    return err;
+    return err ? err : create_now(req, diag);
 }
 
 const struct work run_create_work = {

@@ -343,6 +343,10 @@ static void write_index(const struct info_plan *plan, const struct topology_coll
     kith_jw_begin_object(w);
     kith_jw_key(w, "kind");
     kith_jw_cstr(w, topology_index_name(c->index));
+    if (c->factory) {
+        kith_jw_key(w, "factory");
+        kith_jw_cstr(w, c->factory);
+    }
     kith_jw_key(w, "phase");
     kith_jw_cstr(w, phases[plan->sum.phase]);
     write_u64(w, "generation", plan->sum.generation);

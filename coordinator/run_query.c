@@ -321,6 +321,11 @@ static void write_how(const struct kith_msg_explain *how, struct kith_json_write
     write_u64(w, "list_rows", how->list_rows);
     write_u64(w, "reranked", how->reranked);
     write_u64(w, "reranked_exactly", how->reranked_exactly);
+    if (how->k_factor > 0) {
+        write_u64(w, "nprobe", how->nprobe);
+        write_u64(w, "ef_search", how->ef_search);
+        write_u64(w, "k_factor", how->k_factor);
+    }
     kith_jw_key(w, "fell_back");
     kith_jw_bool(w, how->fell_back > 0);
     write_us(w, "expected_us", how->expected_ns);

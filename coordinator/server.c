@@ -29,6 +29,8 @@ struct server {
     struct request *requests;
     uint64_t op_id;
     bool clustered;
+    enum kith_err (*check_factory)(const char *factory, uint32_t dim, enum kith_metric metric,
+                                   struct kith_diag *diag);
     char started[32];
 };
 
@@ -65,6 +67,7 @@ enum kith_err server_open(struct server **out, struct kith_loop *loop, const str
     server->metrics = cfg->metrics;
     pipeline_measure(&server->stage_stats, cfg->metrics);
     server->clustered = cfg->clustered;
+    server->check_factory = cfg->check_factory;
     time_t now = time(NULL);
     struct tm utc;
     if (gmtime_r(&now, &utc))
@@ -160,6 +163,17 @@ struct kith_metrics *server_metrics(const struct server *server)
 bool server_clustered(const struct server *server)
 {
     return server->clustered;
+}
+
+enum kith_err server_check_factory(const struct server *server, const char *factory, uint32_t dim,
+                                   enum kith_metric metric, struct kith_diag *diag)
+{
+    if (!server->check_factory)
+        return KITH_OK;
+    enum kith_err err = server->check_factory(factory, dim, metric, diag);
+    if (err)
+        kith_diag_prefix(diag, "index");
+    return err;
 }
 
 uint64_t server_cluster(const struct server *server)

@@ -26,6 +26,10 @@ struct server_cfg {
     const char *encoders_dir;     /* folder of encoder files; NULL = none */
     struct kith_metrics *metrics; /* of the process, shown on /metrics too; NULL = none */
     bool clustered;               /* false in kith up: GET /cluster says "disabled" */
+    /* Whether a collection may have an index by this factory string of Faiss, which is not a
+     * coordinator's to know; the text is for users. NULL = nodes will say. */
+    enum kith_err (*check_factory)(const char *factory, uint32_t dim, enum kith_metric metric,
+                                   struct kith_diag *diag);
 };
 
 enum kith_err server_open(struct server **out, struct kith_loop *loop, const struct server_cfg *cfg,
@@ -55,6 +59,9 @@ const struct pipeline_stats *server_stage_stats(const struct server *server);
 struct census *server_census(struct server *server);
 struct kith_metrics *server_metrics(const struct server *server); /* NULL = none */
 bool server_clustered(const struct server *server);
+/* server_cfg.check_factory, its text with the field before it. */
+enum kith_err server_check_factory(const struct server *server, const char *factory, uint32_t dim,
+                                   enum kith_metric metric, struct kith_diag *diag);
 uint64_t server_cluster(const struct server *server);    /* the id in every frame */
 uint64_t server_op_id(struct server *server);            /* unique over processes and restarts */
 const char *server_started(const struct server *server); /* RFC 3339, for telemetry */

@@ -537,6 +537,9 @@ static void open_collection(void *ctx, struct topology_collection *collection)
     opening->msg.metric = collection->metric;
     opening->msg.rows = collection->rows;
     opening->msg.index = collection->index;
+    if (collection->factory) {
+        memcpy(opening->msg.factory, collection->factory, strlen(collection->factory) + 1);
+    }
     opening->msg.scope.collection = collection->id;
     for (uint32_t i = 0; i < collection->n_slices; i++) {
         struct kith_slice_value value = {0};

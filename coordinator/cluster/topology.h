@@ -66,6 +66,7 @@ struct topology_collection {
     enum kith_metric metric;
     enum kith_row_type rows;
     enum kith_index index;
+    const char *factory;     /* what Faiss makes its index of; NULL = not by Faiss */
     const char *vector_name; /* "" = the unnamed vector */
     const char *encoder;     /* JSON; NULL = none */
     const char *options;     /* JSON: the create request, for info; NULL = none */
@@ -101,6 +102,7 @@ struct topology_spec {
     enum kith_metric metric;
     enum kith_row_type rows;
     enum kith_index index;
+    const char *factory;     /* of KITH_INDEX_FAISS, at most KITH_FAISS_FACTORY_MAX; else NULL */
     uint32_t n_slices;       /* 0 = the default: 1 in kith up, else 2 per ready node */
     const char *vector_name; /* NULL = "" */
     const char *encoder, *options, *metadata; /* JSON or NULL */

@@ -335,6 +335,7 @@ void topology_create(struct topology *topology, const struct topology_spec *spec
         .metric = spec->metric,
         .rows = spec->rows,
         .index = spec->index,
+        .factory = spec->factory,
         .vector_name = spec->vector_name ? spec->vector_name : "",
         .encoder = spec->encoder,
         .options = spec->options,

@@ -2,8 +2,8 @@
 
 #include "coordinator/cluster/topology_impl.h"
 
-/* collections/<name>: {"id", "dim", "metric", "rows", "slices", "vector", "encoder", "options",
- * "metadata"}; the last three are JSON inside a string: kept as given, never looked into here. */
+/* collections/<name>: {"id", "dim", "metric", "rows", "index", "factory", "slices", "vector",
+ * "encoder", "options", "metadata"}; the last three are JSON inside a string: kept as given, never looked into here. */
 
 static const struct {
     enum kith_metric metric;
@@ -31,7 +31,8 @@ static void put_text(struct kith_json_writer *w, const char *name, const char *t
 static const char *const indexes[] = {[KITH_INDEX_NONE] = "none",
                                       [KITH_INDEX_ROWS] = "rows",
                                       [KITH_INDEX_INT8] = "int8",
-                                      [KITH_INDEX_PQ4] = "pq4"};
+                                      [KITH_INDEX_PQ4] = "pq4",
+                                      [KITH_INDEX_FAISS] = "faiss"};
 
 const char *topology_index_name(enum kith_index index)
 {
@@ -55,6 +56,7 @@ void topology_codec_write(struct kith_buf *buf, const struct topology_collection
     }
     put_text(&w, "rows", collection->rows == KITH_ROWS_F16 ? "f16" : "f32");
     put_text(&w, "index", indexes[collection->index]);
+    put_text(&w, "factory", collection->factory);
     kith_jw_key(&w, "slices");
     kith_jw_u64(&w, collection->n_slices);
     put_text(&w, "vector", collection->vector_name);
@@ -115,6 +117,15 @@ static bool read_index(struct kith_json root, enum kith_index *out)
     return false;
 }
 
+static bool factory_ok(const struct topology_collection *collection)
+{
+    const char *factory = collection->factory;
+    if (collection->index != KITH_INDEX_FAISS) {
+        return !factory;
+    }
+    return factory && *factory && strlen(factory) <= KITH_FAISS_FACTORY_MAX;
+}
+
 static enum kith_err read_root(struct topology_collection *out, struct kith_arena *arena,
                                struct kith_json root)
 {
@@ -136,7 +147,11 @@ static enum kith_err read_root(struct topology_collection *out, struct kith_aren
     if (!read_index(root, &out->index)) {
         return KITH_CORRUPT;
     }
-    enum kith_err err = get_text(root, "vector", arena, &out->vector_name);
+    enum kith_err err = get_text(root, "factory", arena, &out->factory);
+    if (!err && !factory_ok(out)) {
+        return KITH_CORRUPT;
+    }
+    err = err ? err : get_text(root, "vector", arena, &out->vector_name);
     err = err ? err : get_text(root, "encoder", arena, &out->encoder);
     err = err ? err : get_text(root, "options", arena, &out->options);
     err = err ? err : get_text(root, "metadata", arena, &out->metadata);
