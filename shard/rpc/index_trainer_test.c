@@ -341,6 +341,30 @@ static void test_index_trainer_steps_in_for_a_silent_node(void **state)
     close_cluster(rigs);
 }
 
+/* New rows lie where no centroid is, and on other nodes than the one that trains. */
+static void test_index_trainer_hears_of_drift(void **state)
+{
+    (void)state;
+    struct rig rigs[NODES];
+    uint32_t few = 3 * HEAD_ROWS;
+    open_cluster(rigs);
+    for (uint32_t k = NODES; k-- > 0;) /* the one that trains comes last, and sees all rows */
+        join_with_points(&rigs[k], few, true);
+    for (uint32_t k = 0; k < NODES; k++)
+        wait_for_generation(&rigs[k], 1);
+    for (uint32_t k = 1; k < NODES; k++)
+        fill(&rigs[k], few, 2 * few); /* not nearly eight times as many */
+    for (uint32_t k = 0; k < NODES; k++)
+        wait_for_generation(&rigs[k], 2);
+    for (uint32_t k = 1; k < NODES; k++) {
+        assert_int_equal(wait_for_hash(&rigs[k]), wait_for_hash(&rigs[0]));
+        check_points(&rigs[k], 2 * few);
+    }
+    for (uint32_t k = 0; k < NODES; k++)
+        leave(&rigs[k]);
+    close_cluster(rigs);
+}
+
 static void set_own_codebook(struct rig *rig, uint32_t seed)
 {
     struct collection_index *index = collection_index_find(rig->indexes, COLLECTION);
@@ -399,6 +423,7 @@ int main(void)
         cmocka_unit_test(test_index_trainer_shares_with_other_nodes),
         cmocka_unit_test(test_index_trainer_catches_up),
         cmocka_unit_test(test_index_trainer_steps_in_for_a_silent_node),
+        cmocka_unit_test(test_index_trainer_hears_of_drift),
         cmocka_unit_test(test_index_trainer_settles_on_one_of_two),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
