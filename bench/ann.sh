@@ -4,7 +4,7 @@ here=$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 say() { printf '%s\n' "$*" >&2; }
 usage() {
     say "usage: bench/run ann [--data glove|use[:ROWS]|text768[:ROWS]|clustered:ROWS:DIM] [--peers LIST|all|none] [--rounds N] [--rows N]"
-    say "                     [--queries N] [--quick] [--index pq4|int8|rows|none] [--effort] [--segments N,N...]; LIST has hnswlib, faiss, usearch, zvec, with commas"
+    say "                     [--queries N] [--quick] [--index pq4|int8|rows|none|faiss:STRING] [--effort] [--segments N,N...]; LIST has hnswlib, faiss, usearch, zvec, with commas"
     exit 2
 }
 

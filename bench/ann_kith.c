@@ -17,6 +17,7 @@
 #include "common/kith_mem.h"
 #include "proto/kith_limits.h"
 #include "proto/kith_ops.h"
+#include "shard/index/faiss_build.h"
 #include "shard/index/ivf_build.h"
 #include "shard/query/search.h"
 #include "shard/storage/store.h"
@@ -29,9 +30,11 @@ struct kith {
     char dir[4096];
     char family[ANN_NAME_BYTES];
     enum kith_index kind;
+    const char *factory; /* of an index by Faiss */
     bool by_effort;
     uint32_t threads, n_segments; /* 0: as the store makes them */
-    struct ivf_builder *builder;  /* NULL: no index */
+    struct ivf_builder *builder;  /* NULL: no index of lists */
+    struct faiss_builder *faiss;
     struct io *io;
     struct store *store;
     struct view *view;
@@ -179,6 +182,22 @@ static void train(struct kith *kith, const struct ann_set *set, const struct sli
     kith_free(rows);
 }
 
+/* Segments by Faiss: made at once, as a merge would. */
+static void fill_by_faiss(struct kith *kith, const struct ann_set *set, struct slice_config *config)
+{
+    struct kith_diag diag = {0};
+    uint64_t start = kith_now_ns();
+
+    snprintf(config->factory, sizeof(config->factory), "%s", kith->factory);
+    struct faiss_builder_options building = {
+        .config = *config, .min_rows = IVF_MIN_ROWS, .threads = kith->threads};
+    if (faiss_builder_new(&kith->faiss, &building, &diag) != KITH_OK)
+        die(kith->factory, &diag);
+    kith->view = ann_segments_build(set, kith->io, config, faiss_builder_hooks(kith->faiss),
+                                    kith->n_segments);
+    fprintf(stderr, "kith: %s in %.1f s\n", kith->factory, (double)(kith_now_ns() - start) / 1e9);
+}
+
 static void fill(struct kith *kith, const struct ann_set *set)
 {
     struct slice_config config = {.collection = 1,
@@ -196,6 +215,10 @@ static void fill(struct kith *kith, const struct ann_set *set)
     struct kith_diag diag = {0};
     uint64_t start = kith_now_ns(), written, trained;
 
+    if (kith->kind == KITH_INDEX_FAISS) {
+        fill_by_faiss(kith, set, &config);
+        return;
+    }
     if (kith->kind != KITH_INDEX_NONE) {
         if (ivf_builder_new(&kith->builder, &building, &diag) != KITH_OK)
             die("builder", &diag);
@@ -302,6 +325,7 @@ static void close_kith(void *index)
     view_unref(kith->view);
     store_close(kith->store);
     ivf_builder_free(kith->builder);
+    faiss_builder_free(kith->faiss);
     io_real_close(kith->io);
     store_fill_remove_dir(kith->dir);
     kith_free(kith);
@@ -317,6 +341,14 @@ static void read_spec(struct kith *kith, const char *spec)
     };
     size_t length = strcspn(spec, " ");
 
+    if (strncmp(spec, "faiss:", 6) == 0) {
+        kith->kind = KITH_INDEX_FAISS;
+        kith->factory = spec + 6;
+        kith->n_segments = 1;
+        snprintf(kith->family, sizeof(kith->family), "kith-faiss");
+        return;
+    }
+
     for (uint32_t i = 0; i < COUNT(names); i++)
         if (strlen(names[i]) == length && strncmp(spec, names[i], length) == 0) {
             kith->kind = (enum kith_index)i;
@@ -329,7 +361,8 @@ static void read_spec(struct kith *kith, const char *spec)
                 return;
         }
     die(spec,
-        &(struct kith_diag){.text = "is not pq4, int8, rows or none, or has too many segments"});
+        &(struct kith_diag){.text = "is not pq4, int8, rows, none or faiss:STRING, or has too many "
+                                    "segments"});
 }
 
 void ann_kith_open(struct ann_engine *out, const struct ann_set *set, const char *spec,
