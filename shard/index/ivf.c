@@ -6,6 +6,7 @@
 
 #include "common/kith_mem.h"
 #include "shard/index/ivf_format.h"
+#include "shard/index/ivf_lists.h"
 #include "shard/index/kernels.h"
 
 #define WIDEST_MARGIN 8.0f /* standard errors */
@@ -204,15 +205,13 @@ static struct ivf_target between(const struct ivf_target *low, const struct ivf_
     return target;
 }
 
-/* By how much the squared distance of the k-th best shrinks when a segment of n_rows is one of
- * several with so many together: the targets were measured in the segment alone. */
+/* By how much a reach has to grow when a segment is one of several with so many rows together: the
+ * targets were measured in the segment alone. The squared distance of the k-th best shrinks, that
+ * of the first lists does not; before, both were about equal. */
 static float crowding(const struct ivf *segment, double all_rows)
 {
     double times = all_rows / (double)segment->n_rows;
-    if (segment->local_dim <= 0 || times <= 1)
-        return 1;
-    double dim = segment->local_dim < 1 ? 1 : (double)segment->local_dim;
-    return (float)pow(times, 2 / dim);
+    return 1 / ivf_lists_unit(1 / ivf_lists_crowding(times, (double)segment->local_dim), 1);
 }
 
 static struct ivf_target target_of(const struct ivf *segment, float recall)

@@ -38,7 +38,8 @@ enum ivf_section {
 
 /* ---- effort ----------------------------------------------------------------------------------
  * How hard a search looks. `reach`: after the first lists, every list whose squared distance from
- * the query is at most reach times that of the k-th best hit so far is scanned. `margin`: how far
+ * the query is at most reach times a unit is scanned: the mean of the squared distances of the k-th
+ * best hit so far and of the last of the first lists. `margin`: how far
  * below the k-th best an estimate may be, in standard errors, to be ranked again. The mapping from
  * a recall target is measured when a segment is built and stored with it. */
 struct ivf_effort {
@@ -145,6 +146,7 @@ struct ivf_target ivf_target_for(const struct ivf *const *segments, uint32_t n, 
 struct ivf_part {
     const struct ivf *index;
     const uint64_t *allowed; /* bit r: row r may be found (live and matching); NULL: all */
+    uint64_t n_allowed;      /* how many those are: where hits are rare, a search reaches farther */
     /* flat_name_fn. A row it refuses counts as found: what is deleted is to be missing in allowed.
      */
     bool (*name)(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq);

@@ -13,6 +13,7 @@
 #include "common/kith_mem.h"
 #include "shard/index/exact_best.h"
 #include "shard/index/ivf_format.h"
+#include "shard/index/ivf_job.h"
 #include "shard/index/recall_levels.h"
 
 #define K             IVF_TARGET_HITS
@@ -21,7 +22,7 @@
 #define QUERIES_LEAST 128u
 #define QUERIES_MAX   512u
 #define PIECE         16u /* queries of a piece */
-#define FIRST_LISTS   12u
+#define FIRST_LISTS   16u
 #define REACH_MAX     1e6f
 /* Costs in rows scanned: a row ranked by bytes is a cache miss. */
 #define COST_RERANK 32.0
@@ -110,7 +111,21 @@ static float row_distance(const struct codebook *c, const float *query, float ra
     return c->metric == KITH_EUCLID ? -rank : ivf_format_distance(c, length, rank);
 }
 
-static float reach_for(const struct run *run, uint32_t query, uint32_t row)
+/* How far the first lists of a search go. */
+static float front_of(const struct run *run, uint32_t query)
+{
+    const struct codebook *c = run->index->codebook;
+    const float *vector = run->queries + (size_t)query * c->dim;
+    struct ivf_lists *lists = &run->each[0].scratch->lists;
+    float length2;
+    kernels_best()->norms((struct kernels_rows){vector, c->dim}, 1, &length2);
+    if (!ivf_lists_rank(lists, c, vector, length2))
+        return 0.0f;
+    ivf_lists_take(lists, FIRST_LISTS);
+    return ivf_lists_distance(lists, c, length2);
+}
+
+static float reach_for(const struct run *run, uint32_t query, uint32_t row, float front)
 {
     const struct codebook *c = run->index->codebook;
     const float *vector = run->queries + (size_t)query * c->dim;
@@ -118,7 +133,7 @@ static float reach_for(const struct run *run, uint32_t query, uint32_t row)
     if (list == list_of(run->index, row_of(run, query)))
         return 0.0f; /* the nearest list is always looked at */
     float most = row_distance(c, vector, run->worst[query]);
-    float reach = centroid_distance(c, vector, list) / most;
+    float reach = centroid_distance(c, vector, list) / ivf_lists_unit(most, front);
     if (c->metric == KITH_MANHATTAN)
         reach *= reach;
     return reach >= 0.0f && reach < REACH_MAX ? reach : REACH_MAX;
@@ -175,8 +190,9 @@ static void note_answers(struct run *run)
                 run->worst[q] = hits[i].rank;
             }
         note_distances(run, q, ranks, n);
+        float front = front_of(run, q);
         for (uint32_t i = 0; i < K; i++)
-            run->needed[q * K + i] = i < n ? reach_for(run, q, rows[i]) : REACH_MAX;
+            run->needed[q * K + i] = i < n ? reach_for(run, q, rows[i], front) : REACH_MAX;
     }
 }
 

@@ -37,7 +37,7 @@
 #include "proto/kith_limits.h"
 #include "shard/index/ivf.h"
 
-#define IVF_FORMAT_VERSION 2u
+#define IVF_FORMAT_VERSION 3u
 #define IVF_EXACT_AT       0.3f
 #define IVF_BLOCK          32u /* rows of a block of codes and terms */
 #define IVF_ROW8_ALIGN     64u

@@ -2,6 +2,7 @@
  *
  *   ivf_rerank.c  bounds, bytes, exact ranks
  *   ivf_codes.c   codes, and the opening
+ *   ivf_front.c   the first lists
  *   ivf_search.c  lists, the query, scratch
  *
  * Scores are those of ivf_format.h: larger is nearer, and a rank can be turned into one. */
@@ -31,6 +32,7 @@ struct ivf_scratch {
     struct ivf_lists lists;
     struct ivf_tables tables;
     uint8_t *query8;
+    uint64_t *kept; /* a bit per list */
     /* Candidates: those that wait for their bytes, or, in the opening, all with their estimates. */
     uint32_t *rows, *parts;
     int32_t *estimates;
@@ -54,6 +56,7 @@ struct ivf_job {
     float length2, length;
     float bound;     /* the k-th best score known, of whoever; -INFINITY: none */
     float keep;      /* by bytes a row has to have as much: the bound less their error */
+    float front;     /* how far the first lists go, see ivf_lists_unit */
     float reach_key; /* lists with a lower key are out of reach */
     bool opening;
     uint32_t n, n_pending; /* candidates; the first n_pending have been fetched */
@@ -83,6 +86,11 @@ void ivf_rerank_candidates(struct ivf_job *job, uint32_t n);
 size_t ivf_rerank_finalists(uint32_t k);
 /* All that wait, then the exact ranks of the finalists. */
 void ivf_rerank_finish(struct ivf_job *job);
+
+/* ---- ivf_front.c ---- */
+
+/* Takes the first lists, at least so many, and sets front. */
+void ivf_front_take(struct ivf_job *job, uint32_t portion);
 
 /* ---- ivf_codes.c ---- */
 

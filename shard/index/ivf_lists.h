@@ -19,13 +19,17 @@ struct ivf_lists {
     float *keys;
     const uint32_t *order; /* the portion: n lists */
     uint32_t n;
-    float low;   /* lists with a key not below it have been taken */
-    float error; /* standard deviation of a key, from bytes instead of floats */
+    float farthest; /* the lowest key of the portion */
+    float low;      /* lists with a key not below it have been taken */
+    float error;    /* standard deviation of a key, from bytes instead of floats */
     /* Inside. */
     float *maxima;
     uint32_t n_maxima;
     uint32_t *picked, *sorted;
     uint8_t *classes;
+    uint64_t *kept; /* a bit per list */
+    bool all_kept;
+    float *among;  /* keys of some lists */
     int8_t *bytes; /* of the query */
     float spread;  /* about how far keys differ: where to begin looking for a bound */
     uint32_t dim4;
@@ -38,10 +42,33 @@ void ivf_lists_fini(struct ivf_lists *lists); /* a zeroed one is allowed */
 /* Begins a query. False: its numbers are too large to be ranked by bytes. */
 bool ivf_lists_rank(struct ivf_lists *lists, const struct codebook *codebook, const float *query,
                     float length2);
+/* Begins again, and never takes a list without a bit. */
+void ivf_lists_keep(struct ivf_lists *lists, const uint64_t *kept);
 /* The next portion: about n lists, at least n if there are so many. */
 void ivf_lists_take(struct ivf_lists *lists, uint32_t n);
 /* The next portion: all with a key not below `low`. */
 void ivf_lists_take_above(struct ivf_lists *lists, float low);
 bool ivf_lists_all_taken(const struct ivf_lists *lists);
+
+/* How far the portion goes, for a query of this squared length: a squared distance; manhattan: a
+ * distance. */
+float ivf_lists_distance(const struct ivf_lists *lists, const struct codebook *codebook,
+                         float length2);
+/* How far the nearest n or so of the lists with a bit go; */
+float ivf_lists_distance_among(struct ivf_lists *lists, const uint64_t *bits, uint32_t n,
+                               const struct codebook *codebook, float length2);
+
+/* The squared distance of the k-th best is so many times larger among one in `times` rows; dim is
+ * the local dimension of ivf.h. 1 when that is not known, or times is not above 1. */
+float ivf_lists_crowding(double times, double dim);
+
+/* What a reach is a multiple of: a mean of the distances of the k-th best hit and of the first
+ * lists. The lists alone say little of where the neighbours are; the hit alone says little of which
+ * lists may hold them when it is in a small dense group, or the query far from everything. */
+#define IVF_LISTS_HIT_WEIGHT 0.3f
+static inline float ivf_lists_unit(float hit, float front)
+{
+    return IVF_LISTS_HIT_WEIGHT * hit + (1 - IVF_LISTS_HIT_WEIGHT) * front;
+}
 
 #endif

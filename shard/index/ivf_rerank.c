@@ -72,7 +72,8 @@ void ivf_rerank_refresh(struct ivf_job *job)
         return;
     job->bound = bound;
     job->keep = bound - byte_error(job);
-    float reach = query->effort.reach, distance = ivf_rerank_distance(job, bound);
+    float reach = query->effort.reach;
+    float distance = ivf_lists_unit(ivf_rerank_distance(job, bound), job->front);
     job->reach_key = job->codebook->metric == KITH_MANHATTAN
                          ? -sqrtf(reach) * distance
                          : (job->length2 - reach * distance) / 2;

@@ -83,6 +83,7 @@ static void make_world(struct world *world, const struct world_shape *shape)
                           world->rows + (size_t)world->first[p] * dim, end - world->first[p]);
         for (uint32_t r = 0; r < index->ivf.n_rows; r++)
             index->order[r] += world->first[p];
+        index->ivf.local_dim = 8; /* small: clusters are thinned out soon */
         world->parts[p] =
             (struct ivf_part){.index = &index->ivf, .name = name_row, .name_ctx = index};
         world->allowed[p] = calloc(index->ivf.n_rows / 64 + 1, sizeof(uint64_t));
@@ -108,9 +109,12 @@ static void allow(struct world *world, uint32_t one_in)
     for (uint32_t p = 0; p < world->shape.n_parts; p++) {
         uint32_t words = world->indexes[p].ivf.n_rows / 64 + 1;
         memset(world->allowed[p], 0, words * sizeof(uint64_t));
+        world->parts[p].n_allowed = 0;
         for (uint32_t r = 0; r < world->indexes[p].ivf.n_rows && one_in > 0; r++)
-            if (random_u32() % one_in == 0)
+            if (random_u32() % one_in == 0) {
                 world->allowed[p][r / 64] |= UINT64_C(1) << (r % 64);
+                world->parts[p].n_allowed++;
+            }
         world->parts[p].allowed = world->allowed[p];
     }
 }
@@ -192,7 +196,7 @@ static double recall(struct world *world, uint32_t k, struct ivf_effort effort)
     return all > 0 ? (double)found / (double)all : 1;
 }
 
-static const struct ivf_effort usual = {.reach = 3, .margin = 3, .first_lists = 8};
+static const struct ivf_effort usual = {.reach = 0.95f, .margin = 3, .first_lists = 8};
 /* Lifted distances differ little from each other. */
 static const struct ivf_effort usual_for_dot = {.reach = 1.25f, .margin = 3, .first_lists = 8};
 static const struct ivf_effort all_lists = {.reach = FLT_MAX, .margin = 8};

@@ -233,6 +233,7 @@ static void list_parts(struct search_job *job)
                 job->parts[job->n_parts++] =
                     (struct ivf_part){.index = unit->lists,
                                       .allowed = unit->words,
+                                      .n_allowed = unit->matched,
                                       .name = search_exact_name_segment_row,
                                       .name_ctx = unit};
         }

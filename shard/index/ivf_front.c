@@ -1,0 +1,85 @@
+/* The first lists, how far they go (ivf_lists_unit), and what a filter does to both. */
+#include "shard/index/ivf_job.h"
+
+#include <string.h>
+
+#define FEW_LEFT_OUT 0.75 /* shares above: hardly a list is empty */
+#define ONE_IN_MANY  1e-6 /* the smallest share that counts */
+
+static uint32_t count_allowed(const struct ivf_part *part, uint32_t first, uint32_t end)
+{
+    if (part->allowed == NULL || first == end)
+        return end - first;
+    uint32_t n = 0, last = (end - 1) / 64;
+    uint64_t mask = UINT64_MAX << (first % 64), tail = UINT64_MAX >> (63 - (end - 1) % 64);
+    for (uint32_t word = first / 64; word < last; word++, mask = UINT64_MAX)
+        n += (uint32_t)__builtin_popcountll(part->allowed[word] & mask);
+    return n + (uint32_t)__builtin_popcountll(part->allowed[last] & mask & tail);
+}
+
+/* Bits of the lists in which a filter leaves at least this share of the rows, and a row. */
+static void lists_with(struct ivf_job *job, double share, uint64_t *bits)
+{
+    uint32_t n_lists = job->codebook->n_lists;
+    memset(bits, 0, sizeof *bits * (n_lists / 64 + 1));
+    for (uint32_t list = 0; list < n_lists; list++) {
+        uint32_t rows = 0, allowed = 0;
+        for (uint32_t p = 0; p < job->n_parts; p++) {
+            const uint32_t *lists = job->parts[p].index->lists;
+            rows += lists[list + 1] - lists[list];
+            allowed += count_allowed(&job->parts[p], lists[list], lists[list + 1]);
+        }
+        bool enough = allowed > 0 && allowed >= share * rows;
+        bits[list / 64] |= (uint64_t)enough << (list % 64);
+    }
+}
+
+static double allowed_share(const struct ivf_job *job)
+{
+    double rows = 0, allowed = 0;
+    for (uint32_t p = 0; p < job->n_parts; p++) {
+        const struct ivf_part *part = &job->parts[p];
+        rows += part->index->n_rows;
+        allowed += part->allowed == NULL ? part->index->n_rows : (double)part->n_allowed;
+    }
+    return rows > 0 ? allowed / rows : 1;
+}
+
+/* Where one row in n may be found, the neighbours are those of n times fewer rows, all distances
+ * between rows being larger. The k-th best shows it, the first lists have to be told. */
+static float thinning(const struct ivf_job *job, double share)
+{
+    float dim = 0;
+    for (uint32_t p = 0; p < job->n_parts; p++)
+        dim = fmaxf(dim, job->parts[p].index->local_dim);
+    return sqrtf(ivf_lists_crowding(1 / (share > ONE_IN_MANY ? share : ONE_IN_MANY), (double)dim));
+}
+
+static float front_of(const struct ivf_job *job)
+{
+    return ivf_lists_distance(&job->scratch->lists, job->codebook, job->length2);
+}
+
+/* A filter that leaves little in the nearest lists pushes those away that are like the whole. The
+ * rows there are all about equally far, and any of their lists may hold the hits: the push counts
+ * twice. Lists in which nothing is left are not visited. */
+void ivf_front_take(struct ivf_job *job, uint32_t portion)
+{
+    struct ivf_lists *lists = &job->scratch->lists;
+    double share = allowed_share(job);
+    ivf_lists_take(lists, portion);
+    job->front = front_of(job);
+    if (share > FEW_LEFT_OUT)
+        return;
+    uint64_t *bits = job->scratch->kept;
+    float nearest = job->front;
+    lists_with(job, share / 2, bits);
+    float pushed =
+        fmaxf(nearest, ivf_lists_distance_among(lists, bits, portion, job->codebook, job->length2));
+    job->front = pushed * thinning(job, share);
+    if (nearest > 0)
+        job->front *= pushed / nearest;
+    lists_with(job, 0, bits);
+    ivf_lists_keep(lists, bits);
+    ivf_lists_take(lists, portion);
+}
