@@ -155,7 +155,7 @@ describe('cluster', () => {
     const { peers } = (await cluster.ask('GET', '/cluster')).result;
     const { remote_shards: slices } = (await cluster.ask('GET', '/collections/indexed/cluster')).result;
     const [trainer] = Object.keys(peers).filter((id) => Number(id) === slices[0].peer_id).map((id) => peers[id].uri);
-    const first = cluster.shards.findIndex(({ args }) => trainer.endsWith(args.at(-1)));
+    const first = cluster.shards.findIndex(({ args }) => trainer.endsWith(`//${args[args.indexOf('--listen') + 1]}`));
     const away = cluster.shards[(first + 1) % 3];
     const restart = async (node) => {
       await node.kill('SIGKILL');
