@@ -77,7 +77,7 @@ recall() {
     "$bench/bench_truth" "${truth[@]}" --points "$points" --queries "$truth_queries" --below "$2" --kth "$kth" --answers "$work/answers"
 }
 
-# stage_sums: "stage sum_us count" of every stage of searches so far. A cluster's shards have no /metrics.
+# stage_sums: "stage sum_us count" of every stage of searches so far. A cluster's shards are not asked.
 stage_sums() {
     curl -sf "$url/metrics" | sed -nE \
         -e 's/^kith_search_stage_seconds_(sum|count)\{stage="(.*)"\} (.*)/\2 \1 \3/p' \
