@@ -156,4 +156,51 @@ static inline enum kith_err begin_and_end(struct world *w, const struct segment_
     return err;
 }
 
+/* Is told to stop ever later, until it is done before. Returns how often it was. */
+static inline uint32_t stop_ever_later(struct world *w, const struct segment_index_hooks *hooks,
+                                       int slowness)
+{
+    long before = kith_mem_live();
+    enum kith_err err = KITH_CANCELLED;
+    uint32_t rounds = 0;
+    for (int n = 0; err == KITH_CANCELLED; n += 5 + n / slowness, rounds++) {
+        atomic_store(&w->stop_after, n);
+        err = begin_and_end(w, hooks);
+        assert_int_equal(kith_mem_live(), before);
+    }
+    assert_int_equal(err, KITH_OK);
+    return rounds;
+}
+
+/* Each allocation of begin_and_end fails once. */
+static inline void fail_each_allocation(struct world *w, const struct segment_index_hooks *hooks)
+{
+    long before = kith_mem_live();
+    enum kith_err err = KITH_NOMEM;
+    for (long n = 1; err == KITH_NOMEM; n++) { /* the first is the test's own */
+        kith_mem_fail_after(n);
+        err = begin_and_end(w, hooks);
+        kith_mem_fail_after(-1);
+        assert_int_equal(kith_mem_live(), before);
+    }
+    assert_int_equal(err, KITH_OK);
+}
+
+/* open_segment_with, with each allocation for the index failing once. */
+static inline struct segment *open_despite_oom(struct world *w, struct io *io,
+                                               const struct segment_index_hooks *hooks,
+                                               uint64_t number)
+{
+    struct segment *segment;
+    assert_int_equal(segment_open(&segment, io, "s", number, &w->config, NULL), KITH_OK);
+    enum kith_err err = KITH_NOMEM;
+    for (long n = 0; err == KITH_NOMEM; n++) {
+        kith_mem_fail_after(n);
+        err = segment_index_open(segment, hooks, NULL);
+        kith_mem_fail_after(-1);
+    }
+    assert_int_equal(err, KITH_OK);
+    return segment;
+}
+
 #endif

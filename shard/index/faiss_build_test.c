@@ -221,16 +221,7 @@ static void test_faiss_build_stops_when_told(void **state)
     (void)state;
     make_rows(&world, KITH_EUCLID, DIM, 1500);
     struct faiss_builder *builder = new_builder(&world, "IVF16,PQ8x4fs");
-    long before = kith_mem_live();
-    enum kith_err err = KITH_CANCELLED;
-    uint32_t rounds = 0;
-    for (int n = 0; err == KITH_CANCELLED; n += 5 + n / 2, rounds++) {
-        atomic_store(&world.stop_after, n);
-        err = begin_and_end(&world, faiss_builder_hooks(builder));
-        assert_int_equal(kith_mem_live(), before);
-    }
-    assert_int_equal(err, KITH_OK);
-    assert_true(rounds > 4);
+    assert_true(stop_ever_later(&world, faiss_builder_hooks(builder), 2) > 4);
     faiss_builder_free(builder);
 }
 
@@ -240,26 +231,10 @@ static void test_faiss_build_survives_each_oom(void **state)
     make_rows(&world, KITH_DOT, DIM, 600);
     struct faiss_builder *builder = new_builder(&world, "IVF4,SQ8");
     const struct segment_index_hooks *hooks = faiss_builder_hooks(builder);
-    long before = kith_mem_live();
-    enum kith_err err = KITH_NOMEM;
-    for (long n = 1; err == KITH_NOMEM; n++) { /* the first is the test's own */
-        kith_mem_fail_after(n);
-        err = begin_and_end(&world, hooks);
-        kith_mem_fail_after(-1);
-        assert_int_equal(kith_mem_live(), before);
-    }
-    assert_int_equal(err, KITH_OK);
+    fail_each_allocation(&world, hooks);
     struct io *io = new_disk();
     assert_int_equal(write_segment_with(&world, io, hooks, 1), KITH_OK);
-    struct segment *segment;
-    assert_int_equal(segment_open(&segment, io, "s", 1, &world.config, NULL), KITH_OK);
-    err = KITH_NOMEM;
-    for (long n = 0; err == KITH_NOMEM; n++) {
-        kith_mem_fail_after(n);
-        err = segment_index_open(segment, hooks, NULL);
-        kith_mem_fail_after(-1);
-    }
-    assert_int_equal(err, KITH_OK);
+    struct segment *segment = open_despite_oom(&world, io, hooks, 1);
     assert_non_null(segment_index(segment));
     segment_unref(segment);
     faiss_builder_free(builder);

@@ -138,17 +138,12 @@ static void test_ivf_build_makes_what_the_format_says(void **state)
                 continue;
             make_world(&world, (enum kith_metric)metric, codes[i],
                        100 + random_u32() % (ROWS_MAX - 100));
-            struct io *io = new_disk();
-            struct codebook *codebook = train(&world, 1);
-            struct ivf_builder *builder = new_builder(&world);
-            ivf_builder_set_codebook(builder, codebook);
-            assert_int_equal(write_segment(&world, io, builder, 1), KITH_OK);
-            struct segment *segment = open_segment(&world, io, builder, 1);
+            struct rig rig = new_rig(&world);
+            assert_int_equal(write_segment(&world, rig.io, rig.builder, 1), KITH_OK);
+            struct segment *segment = open_segment(&world, rig.io, rig.builder, 1);
             check_index(&world, segment);
             segment_unref(segment);
-            ivf_builder_free(builder);
-            codebook_unref(codebook);
-            io_fake_free(io);
+            free_rig(&rig);
         }
 }
 
@@ -193,12 +188,9 @@ static void test_ivf_build_reaches_the_recall_asked_for(void **state)
                        metric == KITH_MANHATTAN ? CODEBOOK_INT8 : CODEBOOK_PQ4, ROWS_MAX);
         while (world.config.dim < 8); /* what has few dimensions is too dense for bytes */
         world.n = ROWS_MAX - HELD;
-        struct io *io = new_disk();
-        struct codebook *codebook = train(&world, 1);
-        struct ivf_builder *builder = new_builder(&world);
-        ivf_builder_set_codebook(builder, codebook);
-        assert_int_equal(write_segment(&world, io, builder, 1), KITH_OK);
-        struct segment *segment = open_segment(&world, io, builder, 1);
+        struct rig rig = new_rig(&world);
+        assert_int_equal(write_segment(&world, rig.io, rig.builder, 1), KITH_OK);
+        struct segment *segment = open_segment(&world, rig.io, rig.builder, 1);
         const struct ivf *ivf = segment_index(segment);
         assert_true(ivf->n_targets > 0);
         float worst[HELD];
@@ -211,9 +203,7 @@ static void test_ivf_build_reaches_the_recall_asked_for(void **state)
                          (double)ivf->targets[i].recall);
         }
         segment_unref(segment);
-        ivf_builder_free(builder);
-        codebook_unref(codebook);
-        io_fake_free(io);
+        free_rig(&rig);
     }
 }
 
@@ -288,21 +278,9 @@ static void test_ivf_build_stops_when_told(void **state)
 {
     (void)state;
     make_world(&world, KITH_EUCLID, CODEBOOK_PQ4, ROWS_MAX);
-    struct codebook *codebook = train(&world, 1);
-    struct ivf_builder *builder = new_builder(&world);
-    ivf_builder_set_codebook(builder, codebook);
-    long before = kith_mem_live();
-    enum kith_err err = KITH_CANCELLED;
-    uint32_t rounds = 0;
-    for (int n = 0; err == KITH_CANCELLED; n += 5 + n / 8, rounds++) {
-        atomic_store(&world.stop_after, n);
-        err = begin_and_end(&world, ivf_builder_hooks(builder));
-        assert_int_equal(kith_mem_live(), before);
-    }
-    assert_int_equal(err, KITH_OK);
-    assert_true(rounds > 8);
-    ivf_builder_free(builder);
-    codebook_unref(codebook);
+    struct rig rig = new_rig(&world);
+    assert_true(stop_ever_later(&world, ivf_builder_hooks(rig.builder), 8) > 8);
+    free_rig(&rig);
 }
 
 static void test_ivf_build_survives_each_oom(void **state)
@@ -322,28 +300,11 @@ static void test_ivf_build_survives_each_oom(void **state)
     }
     assert_int_equal(err, KITH_OK);
     ivf_builder_set_codebook(builder, codebook);
-    long with_both = kith_mem_live();
-    err = KITH_NOMEM;
-    for (long n = 1; err == KITH_NOMEM; n++) { /* the first is the test's own */
-        kith_mem_fail_after(n);
-        err = begin_and_end(&world, ivf_builder_hooks(builder));
-        kith_mem_fail_after(-1);
-        assert_int_equal(kith_mem_live(), with_both);
-    }
-    assert_int_equal(err, KITH_OK);
+    fail_each_allocation(&world, ivf_builder_hooks(builder));
     struct io *io = new_disk();
     assert_int_equal(write_segment(&world, io, builder, 1), KITH_OK);
     struct ivf_builder *fresh = new_builder(&world);
-    struct segment *segment;
-    assert_int_equal(segment_open(&segment, io, "s", 1, &world.config, NULL), KITH_OK);
-    err = KITH_NOMEM;
-    for (long n = 0; err == KITH_NOMEM; n++) {
-        kith_mem_fail_after(n);
-        err = segment_index_open(segment, ivf_builder_hooks(fresh), NULL);
-        kith_mem_fail_after(-1);
-    }
-    assert_int_equal(err, KITH_OK);
-    segment_unref(segment);
+    segment_unref(open_despite_oom(&world, io, ivf_builder_hooks(fresh), 1));
     ivf_builder_free(fresh);
     ivf_builder_free(builder);
     codebook_unref(codebook);
@@ -395,19 +356,14 @@ static void test_ivf_build_takes_extreme_rows(void **state)
         make_world(&world, (enum kith_metric)metric,
                    metric == KITH_MANHATTAN ? CODEBOOK_INT8 : CODEBOOK_PQ4, 200);
         world.config.rows = KITH_ROWS_F32;
-        struct codebook *codebook = train(&world, 1);
+        struct rig rig = new_rig(&world); /* trained on rows as they should be */
         for (uint32_t i = 0; i < 20 * world.config.dim; i++)
             world.rows[i] = odd[random_u32() % 6];
-        struct io *io = new_disk();
-        struct ivf_builder *builder = new_builder(&world);
-        ivf_builder_set_codebook(builder, codebook);
-        assert_int_equal(write_segment(&world, io, builder, 1), KITH_OK);
-        struct segment *segment = open_segment(&world, io, builder, 1);
+        assert_int_equal(write_segment(&world, rig.io, rig.builder, 1), KITH_OK);
+        struct segment *segment = open_segment(&world, rig.io, rig.builder, 1);
         assert_non_null(segment_index(segment));
         segment_unref(segment);
-        ivf_builder_free(builder);
-        codebook_unref(codebook);
-        io_fake_free(io);
+        free_rig(&rig);
     }
 }
 
@@ -478,16 +434,11 @@ static void test_ivf_build_is_verified_where_it_is_searched(void **state)
         do
             make_world(&world, KITH_EUCLID, codes[i], ROWS_MAX);
         while (world.config.dim < DIM_MAX / 2); /* sections of several blocks */
-        struct io *io = new_disk();
-        struct codebook *codebook = train(&world, 1);
-        struct ivf_builder *builder = new_builder(&world);
-        ivf_builder_set_codebook(builder, codebook);
-        assert_int_equal(write_segment(&world, io, builder, 1), KITH_OK);
+        struct rig rig = new_rig(&world);
+        assert_int_equal(write_segment(&world, rig.io, rig.builder, 1), KITH_OK);
         for (uint32_t s = 0; s < 4; s++)
-            check_damaged(&world, io, builder, sections[s]);
-        ivf_builder_free(builder);
-        codebook_unref(codebook);
-        io_fake_free(io);
+            check_damaged(&world, rig.io, rig.builder, sections[s]);
+        free_rig(&rig);
     }
     assert_int_equal(kith_mem_live(), 0);
 }

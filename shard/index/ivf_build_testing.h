@@ -52,4 +52,25 @@ static inline struct ivf_builder *new_builder(const struct world *w)
     return builder;
 }
 
+/* What it takes to index the rows of a world. */
+struct rig {
+    struct io *io;
+    struct codebook *codebook; /* generation 1, trained on them */
+    struct ivf_builder *builder;
+};
+
+static inline struct rig new_rig(const struct world *w)
+{
+    struct rig rig = {new_disk(), train(w, 1), new_builder(w)};
+    ivf_builder_set_codebook(rig.builder, rig.codebook);
+    return rig;
+}
+
+static inline void free_rig(struct rig *rig)
+{
+    ivf_builder_free(rig->builder);
+    codebook_unref(rig->codebook);
+    io_fake_free(rig->io);
+}
+
 #endif

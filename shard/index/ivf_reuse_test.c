@@ -132,23 +132,18 @@ static void test_ivf_reuse_marks_what_is_damaged(void **state)
 {
     (void)state;
     make_world(&world, KITH_EUCLID, CODEBOOK_INT8, 2500);
-    struct io *io = new_disk();
-    struct codebook *codebook = train(&world, 1);
-    struct ivf_builder *builder = new_builder(&world);
-    ivf_builder_set_codebook(builder, codebook);
-    make_sources(&world, io, builder, (uint32_t[]){2100, 300});
+    struct rig rig = new_rig(&world);
+    make_sources(&world, rig.io, rig.builder, (uint32_t[]){2100, 300});
     struct kith_bytes place = segment_place(merged.segments[0], IVF_SECTION_ROWS8);
     assert_true(place.len > 2 * KITH_SEGMENT_BLOCK);        /* the middle was not read at open */
     ((uint8_t *)(uintptr_t)place.data)[place.len / 2] ^= 4; /* the fake disk maps memory */
-    struct segment *taken = merge(&world, io, builder, 1, true);
+    struct segment *taken = merge(&world, rig.io, rig.builder, 1, true);
     assert_int_equal(segment_check(merged.segments[0], NULL), KITH_CORRUPT);
     assert_int_equal(segment_check(merged.segments[1], NULL), KITH_OK);
     segment_unref(taken);
     for (uint32_t k = 0; k < SOURCES; k++)
         segment_unref(merged.segments[k]);
-    ivf_builder_free(builder);
-    codebook_unref(codebook);
-    io_fake_free(io);
+    free_rig(&rig);
     assert_int_equal(kith_mem_live(), 0);
 }
 

@@ -239,8 +239,11 @@ static void open_cluster(struct rig *rigs)
     }
 }
 
+/* All have joined in. */
 static void close_cluster(struct rig *rigs)
 {
+    for (uint32_t k = 0; k < NODES; k++)
+        leave(&rigs[k]);
     for (uint32_t k = 0; k < NODES; k++)
         io_fake_free(rigs[k].io);
     assert_int_equal(kith_mem_live(), 0);
@@ -293,8 +296,6 @@ static void test_index_trainer_shares_with_other_nodes(void **state)
     assert_int_equal(codebook->generation, 1);
     assert_in_range(codebook->trained_rows, MIN_ROWS, NODES * MIN_ROWS / 2); /* not of one alone */
     codebook_unref(codebook);
-    for (uint32_t k = 0; k < NODES; k++)
-        leave(&rigs[k]);
     close_cluster(rigs);
 }
 
@@ -317,8 +318,6 @@ static void test_index_trainer_catches_up(void **state)
     leave(&rigs[0]);
     join_in(&rigs[0], true);
     assert_int_equal(wait_for_hash(&rigs[0]), hash);
-    for (uint32_t k = 0; k < NODES; k++)
-        leave(&rigs[k]);
     close_cluster(rigs);
 }
 
@@ -336,8 +335,6 @@ static void test_index_trainer_steps_in_for_a_silent_node(void **state)
     assert_int_equal(wait_for_hash(&rigs[2]), hash); /* it asks the next one too */
     join_in(&rigs[0], true);
     assert_int_equal(wait_for_hash(&rigs[0]), hash); /* and trains nothing */
-    for (uint32_t k = 0; k < NODES; k++)
-        leave(&rigs[k]);
     close_cluster(rigs);
 }
 
@@ -360,8 +357,6 @@ static void test_index_trainer_hears_of_drift(void **state)
         assert_int_equal(wait_for_hash(&rigs[k]), wait_for_hash(&rigs[0]));
         check_points(&rigs[k], 2 * few);
     }
-    for (uint32_t k = 0; k < NODES; k++)
-        leave(&rigs[k]);
     close_cluster(rigs);
 }
 
@@ -410,8 +405,6 @@ static void test_index_trainer_settles_on_one_of_two(void **state)
     for (uint32_t k = 0; k < NODES; k++)
         while (fit_of(&rigs[k]).hash != best)
             (void)sched_yield();
-    for (uint32_t k = 0; k < NODES; k++)
-        leave(&rigs[k]);
     close_cluster(rigs);
 }
 
