@@ -6,7 +6,7 @@
  * bytes, then the calibration: some rows of the segment, held out of training, are queries whose
  * exact answers are known.
  *
- * Memory of a build: what it makes (dim 100: 155 bytes a row with PQ4, a third of the f32 rows), 8
+ * Memory of a build: what it makes (dim 100: 147 bytes a row with PQ4, a third of the f32 rows), 8
  * bytes a row, and less than 1 MB for each thread; the rows themselves are read where they are.
  *
  * Owns: references to codebooks. Threads: any; source->row and source->stop are called by all
