@@ -18,6 +18,7 @@
 #include "proto/kith_msg.h"
 
 #define N_NODES 3
+#define WAIT_MS 60000 /* for what comes at once but on a machine that is busy with other things */
 
 struct fake_node {
     uint64_t id;
@@ -98,7 +99,7 @@ static void announce(struct rig *rig, size_t i, bool ready)
 static void on_watchdog(void *ctx)
 {
     (void)ctx;
-    fail_msg("the event did not come within 20 s");
+    fail_msg("the event did not come within %d s", WAIT_MS / 1000);
 }
 
 static void check(void *ctx)
@@ -114,7 +115,7 @@ static void check(void *ctx)
 static void run_until(struct rig *rig, bool (*until)(struct rig *rig))
 {
     rig->until = until;
-    kith_timer_start(rig->watchdog, 20000, 0);
+    kith_timer_start(rig->watchdog, WAIT_MS, 0);
     check(rig);
     kith_loop_run(rig->loop);
     kith_timer_stop(rig->watchdog);
@@ -239,7 +240,7 @@ static enum kith_err create(struct rig *rig, const char *name, uint32_t n_slices
 static enum kith_err drop(struct rig *rig, const char *name)
 {
     rig->n_done = 0;
-    topology_delete(rig->topology, name, 5000, on_done, rig);
+    topology_delete(rig->topology, name, WAIT_MS, on_done, rig);
     assert_int_equal(rig->n_done, 0);
     run_until(rig, is_done);
     return rig->err;
@@ -272,13 +273,13 @@ static void test_create_places_and_opens(void **state)
 {
     struct rig *rig = *state;
     announce_all(rig);
-    assert_int_equal(create(rig, "c", 0, 5000), KITH_OK);
+    assert_int_equal(create(rig, "c", 0, WAIT_MS), KITH_OK);
     check_collection(rig, "c", 2 * N_NODES);
     for (size_t i = 0; i < N_NODES; i++) {
         assert_int_equal(atomic_load(&rig->nodes[i].opened), 2); /* balanced */
     }
-    assert_int_equal(create(rig, "c", 0, 5000), KITH_EXISTS);
-    assert_int_equal(create(rig, "most", KITH_SLICES_PER_COLLECTION_MAX, 5000), KITH_OK);
+    assert_int_equal(create(rig, "c", 0, WAIT_MS), KITH_EXISTS);
+    assert_int_equal(create(rig, "most", KITH_SLICES_PER_COLLECTION_MAX, WAIT_MS), KITH_OK);
     check_collection(rig, "most", KITH_SLICES_PER_COLLECTION_MAX);
     struct topology_status status;
     topology_status(rig->topology, &status);
@@ -290,16 +291,16 @@ static void test_create_places_and_opens(void **state)
 static void test_create_refuses_what_cannot_be(void **state)
 {
     struct rig *rig = *state;
-    assert_int_equal(create(rig, "c", 0, 5000), KITH_UNAVAILABLE); /* no node */
+    assert_int_equal(create(rig, "c", 0, WAIT_MS), KITH_UNAVAILABLE); /* no node */
     announce_all(rig);
-    assert_int_equal(create(rig, "", 0, 5000), KITH_BAD_REQUEST);
-    assert_int_equal(create(rig, "a/b", 0, 5000), KITH_BAD_REQUEST);
-    assert_int_equal(create(rig, "a", KITH_SLICES_PER_COLLECTION_MAX + 1, 5000), KITH_TOO_BIG);
+    assert_int_equal(create(rig, "", 0, WAIT_MS), KITH_BAD_REQUEST);
+    assert_int_equal(create(rig, "a/b", 0, WAIT_MS), KITH_BAD_REQUEST);
+    assert_int_equal(create(rig, "a", KITH_SLICES_PER_COLLECTION_MAX + 1, WAIT_MS), KITH_TOO_BIG);
     assert_null(topology_find(rig->topology, "a"));
     char name[KITH_NAME_MAX + 2];
     memset(name, 'x', sizeof name);
     name[KITH_NAME_MAX + 1] = 0;
-    assert_int_equal(create(rig, name, 0, 5000), KITH_BAD_REQUEST);
+    assert_int_equal(create(rig, name, 0, WAIT_MS), KITH_BAD_REQUEST);
 }
 
 static bool c_is_ready(struct rig *rig)
@@ -308,19 +309,25 @@ static bool c_is_ready(struct rig *rig)
     return collection && collection->ready;
 }
 
+/* Those of the two nodes that do not refuse. */
+static bool four_are_open(struct rig *rig)
+{
+    const struct topology_collection *collection = topology_find(rig->topology, "c");
+    uint32_t n_open = 0;
+    for (uint32_t i = 0; collection && i < collection->n_slices; i++) {
+        n_open += collection->slices[i].node != NULL;
+    }
+    return n_open == 4;
+}
+
 static void test_create_times_out_and_recovers(void **state)
 {
     struct rig *rig = *state;
     announce_all(rig);
     atomic_store(&rig->nodes[1].refuse, true);
     assert_int_equal(create(rig, "c", 0, 300), KITH_TIMEOUT);
-    const struct topology_collection *collection = topology_find(rig->topology, "c");
-    assert_false(collection->ready);
-    uint32_t n_open = 0;
-    for (uint32_t i = 0; i < collection->n_slices; i++) {
-        n_open += collection->slices[i].node != NULL;
-    }
-    assert_int_equal(n_open, 4); /* of the other two nodes */
+    run_until(rig, four_are_open); /* the deadline may come first */
+    assert_false(topology_find(rig->topology, "c")->ready);
     atomic_store(&rig->nodes[1].refuse, false);
     run_until(rig, c_is_ready);
     check_collection(rig, "c", 6);
@@ -337,7 +344,7 @@ static void test_create_on_a_full_disk_leaves_nothing(void **state)
     assert_null(topology_find(rig->topology, "c"));
     assert_int_equal(drop(rig, "c"), KITH_NOT_FOUND);
     atomic_store(&rig->nodes[1].full, false);
-    assert_int_equal(create(rig, "c", 0, 5000), KITH_OK);
+    assert_int_equal(create(rig, "c", 0, WAIT_MS), KITH_OK);
     check_collection(rig, "c", 6);
 }
 
@@ -345,7 +352,7 @@ static void test_delete_leaves_a_tombstone_until_data_is_gone(void **state)
 {
     struct rig *rig = *state;
     announce_all(rig);
-    assert_int_equal(create(rig, "c", 0, 5000), KITH_OK);
+    assert_int_equal(create(rig, "c", 0, WAIT_MS), KITH_OK);
     struct topology_collection *held = topology_ref(topology_find(rig->topology, "c"));
     const uint64_t id = held->id;
     assert_int_equal(drop(rig, "c"), KITH_OK);
@@ -359,7 +366,7 @@ static void test_delete_leaves_a_tombstone_until_data_is_gone(void **state)
     kith_keys_dropped(key, id);
     assert_true(kith_registry_get(rig->registry, key, &value));
 
-    assert_int_equal(create(rig, "c", 0, 5000), KITH_OK); /* the name is free at once */
+    assert_int_equal(create(rig, "c", 0, WAIT_MS), KITH_OK); /* the name is free at once */
     assert_true(topology_find(rig->topology, "c")->id != id);
 }
 
@@ -377,7 +384,7 @@ static void test_leader_clears_a_tombstone_without_slices(void **state)
 {
     struct rig *rig = *state;
     announce_all(rig);
-    assert_int_equal(create(rig, "c", 2, 5000), KITH_OK);
+    assert_int_equal(create(rig, "c", 2, WAIT_MS), KITH_OK);
     dropped_id = topology_find(rig->topology, "c")->id;
     assert_int_equal(drop(rig, "c"), KITH_OK);
     assert_false(tombstone_gone(rig));
@@ -394,7 +401,7 @@ static void test_patch_needs_the_latest_snapshot(void **state)
 {
     struct rig *rig = *state;
     announce_all(rig);
-    assert_int_equal(create(rig, "c", 1, 5000), KITH_OK);
+    assert_int_equal(create(rig, "c", 1, WAIT_MS), KITH_OK);
     struct topology_collection *old = topology_ref(topology_find(rig->topology, "c"));
     const struct topology_patch patch = {.metadata = "{\"m\":1}", .encoder = "null"};
     rig->n_done = 0;
@@ -426,7 +433,7 @@ static void test_a_node_without_key_keeps_its_address(void **state)
 {
     struct rig *rig = *state;
     announce_all(rig);
-    assert_int_equal(create(rig, "c", 3, 5000), KITH_OK);
+    assert_int_equal(create(rig, "c", 3, WAIT_MS), KITH_OK);
     char key[KITH_KEY_BYTES];
     kith_keys_node(key, 2);
     const struct kith_registry_change change = {.key = key};
@@ -452,7 +459,7 @@ static void test_a_restart_finds_everything_again(void **state)
 {
     struct rig *rig = *state;
     announce_all(rig);
-    assert_int_equal(create(rig, "c", 0, 5000), KITH_OK);
+    assert_int_equal(create(rig, "c", 0, WAIT_MS), KITH_OK);
     const uint64_t id = topology_find(rig->topology, "c")->id;
     const uint64_t cluster = topology_cluster(rig->topology);
     rig_close(rig);
@@ -481,8 +488,8 @@ static void test_close_cancels_changes(void **state)
     const struct topology_spec spec = {
         .name = "c", .dim = 4, .metric = KITH_DOT, .rows = KITH_ROWS_F32};
     rig->n_done = 0;
-    topology_create(rig->topology, &spec, 5000, on_done, rig);
-    topology_delete(rig->topology, "nothing", 5000, on_done, rig);
+    topology_create(rig->topology, &spec, WAIT_MS, on_done, rig);
+    topology_delete(rig->topology, "nothing", WAIT_MS, on_done, rig);
     topology_close(rig->topology);
     assert_int_equal(rig->n_done, 2);
     assert_int_equal(rig->err, KITH_CANCELLED);
@@ -493,7 +500,7 @@ static void test_open_survives_each_oom(void **state)
 {
     struct rig *rig = *state;
     announce_all(rig);
-    assert_int_equal(create(rig, "c", 0, 5000), KITH_OK);
+    assert_int_equal(create(rig, "c", 0, WAIT_MS), KITH_OK);
     enum kith_err err = KITH_NOMEM;
     for (long n = 0; err && n < 3000; n++) {
         const struct topology_cfg cfg = {.loop = rig->loop, .registry = rig->registry, .self = 8};
