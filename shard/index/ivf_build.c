@@ -9,10 +9,7 @@
 
 #include "common/kith_mem.h"
 #include "shard/index/codebook_format.h"
-#include "shard/index/ivf_assign.h"
-#include "shard/index/ivf_calibrate.h"
-#include "shard/index/ivf_encode.h"
-#include "shard/index/ivf_reuse.h"
+#include "shard/index/ivf_made.h"
 
 #define DRIFT_ROWS_MAX 1000000.0 /* older rows count half each time so many were added */
 
@@ -32,177 +29,14 @@ struct ivf_builder {
     double energy, energy_rows; /* of rows written with the codebook, newer ones weigh more */
 };
 
-/* An index between begin and end. */
-struct built {
-    const struct codebook *codebook; /* a reference */
-    uint32_t *lists;
-    struct ivf_encoded encoded;
-    struct ivf_meta meta;
-    uint32_t n_fresh; /* rows that no segment had a list for */
-    double fresh_energy;
-};
-
-/* What one is made of. */
-struct building {
-    const struct segment_source *source;
-    enum kith_row_type type;
-    struct workers *workers;
-    struct ivf_reuse reuse;
-};
-
 /* ---- building -------------------------------------------------------------------------------- */
 
-static void free_built(void *made)
-{
-    struct built *built = made;
-    codebook_unref(built->codebook);
-    kith_free(built->lists);
-    ivf_encode_free(&built->encoded);
-    kith_free(built);
-}
-
-/* Counting sort: where lists begin, and the rows in their order, ascending within a list. */
-static void sort_rows(const uint32_t *list_of, uint32_t n_rows, uint32_t n_lists, uint32_t *lists,
-                      uint32_t *order)
-{
-    for (uint32_t i = 0; i < n_rows; i++)
-        lists[list_of[i] + 1]++;
-    for (uint32_t c = 0; c < n_lists; c++)
-        lists[c + 1] += lists[c];
-    for (uint32_t i = 0; i < n_rows; i++)
-        order[lists[list_of[i]]++] = i;
-    memmove(lists + 1, lists, n_lists * sizeof *lists); /* each was moved to the end of its list */
-    lists[0] = 0;
-}
-
-/* Some of the rows of a source. */
-struct stretch {
-    const struct segment_source *source;
-    uint32_t first;
-};
-
-static const void *stretch_row(const void *ctx, uint32_t i)
-{
-    const struct stretch *stretch = ctx;
-    return stretch->source->row(stretch->source->ctx, stretch->first + i);
-}
-
-/* The rows that have no list yet. */
-static enum kith_err assign_fresh(struct built *built, const struct building *building,
-                                  uint32_t *list_of, struct kith_diag *diag)
-{
-    struct ivf_assign assign = {0};
-    uint32_t end, n_rows = building->source->n_rows;
-    enum kith_err err = ivf_assign_init(&assign, built->codebook, diag);
-    for (uint32_t i = 0; i < n_rows && err == KITH_OK; i = end) {
-        struct stretch stretch = {building->source,
-                                  ivf_reuse_gap(&building->reuse, i, n_rows, &end)};
-        uint32_t n = end - stretch.first;
-        struct segment_source rows = {.n_rows = n, .row = stretch_row, .ctx = &stretch};
-        float energy = 0.0f;
-        if (n > 0)
-            err = ivf_assign_run(&assign, &rows, building->type, building->workers,
-                                 list_of + stretch.first, &energy, diag);
-        built->fresh_energy += (double)energy * n;
-        built->n_fresh += n;
-    }
-    ivf_assign_fini(&assign);
-    return err;
-}
-
-static enum kith_err assign_rows(struct built *built, const struct building *building,
-                                 uint32_t *order, struct kith_diag *diag)
-{
-    uint32_t n = building->source->n_rows, *list_of = kith_alloc((size_t)n * sizeof *list_of);
-    if (list_of == NULL)
-        return kith_fail(diag, KITH_NOMEM, "lists of %u rows", n);
-    double energy = ivf_reuse_lists(&building->reuse, list_of);
-    enum kith_err err = KITH_OK;
-    if (building->reuse.n_rows < n)
-        err = assign_fresh(built, building, list_of, diag);
-    energy = (energy + built->fresh_energy) / n;
-    built->meta.residual_energy = energy < (double)FLT_MAX ? (float)energy : FLT_MAX;
-    if (err == KITH_OK)
-        sort_rows(list_of, n, built->codebook->n_lists, built->lists, order);
-    kith_free(list_of);
-    return err;
-}
-
-/* The rows of the segment to be, for calibration. */
-struct ordered {
-    const struct segment_source *source;
-    const uint32_t *order;
-};
-
-static const void *ordered_row(const void *ctx, uint32_t i)
-{
-    const struct ordered *ordered = ctx;
-    return ordered->source->row(ordered->source->ctx, ordered->order[i]);
-}
-
-static enum kith_err calibrate(struct built *built, const struct ordered *rows,
-                               enum kith_row_type type, struct workers *workers,
-                               struct kith_diag *diag)
-{
-    struct ivf_meta *meta = &built->meta;
-    struct ivf index = {.codebook = built->codebook,
-                        .n_rows = meta->n_rows,
-                        .row = ordered_row,
-                        .row_ctx = rows,
-                        .row_type = type,
-                        .lists = built->lists,
-                        .codes = built->encoded.codes,
-                        .terms = built->encoded.terms,
-                        .rows8 = built->encoded.rows8,
-                        .row8_bytes = meta->row8_bytes,
-                        .term_scale = meta->term_scale,
-                        .error = meta->error,
-                        .error8 = meta->error8,
-                        .residual_energy = meta->residual_energy};
-    struct ivf_calibration found;
-    enum kith_err err = ivf_calibrate_run(&index, workers, &found, diag);
-    if (err != KITH_OK)
-        return err;
-    meta->n_targets = found.n_targets;
-    memcpy(meta->targets, found.targets, sizeof meta->targets);
-    meta->local_dim = found.local_dim;
-    return KITH_OK;
-}
-
-static enum kith_err build(struct built *built, const struct building *building, uint32_t *order,
-                           struct kith_diag *diag)
-{
-    const struct segment_source *source = building->source;
-    built->lists = kith_alloc(((size_t)built->codebook->n_lists + 1) * sizeof *built->lists);
-    if (built->lists == NULL)
-        return kith_fail(diag, KITH_NOMEM, "index of %u rows", source->n_rows);
-    enum kith_err err = assign_rows(built, building, order, diag);
-    if (err != KITH_OK)
-        return err;
-    struct ivf_encode encode = {.codebook = built->codebook,
-                                .source = source,
-                                .type = building->type,
-                                .order = order,
-                                .lists = built->lists,
-                                .reuse = &building->reuse,
-                                .workers = building->workers};
-    err = ivf_encode_run(&encode, &built->encoded, diag);
-    built->meta.n_rows = source->n_rows;
-    built->meta.row8_bytes = built->encoded.row8_bytes;
-    built->meta.codebook_hash = built->codebook->hash;
-    built->meta.term_scale = built->encoded.term_scale;
-    built->meta.error = built->encoded.error;
-    built->meta.error8 = built->encoded.error8;
-    struct ordered rows = {source, order};
-    return err == KITH_OK ? calibrate(built, &rows, building->type, building->workers, diag) : err;
-}
-
-static void note_energy(struct ivf_builder *builder, const struct built *built)
+static void note_energy(struct ivf_builder *builder, const struct ivf_made *made)
 {
     (void)pthread_mutex_lock(&builder->lock);
-    if (builder->codebook == built->codebook) {
-        builder->energy += built->fresh_energy;
-        builder->energy_rows += built->n_fresh;
+    if (builder->codebook == made->codebook) {
+        builder->energy += made->fresh_energy;
+        builder->energy_rows += made->n_fresh;
         for (; builder->energy_rows > DRIFT_ROWS_MAX; builder->energy_rows /= 2)
             builder->energy /= 2;
     }
@@ -216,61 +50,32 @@ static enum kith_err begin(void *self, const struct slice_config *config,
     struct ivf_builder *builder = self;
     *made = NULL;
     const struct codebook *codebook = ivf_builder_codebook(builder);
-    if (codebook == NULL || source->n_rows < builder->options.min_rows ||
-        config->dim != codebook->dim || config->metric != codebook->metric) {
-        codebook_unref(codebook);
-        return KITH_OK;
+    enum kith_err err = KITH_OK;
+    if (codebook != NULL && source->n_rows >= builder->options.min_rows &&
+        config->dim == codebook->dim && config->metric == codebook->metric) {
+        struct ivf_make make = {.codebook = codebook,
+                                .type = config->rows,
+                                .source = source,
+                                .threads = builder->options.threads};
+        struct ivf_made *index;
+        err = ivf_made_new(&index, &make, order, diag);
+        if (err == KITH_OK) {
+            note_energy(builder, index);
+            *made = index;
+        }
     }
-    struct built *built = kith_alloc(sizeof *built);
-    if (built == NULL) {
-        codebook_unref(codebook);
-        return kith_fail(diag, KITH_NOMEM, "index of %u rows", source->n_rows);
-    }
-    built->codebook = codebook;
-    struct workers workers;
-    struct building building = {.source = source, .type = config->rows, .workers = &workers};
-    ivf_reuse_init(&building.reuse, source, codebook);
-    enum kith_err err =
-        workers_init(&workers, builder->options.threads, source->stop, source->ctx, diag);
-    if (err == KITH_OK) {
-        err = build(built, &building, order, diag);
-        workers_fini(&workers);
-    }
-    if (err != KITH_OK) {
-        free_built(built);
-        return err;
-    }
-    note_energy(builder, built);
-    *made = built;
-    return KITH_OK;
+    codebook_unref(codebook);
+    return err;
 }
 
 static enum kith_err emit(void *made, segment_emit_fn out, void *ctx, struct kith_diag *diag)
 {
-    const struct built *built = made;
-    const struct codebook *codebook = built->codebook;
-    uint8_t meta[IVF_META_BYTES_MAX];
-    size_t n = built->meta.n_rows, subs = codebook->n_subs;
-    bool pq = codebook->codes == CODEBOOK_PQ4;
-    const struct {
-        enum ivf_section kind;
-        const void *data;
-        size_t bytes;
-    } sections[] = {
-        {IVF_SECTION_CODEBOOK, codebook_bytes(codebook).data, codebook_bytes(codebook).len},
-        {IVF_SECTION_META, meta, ivf_format_store_meta(meta, &built->meta)},
-        {IVF_SECTION_LISTS, built->lists, ((size_t)codebook->n_lists + 1) * sizeof(uint32_t)},
-        {IVF_SECTION_CODES, built->encoded.codes,
-         pq ? ivf_format_blocks(built->meta.n_rows) * ivf_format_block_bytes((uint32_t)subs) : 0},
-        {IVF_SECTION_TERMS, built->encoded.terms,
-         pq ? ivf_format_terms_bytes(built->meta.n_rows) : 0},
-        {IVF_SECTION_ROWS8, built->encoded.rows8, n * built->encoded.row8_bytes},
-    };
-    enum kith_err err = KITH_OK;
-    for (size_t i = 0; i < sizeof sections / sizeof sections[0] && err == KITH_OK; i++)
-        if (sections[i].bytes > 0)
-            err = out(ctx, sections[i].kind, sections[i].data, sections[i].bytes, diag);
-    return err;
+    return ivf_made_emit(made, out, ctx, diag);
+}
+
+static void end(void *made)
+{
+    ivf_made_free(made);
 }
 
 /* ---- open segments --------------------------------------------------------------------------- */
@@ -426,7 +231,7 @@ enum kith_err ivf_builder_new(struct ivf_builder **out, const struct ivf_builder
     builder->hooks = (struct segment_index_hooks){.self = builder,
                                                   .begin = begin,
                                                   .emit = emit,
-                                                  .end = free_built,
+                                                  .end = end,
                                                   .open = open_index,
                                                   .close = close_index,
                                                   .wants = wants};
