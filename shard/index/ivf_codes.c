@@ -143,7 +143,7 @@ void ivf_codes_scan(struct ivf_job *job, uint32_t number, uint32_t list)
                                     .terms = index->terms,
                                     .tables = tables->bytes,
                                     .allowed = part->allowed,
-                                    .ahead = number == 0 ? job->ahead : NULL,
+                                    .ahead = job->ahead.entries,
                                     .n_subs = job->codebook->n_subs,
                                     .bias = tables->bias};
     set_factor(job, index, &scan);
@@ -153,8 +153,11 @@ void ivf_codes_scan(struct ivf_job *job, uint32_t number, uint32_t list)
         /* A saturated estimate must pass. */
         scan.bound = clamp_i16(wanted(job, index) * tables->scale - base, INT16_MIN, INT16_MAX - 1);
         uint64_t blocks = 0;
+        ivf_ahead_fill(&job->ahead, (to - 1) / IVF_BLOCK + 1 - first / IVF_BLOCK);
+        scan.n_ahead = job->ahead.n;
         uint32_t n = job->kernels->scan(&scan, first, to, s->run_rows,
                                         job->opening ? s->run_estimates : NULL, &blocks);
+        ivf_ahead_pass(&job->ahead, (uint32_t)blocks);
         job->stats.rows += blocks * IVF_BLOCK;
         for (uint32_t i = 0; i < n; i++) {
             s->rows[job->n + i] = s->run_rows[i];
@@ -172,15 +175,4 @@ void ivf_codes_scan(struct ivf_job *job, uint32_t number, uint32_t list)
         ivf_rerank_candidates(job, job->n > job->n_pending + PENDING_MAX ? job->n : job->n_pending);
         job->n_pending = job->n;
     }
-}
-
-void ivf_codes_look_ahead(struct ivf_job *job, uint32_t list)
-{
-    const struct ivf *index = job->parts[0].index;
-    job->ahead = NULL;
-    if (job->codebook->codes != CODEBOOK_PQ4)
-        return;
-    size_t block = index->lists[list] / IVF_BLOCK;
-    job->ahead = index->codes + block * ivf_format_block_bytes(job->codebook->n_subs);
-    __builtin_prefetch(index->terms + block * IVF_BLOCK);
 }

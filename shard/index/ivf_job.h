@@ -13,6 +13,7 @@
 #include <math.h>
 
 #include "shard/index/ivf.h"
+#include "shard/index/ivf_ahead.h"
 #include "shard/index/ivf_best.h"
 #include "shard/index/ivf_kernels.h"
 #include "shard/index/ivf_lists.h"
@@ -62,7 +63,7 @@ struct ivf_job {
     uint32_t n, n_pending; /* candidates; the first n_pending have been fetched */
     uint32_t n_finalists;
     uint32_t n_visited;
-    const uint8_t *ahead; /* codes that will be scanned next */
+    struct ivf_ahead ahead;
 };
 
 /* ---- ivf_rerank.c ---- */
@@ -104,7 +105,5 @@ static inline uint32_t ivf_codes_chosen(uint32_t k)
 size_t ivf_codes_candidates(uint32_t k);
 void ivf_codes_scan(struct ivf_job *job, uint32_t part, uint32_t list);
 void ivf_codes_end_opening(struct ivf_job *job);
-/* The list that will be scanned next: some of it is loaded meanwhile. */
-void ivf_codes_look_ahead(struct ivf_job *job, uint32_t list);
 
 #endif

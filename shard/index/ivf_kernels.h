@@ -54,6 +54,12 @@ typedef void (*ivf_kernels_products_fn)(const struct ivf_kernels_subs *subs, flo
 typedef void (*ivf_kernels_tables_fn)(const float *products, const float *lows, uint32_t n_subs,
                                       float scale, uint8_t *tables);
 
+/* A block that will be scanned later. */
+struct ivf_kernels_ahead {
+    const uint8_t *codes;
+    const int16_t *terms;
+};
+
 /* Codes and terms as in ivf_format.h. The estimate of a row is
  *   sat(sat(sum of its table bytes + bias) + sat(mulhrs(term, factor) * 2^shift))
  * where sat clamps to i16 and mulhrs is (a * b + 2^14) >> 15. The sum with bias must fit i16; the
@@ -63,7 +69,9 @@ struct ivf_kernels_scan {
     const int16_t *terms;
     const uint8_t *tables;
     const uint64_t *allowed; /* bit r: row r; NULL: all */
-    const uint8_t *ahead;    /* codes that are scanned soon: fetched meanwhile */
+    /* With each block that is scanned, one of these is fetched into the cache, in order. */
+    const struct ivf_kernels_ahead *ahead;
+    uint32_t n_ahead;
     uint32_t n_subs;
     int16_t bias, factor, bound;
     uint16_t shift;

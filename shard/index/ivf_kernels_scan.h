@@ -60,6 +60,13 @@ INLINE uint32_t give(uint32_t mask, struct sums sums, uint32_t base, uint32_t *r
     return found;
 }
 
+INLINE void fetch_ahead(const struct ivf_kernels_ahead *ahead, size_t block_bytes)
+{
+    for (size_t line = 0; line < block_bytes; line += 64)
+        _mm_prefetch((const char *)ahead->codes + line, _MM_HINT_T0);
+    _mm_prefetch((const char *)ahead->terms, _MM_HINT_T0);
+}
+
 /* ivf_kernels_scan_fn */
 INLINE uint32_t scan_blocks(const struct ivf_kernels_scan *scan, uint32_t first, uint32_t end,
                             uint32_t *rows, int16_t *estimates, uint64_t *blocks)
@@ -68,17 +75,16 @@ INLINE uint32_t scan_blocks(const struct ivf_kernels_scan *scan, uint32_t first,
     const size_t block_bytes = ivf_format_block_bytes(scan->n_subs);
     const __m256i bias = _mm256_set1_epi16(scan->bias), bound = _mm256_set1_epi16(scan->bound),
                   factor = _mm256_set1_epi16(scan->factor);
-    uint32_t found = 0;
+    uint32_t found = 0, scanned = 0;
     uint32_t base = first - first % IVF_BLOCK;
     const uint8_t *codes = scan->codes + base / IVF_BLOCK * block_bytes;
     for (size_t at = 0; base < end; base += IVF_BLOCK, at += block_bytes) {
         uint32_t open = open_rows(scan, base, first, end);
         if (open == 0)
             continue;
-        *blocks += 1;
-        if (scan->ahead != NULL)
-            for (size_t line = 0; line < block_bytes; line += 64)
-                _mm_prefetch((const char *)scan->ahead + at + line, _MM_HINT_T0);
+        if (scanned < scan->n_ahead)
+            fetch_ahead(&scan->ahead[scanned], block_bytes);
+        scanned++;
         struct sums sums = sum_block(codes + at, scan->tables, pairs, bias);
         sums.even = add_terms(sums.even, scan->terms + base, factor, scan->shift);
         sums.odd = add_terms(sums.odd, scan->terms + base + 16, factor, scan->shift);
@@ -87,6 +93,7 @@ INLINE uint32_t scan_blocks(const struct ivf_kernels_scan *scan, uint32_t first,
             found +=
                 give(mask, sums, base, rows + found, estimates == NULL ? NULL : estimates + found);
     }
+    *blocks += scanned;
     return found;
 }
 

@@ -212,6 +212,7 @@ static void scan_shape(uint32_t n_subs)
         codes[i] = (uint8_t)random_u32();
     for (uint32_t i = 0; i < blocks * IVF_BLOCK; i++)
         terms[i] = random_i16();
+    const struct ivf_kernels_ahead ahead = {codes, terms};
     for (uint32_t round = 0; round < 40; round++) {
         uint32_t kind = random_below(4);
         for (uint32_t i = 0; i < SCAN_ROWS / 64 + 1; i++)
@@ -223,7 +224,8 @@ static void scan_shape(uint32_t n_subs)
             .terms = terms,
             .tables = tables,
             .allowed = kind == 3 ? NULL : allowed,
-            .ahead = round % 2 == 0 ? NULL : codes,
+            .ahead = &ahead,
+            .n_ahead = round % 2,
             .n_subs = n_subs,
             .bias = (int16_t)(-(int32_t)((n_subs + 7) / 8 * 255 / 2)),
             .factor = (int16_t)(round % 3 == 0 ? (int)random_below(300) : random_i16() | 1),

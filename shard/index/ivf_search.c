@@ -163,12 +163,12 @@ static bool is_out_of_reach(const struct ivf_job *job, uint32_t list)
 static bool visit_portion(struct ivf_job *job)
 {
     const struct ivf_lists *lists = &job->scratch->lists;
+    ivf_ahead_begin(&job->ahead, job->parts, job->n_parts, lists->order, lists->n);
     for (uint32_t i = 0; i < lists->n; i++) {
         if (i % LISTS_A_STOP == 0 && is_stopped(job))
             return false;
         if (is_out_of_reach(job, lists->order[i]))
             continue;
-        ivf_codes_look_ahead(job, lists->order[i + 1 < lists->n ? i + 1 : i]);
         visit(job, lists->order[i]);
     }
     return true;
