@@ -225,33 +225,37 @@ static struct ivf_target target_of(const struct ivf *segment, float recall)
     return all;
 }
 
-static void raise(struct ivf_effort *effort, const struct ivf_effort *other)
+/* Adds the segment's part of the whole to a mean. What nobody has seen to be enough, in any of
+ * them, is everything. */
+static void mix(struct ivf_effort *mean, const struct ivf_effort *one, float part)
 {
-    effort->reach = other->reach > effort->reach ? other->reach : effort->reach;
-    effort->margin = other->margin > effort->margin ? other->margin : effort->margin;
-    if (other->first_lists > effort->first_lists)
-        effort->first_lists = other->first_lists;
-    if (other->lists_max == 0 || (effort->lists_max != 0 && other->lists_max > effort->lists_max))
-        effort->lists_max = other->lists_max;
+    mean->reach =
+        one->reach < FLT_MAX && mean->reach < FLT_MAX ? mean->reach + part * one->reach : FLT_MAX;
+    mean->margin = one->reach < FLT_MAX && mean->reach < FLT_MAX ? mean->margin + part * one->margin
+                                                                 : WIDEST_MARGIN;
+    if (one->first_lists > mean->first_lists)
+        mean->first_lists = one->first_lists;
+    if (one->lists_max == 0 || (mean->lists_max != 0 && one->lists_max > mean->lists_max))
+        mean->lists_max = one->lists_max;
 }
 
 struct ivf_target ivf_target_for(const struct ivf *const *segments, uint32_t n, float recall)
 {
     struct ivf_target all = everything;
-    double rows = 0, looked_at = 0;
+    double rows = 0;
     for (uint32_t i = 0; i < n; i++)
         rows += (double)segments[i]->n_rows;
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < n && rows > 0; i++) {
+        float part = (float)((double)segments[i]->n_rows / rows);
         struct ivf_target one = target_of(segments[i], recall);
         if (one.effort.reach < FLT_MAX)
             one.effort.reach *= crowding(segments[i], rows);
         if (i == 0)
-            all = one;
-        raise(&all.effort, &one.effort);
+            all =
+                (struct ivf_target){.recall = one.recall, .effort.lists_max = one.effort.lists_max};
+        mix(&all.effort, &one.effort, part);
         all.recall = one.recall < all.recall ? one.recall : all.recall;
-        looked_at += (double)segments[i]->n_rows * (double)one.rows_share;
+        all.rows_share += part * one.rows_share;
     }
-    if (rows > 0)
-        all.rows_share = (float)(looked_at / rows);
     return all;
 }

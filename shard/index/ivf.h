@@ -132,11 +132,11 @@ static inline void ivf_need_list(const struct ivf *index, uint32_t list)
  * to. */
 bool ivf_reaches(const struct ivf *segment, float recall);
 
-/* The effort for a recall target in (0, 1], over segments that share a codebook: the largest of
- * theirs, each raised for the rows that the others add (their hits bring the k-th best nearer, and
- * what is within reach of it is less). Between two stored targets it is interpolated. A target
- * above what was reached: every list, widest margin, and of the recall only what was reached; 0 of
- * no segments. */
+/* The effort for a recall target in (0, 1], over segments that share a codebook: the mean of theirs
+ * by rows, since hits are spread over them like rows are, each raised for the rows that the others
+ * add (their hits bring the k-th best nearer, and what is within reach of it is less). Between two
+ * stored targets it is interpolated. A target above what was reached in one of them: every list,
+ * widest margin, and of the recall only what was reached; 0 of no segments. */
 struct ivf_target ivf_target_for(const struct ivf *const *segments, uint32_t n, float recall);
 
 /* ---- search ------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@
 #define HITS          (K + 1) /* with the query itself */
 #define QUERIES_MIN   32u     /* fewer tell nothing */
 #define QUERIES_LEAST 128u
-#define QUERIES_MAX   512u
+#define QUERIES_MAX   1024u
 #define PIECE         16u /* queries of a piece */
 #define FIRST_LISTS   16u
 #define REACH_MAX     1e6f
@@ -344,7 +344,7 @@ static enum kith_err make_run(struct run *run, struct kith_diag *diag)
 
 static uint32_t queries_for(const struct ivf *index)
 {
-    uint32_t n = index->codebook->n_lists / 3;
+    uint32_t n = index->codebook->n_lists * 2 / 3;
     n = n < QUERIES_LEAST ? QUERIES_LEAST : n > QUERIES_MAX ? QUERIES_MAX : n;
     return n < index->n_rows / 4 ? n : index->n_rows / 4;
 }
