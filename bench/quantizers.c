@@ -21,6 +21,7 @@
 #include "common/kith_mem.h"
 #include "quantizers.h"
 #include "shard/index/blas.h"
+#include "shard/index/ivf_ahead.h"
 #include "shard/index/ivf_kernels.h"
 #include "shard/index/ivf_tables.h"
 #include "shard/index/kernels.h"
@@ -315,6 +316,18 @@ static void measure_errors(struct bench *b, const struct quantizer *quantizer,
 
 /* ---- what it costs --------------------------------------------------------------------------- */
 
+/* The first blocks of the list that is scanned next. */
+static uint32_t blocks_ahead(const struct quantizer *quantizer, uint32_t first, uint32_t end,
+                             struct ivf_kernels_ahead ahead[IVF_AHEAD_RUN])
+{
+    size_t block_bytes = ivf_format_block_bytes(quantizer->codebook.n_subs);
+    uint32_t n = 0;
+    for (uint32_t block = first / IVF_BLOCK; block * IVF_BLOCK < end && n < IVF_AHEAD_RUN; block++)
+        ahead[n++] = (struct ivf_kernels_ahead){quantizer->codes + block * block_bytes,
+                                                quantizer->terms + (size_t)block * IVF_BLOCK};
+    return n;
+}
+
 /* The lists of the first target, with a bound that no row reaches: the scan alone. */
 static void time_quantizer(struct bench *b, const struct quantizer *quantizer, uint32_t round,
                            struct result *result)
@@ -322,7 +335,7 @@ static void time_quantizer(struct bench *b, const struct quantizer *quantizer, u
     const struct visits *visits = &b->visits[0];
     uint32_t n_queries = b->world.set.n_queries;
     const uint32_t *lists = b->world.lists;
-    size_t block_bytes = ivf_format_block_bytes(quantizer->codebook.n_subs);
+    struct ivf_kernels_ahead ahead[IVF_AHEAD_RUN];
     uint64_t scan_ns = 0, prepare_ns = 0, blocks = 0, at;
     struct ivf_tables tables;
     struct kith_diag diag = {0};
@@ -333,11 +346,12 @@ static void time_quantizer(struct bench *b, const struct quantizer *quantizer, u
         prepare(b, quantizer, q, &tables);
         prepare_ns += kith_thread_ns() - at;
         struct ivf_kernels_scan scan = scan_of(quantizer, &tables, INT16_MAX);
+        scan.ahead = ahead;
         at = kith_thread_ns();
         for (uint32_t i = visits->from[q]; i < visits->from[q + 1]; i++) {
             uint32_t list = visits->lists[i],
                      next = i + 1 < visits->from[q + 1] ? visits->lists[i + 1] : list;
-            scan.ahead = quantizer->codes + lists[next] / IVF_BLOCK * block_bytes;
+            scan.n_ahead = blocks_ahead(quantizer, lists[next], lists[next + 1], ahead);
             (void)b->kernels->scan(&scan, lists[list], lists[list + 1], b->rows, NULL, &blocks);
         }
         scan_ns += kith_thread_ns() - at;
