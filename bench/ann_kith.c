@@ -57,6 +57,7 @@ static const float margins[] = {1.5f, 2.0f, 2.5f, 3.0f, 3.5f};
 #define FIRST_LISTS   16u
 #define MEMORY_RECALL 0.95f
 #define MEMORY_K      10u
+#define HEAD_BYTES    (1u << 30)
 #define SEGMENTS_MAX  64u
 
 #define COUNT(array) ((uint32_t)(sizeof(array) / sizeof((array)[0])))
@@ -132,7 +133,7 @@ static void write_nothing(struct kith *kith, const struct ann_set *set)
 }
 
 /* The size of a head that leaves the fewest rows in the last one: what is measured is the index,
- * and heads have none. */
+ * and heads have none. For the same reason it is not their bytes that limit them. */
 static uint32_t head_rows_for(uint32_t n)
 {
     uint32_t best = n < KITH_HEAD_ROWS_MAX ? n : KITH_HEAD_ROWS_MAX;
@@ -211,7 +212,8 @@ static void fill(struct kith *kith, const struct ann_set *set)
     struct store_options options = {.io = kith->io,
                                     .dir = "slice",
                                     .select = store_fill_select_none,
-                                    .head_rows_max = head_rows};
+                                    .head_rows_max = head_rows,
+                                    .head_bytes_max = HEAD_BYTES};
     struct kith_diag diag = {0};
     uint64_t start = kith_now_ns(), written, trained;
 
