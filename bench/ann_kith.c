@@ -54,7 +54,6 @@ static const float targets[] = {0.80f, 0.85f,  0.90f, 0.92f,  0.93f,  0.94f,  0.
                                 0.98f, 0.985f, 0.99f, 0.993f, 0.995f, 0.998f, 1.0f /* exact */};
 static const float reaches[] = {0.85f, 0.9f, 0.95f, 1.0f, 1.05f, 1.1f, 1.15f, 1.2f, 1.3f, 1.5f};
 static const float margins[] = {1.5f, 2.0f, 2.5f, 3.0f, 3.5f};
-#define FIRST_LISTS   16u
 #define MEMORY_RECALL 0.95f
 #define MEMORY_K      10u
 #define HEAD_BYTES    (1u << 30)
@@ -71,7 +70,7 @@ static struct ivf_effort effort_of(uint32_t setting)
 {
     return (struct ivf_effort){.reach = reaches[setting / COUNT(margins)],
                                .margin = margins[setting % COUNT(margins)],
-                               .first_lists = FIRST_LISTS};
+                               .first_lists = IVF_FIRST_LISTS};
 }
 
 static void describe(void *index, uint32_t setting, char out[ANN_NAME_BYTES])

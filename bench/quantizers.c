@@ -33,7 +33,6 @@
 #define Z_MAX          20.0f /* bins of margins from -Z_MAX to Z_MAX */
 #define ERROR_QUERIES  100u
 #define PREFETCH_BYTES 1024u /* of a row of bytes, as in the search */
-#define FIRST_LISTS    12u   /* are visited in any case, as in the search */
 
 static const double targets[TARGETS] = {0.95, 0.99};
 
@@ -109,7 +108,7 @@ static void rank_lists(struct bench *b)
         for (uint32_t c = 0; c < codebook->n_lists; c++)
             sorted[c] = (double)b->gaps[(size_t)q * codebook->n_lists + c];
         qsort(sorted, codebook->n_lists, sizeof *sorted, by_value);
-        b->first_gaps[q] = (float)sorted[FIRST_LISTS - 1];
+        b->first_gaps[q] = (float)sorted[IVF_FIRST_LISTS - 1];
     }
     kith_free(sorted);
 }

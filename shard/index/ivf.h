@@ -42,6 +42,7 @@ enum ivf_section {
  * best hit so far and of the last of the first lists. `margin`: how far
  * below the k-th best an estimate may be, in standard errors, to be ranked again. The mapping from
  * a recall target is measured when a segment is built and stored with it. */
+#define IVF_FIRST_LISTS 16u /* in a calibration, and when an effort does not say */
 struct ivf_effort {
     float reach;
     float margin;

@@ -22,7 +22,6 @@
 #define QUERIES_LEAST 128u
 #define QUERIES_MAX   1024u
 #define PIECE         16u /* queries of a piece */
-#define FIRST_LISTS   16u
 #define REACH_MAX     1e6f
 /* Costs in rows scanned: a row ranked by bytes is a cache miss. */
 #define COST_RERANK 32.0
@@ -121,7 +120,7 @@ static float front_of(const struct run *run, uint32_t query)
     kernels_best()->norms((struct kernels_rows){vector, c->dim}, 1, &length2);
     if (!ivf_lists_rank(lists, c, vector, length2))
         return 0.0f;
-    ivf_lists_take(lists, FIRST_LISTS);
+    ivf_lists_take(lists, IVF_FIRST_LISTS);
     return ivf_lists_distance(lists, c, length2);
 }
 
@@ -273,7 +272,7 @@ static enum kith_err run_trials(struct run *run, struct trial *trials, uint32_t 
             struct trial *trial = &trials[(*n_trials)++];
             trial->effort = (struct ivf_effort){.reach = run->needed[at],
                                                 .margin = margin_of(run, shares[i], m),
-                                                .first_lists = FIRST_LISTS};
+                                                .first_lists = IVF_FIRST_LISTS};
             enum kith_err err = try_effort(run, trial, diag);
             if (err != KITH_OK)
                 return err;

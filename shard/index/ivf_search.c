@@ -37,7 +37,6 @@
 #include "shard/index/kernels.h"
 
 #define PORTION_GROWTH 4u    /* of lists, while there are too few hits */
-#define FIRST_LISTS    16u   /* when the effort does not say */
 #define LISTS_A_STOP   16u   /* lists between two questions whether to stop */
 #define LENGTH2_MAX    1e30f /* beyond, squares and products overflow */
 
@@ -197,7 +196,7 @@ static bool visit_lists(struct ivf_job *job)
 {
     uint32_t portion = job->query->effort.first_lists;
     if (portion == 0)
-        portion = FIRST_LISTS;
+        portion = IVF_FIRST_LISTS;
     ivf_front_take(job, portion);
     ivf_rerank_refresh(job); /* by what others know */
     do
