@@ -10,7 +10,8 @@ static bool find_block(struct ivf_ahead *ahead)
     while (ahead->block == ahead->end) {
         if (ahead->list == ahead->n_lists)
             return false;
-        const uint32_t *lists = ahead->parts[ahead->part].index->lists;
+        ahead->of = &ahead->parts[ahead->part];
+        const uint32_t *lists = ahead->of->index->lists;
         uint32_t list = ahead->order[ahead->list], first = lists[list], end = lists[list + 1];
         ahead->block = first / IVF_BLOCK;
         ahead->end = first == end ? ahead->block : (end - 1) / IVF_BLOCK + 1;
@@ -20,12 +21,6 @@ static bool find_block(struct ivf_ahead *ahead)
         }
     }
     return true;
-}
-
-/* The part of the block: it was left when the block was found. */
-static const struct ivf_part *part_of(const struct ivf_ahead *ahead)
-{
-    return &ahead->parts[ahead->part == 0 ? ahead->n_parts - 1 : ahead->part - 1];
 }
 
 static bool is_open(const struct ivf_part *part, uint32_t block)
@@ -38,7 +33,7 @@ static bool is_open(const struct ivf_part *part, uint32_t block)
 static bool next_block(struct ivf_ahead *ahead, struct ivf_kernels_ahead *out)
 {
     while (find_block(ahead)) {
-        const struct ivf_part *part = part_of(ahead);
+        const struct ivf_part *part = ahead->of;
         uint32_t block = ahead->block++;
         if (!is_open(part, block))
             continue;

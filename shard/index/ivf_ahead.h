@@ -20,6 +20,7 @@ struct ivf_ahead {
     size_t block_bytes;
     /* Where the next entry comes from. */
     uint32_t list, part, block, end;
+    const struct ivf_part *of; /* whose blocks they are */
     /* Blocks that have not been fetched; entries[0] lies IVF_AHEAD_LEAD ahead of the scan. */
     struct ivf_kernels_ahead entries[IVF_AHEAD_RUN];
     uint32_t n;
