@@ -17,11 +17,19 @@ static uint32_t count_allowed(const struct ivf_part *part, uint32_t first, uint3
     return n + (uint32_t)__builtin_popcountll(part->allowed[last] & mask & tail);
 }
 
-/* Bits of the lists in which a filter leaves at least this share of the rows, and a row. */
-static void lists_with(struct ivf_job *job, double share, uint64_t *bits)
+static void set_bit(uint64_t *bits, uint32_t i, bool value)
 {
+    bits[i / 64] |= (uint64_t)value << (i % 64);
+}
+
+/* Which lists have a row that a filter leaves, and which of those at least half of the share that
+ * it leaves of all. */
+static void look_at_lists(struct ivf_job *job, double share)
+{
+    uint64_t *kept = job->scratch->lists.kept, *typical = job->scratch->typical;
     uint32_t n_lists = job->codebook->n_lists;
-    memset(bits, 0, sizeof *bits * (n_lists / 64 + 1));
+    memset(kept, 0, sizeof *kept * (n_lists / 64 + 1));
+    memset(typical, 0, sizeof *typical * (n_lists / 64 + 1));
     for (uint32_t list = 0; list < n_lists; list++) {
         uint32_t rows = 0, allowed = 0;
         for (uint32_t p = 0; p < job->n_parts; p++) {
@@ -29,8 +37,8 @@ static void lists_with(struct ivf_job *job, double share, uint64_t *bits)
             rows += lists[list + 1] - lists[list];
             allowed += count_allowed(&job->parts[p], lists[list], lists[list + 1]);
         }
-        bool enough = allowed > 0 && allowed >= share * rows;
-        bits[list / 64] |= (uint64_t)enough << (list % 64);
+        set_bit(kept, list, allowed > 0);
+        set_bit(typical, list, allowed > 0 && allowed >= share / 2 * rows);
     }
 }
 
@@ -71,15 +79,13 @@ void ivf_front_take(struct ivf_job *job, uint32_t portion)
     job->front = front_of(job);
     if (share > FEW_LEFT_OUT)
         return;
-    uint64_t *bits = job->scratch->kept;
+    look_at_lists(job, share);
     float nearest = job->front;
-    lists_with(job, share / 2, bits);
-    float pushed =
-        fmaxf(nearest, ivf_lists_distance_among(lists, bits, portion, job->codebook, job->length2));
+    float pushed = fmaxf(nearest, ivf_lists_distance_among(lists, job->scratch->typical, portion,
+                                                           job->codebook, job->length2));
     job->front = pushed * thinning(job, share);
     if (nearest > 0)
         job->front *= pushed / nearest;
-    lists_with(job, 0, bits);
-    ivf_lists_keep(lists, bits);
+    ivf_lists_keep(lists);
     ivf_lists_take(lists, portion);
 }

@@ -33,7 +33,7 @@ struct ivf_scratch {
     struct ivf_lists lists;
     struct ivf_tables tables;
     uint8_t *query8;
-    uint64_t *kept; /* a bit per list */
+    uint64_t *typical; /* a bit per list, see ivf_front.c */
     /* Candidates: those that wait for their bytes, or, in the opening, all with their estimates. */
     uint32_t *rows, *parts;
     int32_t *estimates;

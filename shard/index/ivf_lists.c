@@ -125,9 +125,8 @@ static bool is_kept(const struct ivf_lists *lists, uint32_t list)
     return lists->all_kept || (lists->kept[list / 64] >> (list % 64) & 1) != 0;
 }
 
-void ivf_lists_keep(struct ivf_lists *lists, const uint64_t *kept)
+void ivf_lists_keep(struct ivf_lists *lists)
 {
-    memcpy(lists->kept, kept, (lists->n_lists / 64 + 1) * sizeof *kept);
     lists->all_kept = false;
     lists->low = INFINITY;
     lists->n = 0;

@@ -27,7 +27,7 @@ struct ivf_lists {
     uint32_t n_maxima;
     uint32_t *picked, *sorted;
     uint8_t *classes;
-    uint64_t *kept; /* a bit per list */
+    uint64_t *kept; /* a bit per list: written by the caller of ivf_lists_keep */
     bool all_kept;
     float *among;  /* keys of some lists */
     int8_t *bytes; /* of the query */
@@ -42,8 +42,8 @@ void ivf_lists_fini(struct ivf_lists *lists); /* a zeroed one is allowed */
 /* Begins a query. False: its numbers are too large to be ranked by bytes. */
 bool ivf_lists_rank(struct ivf_lists *lists, const struct codebook *codebook, const float *query,
                     float length2);
-/* Begins again, and never takes a list without a bit. */
-void ivf_lists_keep(struct ivf_lists *lists, const uint64_t *kept);
+/* Begins again, and never takes a list without a bit in `kept`. */
+void ivf_lists_keep(struct ivf_lists *lists);
 /* The next portion: about n lists, at least n if there are so many. */
 void ivf_lists_take(struct ivf_lists *lists, uint32_t n);
 /* The next portion: all with a key not below `low`. */

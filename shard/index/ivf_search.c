@@ -49,7 +49,7 @@ void ivf_scratch_free(struct ivf_scratch *scratch)
     ivf_lists_fini(&scratch->lists);
     ivf_tables_fini(&scratch->tables);
     kith_free(scratch->query8);
-    kith_free(scratch->kept);
+    kith_free(scratch->typical);
     kith_free(scratch->rows);
     kith_free(scratch->parts);
     kith_free(scratch->estimates);
@@ -78,7 +78,7 @@ enum kith_err ivf_scratch_fit(struct ivf_scratch **scratch, const struct codeboo
     if (err == KITH_OK)
         err = ivf_tables_init(&s->tables, codebook, diag);
     s->query8 = kith_alloc_aligned(64, ivf_format_row8_bytes(codebook->dim));
-    s->kept = kith_alloc(sizeof *s->kept * (codebook->n_lists / 64 + 1));
+    s->typical = kith_alloc(sizeof *s->typical * (codebook->n_lists / 64 + 1));
     s->rows = kith_alloc(sizeof *s->rows * n);
     s->parts = kith_alloc(sizeof *s->parts * n);
     s->estimates = kith_alloc(sizeof *s->estimates * n);
@@ -88,7 +88,7 @@ enum kith_err ivf_scratch_fit(struct ivf_scratch **scratch, const struct codeboo
     s->best = kith_alloc(sizeof *s->best * k);
     s->finalists = kith_alloc(sizeof *s->finalists * ivf_rerank_finalists(k));
     if (err == KITH_OK &&
-        (s->query8 == NULL || s->kept == NULL || s->rows == NULL || s->parts == NULL ||
+        (s->query8 == NULL || s->typical == NULL || s->rows == NULL || s->parts == NULL ||
          s->estimates == NULL || s->scores == NULL || s->run_rows == NULL ||
          s->run_estimates == NULL || s->best == NULL || s->finalists == NULL))
         err = kith_fail(diag, KITH_NOMEM, "search scratch for %u hits", k);
