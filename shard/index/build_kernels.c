@@ -58,24 +58,31 @@ INLINE float square(const float *values, uint32_t n)
     return sum;
 }
 
+/* In pointers and masks: of indexes that may wrap around gcc makes gathers, and of a choice whether
+ * to store a branch. */
 INLINE void encode(const float *rows, const float *words, const float *halves, uint32_t sub_dim,
                    uint8_t *codes)
 {
-    float best[BUILD_LANES], code[BUILD_LANES];
+    float best[BUILD_LANES];
+    uint32_t code[BUILD_LANES];
     for (uint32_t k = 0; k < BUILD_WORDS; k++) {
-        float scores[BUILD_LANES], number = (float)k;
+        float scores[BUILD_LANES];
         for (uint32_t r = 0; r < BUILD_LANES; r++)
             scores[r] = -halves[k];
-        for (uint32_t j = 0; j < sub_dim; j++)
+        for (uint32_t j = 0; j < sub_dim; j++) {
+            const float *column = rows + (size_t)j * BUILD_LANES;
+            float value = words[(size_t)j * BUILD_WORDS + k];
             for (uint32_t r = 0; r < BUILD_LANES; r++)
-                scores[r] += rows[j * BUILD_LANES + r] * words[j * BUILD_WORDS + k];
+                scores[r] += column[r] * value;
+        }
         if (k == 0) {
             memcpy(best, scores, sizeof best);
             memset(code, 0, sizeof code);
         }
         for (uint32_t r = 0; r < BUILD_LANES; r++) {
-            code[r] = scores[r] > best[r] ? number : code[r];
-            best[r] = scores[r] > best[r] ? scores[r] : best[r];
+            uint32_t better = -(uint32_t)(scores[r] > best[r]);
+            code[r] = (k & better) | (code[r] & ~better);
+            best[r] = larger(scores[r], best[r]);
         }
     }
     for (uint32_t r = 0; r < BUILD_LANES; r++)
