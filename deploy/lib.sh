@@ -4,6 +4,7 @@ root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 jobs=$(nproc)
 step_number=0
 steps_total=${steps_total:-0}
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/kith
 
 if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\e[1m' dim=$'\e[2m' plain=$'\e[0m'; else bold='' dim='' plain=''; fi
 
@@ -81,6 +82,26 @@ install_group() {
   export DEBIAN_FRONTEND=noninteractive
   logged apt-update as_root apt-get update
   logged "apt-install-$1" as_root apt-get install -y --no-install-recommends "${missing[@]}"
+}
+
+mirrors() {
+  apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Component: main' 2>/dev/null | sort -u
+  echo http://deb.debian.org/debian/
+  echo http://archive.debian.org/debian/ # where a release goes in the end
+}
+
+# fetch PATH SUM WORK: a file of Debian's pool into the cache, from the mirror this machine uses, else from Debian; by way of folder WORK.
+fetch() {
+  local path=$1 sum=$2 work=$3 name=${1##*/} mirror helper=/usr/lib/apt/apt-helper
+  if sha256sum --check --status 2>/dev/null <<<"$sum  $cache/$name"; then return 0; fi
+  [ -x $helper ] || die "$helper is missing. Put Debian's $path into $cache"
+  for mirror in $(mirrors); do
+    "$helper" -o APT::Sandbox::User=root download-file "$mirror$path" "$work/$name" "SHA256:$sum" || continue
+    # apt's check once more, without apt: what is used is what the caller names.
+    sha256sum --check --status <<<"$sum  $work/$name" && mv "$work/$name" "$cache/$name" && return 0
+  done
+  echo "Debian's $path could not be fetched from: $(mirrors | tr '\n' ' ')"
+  return 1
 }
 
 # build_preset NAME [TARGET...]: configures and builds, with ninja's own progress on a terminal.
