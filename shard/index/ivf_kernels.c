@@ -7,6 +7,9 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __aarch64__
+#include <sys/auxv.h>
+#endif
 
 #include "shard/index/ivf_format.h"
 
@@ -197,6 +200,11 @@ const struct ivf_kernels *ivf_kernels_variant(uint32_t index)
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni"))
         found[n++] = &ivf_kernels_avx512_table;
+#endif
+#ifdef __aarch64__
+    found[n++] = &ivf_kernels_neon_table;
+    if ((getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0)
+        found[n++] = &ivf_kernels_dotprod_table;
 #endif
     return index < n ? found[index] : NULL;
 }

@@ -1,11 +1,11 @@
 /* Kernels of the approximate index: ranking lists, filling look-up tables, scanning 4-bit codes,
  * ranking rows of bytes.
  *
- * Three variants (scalar, AVX2, AVX-512 with VNNI and VBMI), the best of which is chosen once by
- * CPUID. All compute the same to the bit: sums are of integers, and the few steps in floating point
- * are in one order with fused multiply-adds. The scan of codes by shuffles is that of Andre,
- * Kermarrec, Le Scouarnec: Cache locality is not enough (2015), with sums kept in bytes over
- * IVF_KERNELS_GROUP sub-quantizers and then widened.
+ * Variants: scalar, AVX2, AVX-512 with VNNI and VBMI, NEON, NEON with dot products; the best that
+ * the CPU can run is chosen once. All compute the same to the bit: sums are of integers, and the
+ * few steps in floating point are in one order with fused multiply-adds. The scan of codes by
+ * shuffles is that of Andre, Kermarrec, Le Scouarnec: Cache locality is not enough (2015), with
+ * sums kept in bytes over IVF_KERNELS_GROUP sub-quantizers and then widened.
  *
  * Owns: nothing. Threads: any. */
 #ifndef IVF_KERNELS_H
@@ -115,6 +115,10 @@ const struct ivf_kernels *ivf_kernels_variant(uint32_t index);
 #ifdef __x86_64__
 extern const struct ivf_kernels ivf_kernels_avx2_table;
 extern const struct ivf_kernels ivf_kernels_avx512_table;
+#endif
+#ifdef __aarch64__
+extern const struct ivf_kernels ivf_kernels_neon_table;
+extern const struct ivf_kernels ivf_kernels_dotprod_table;
 #endif
 
 #endif

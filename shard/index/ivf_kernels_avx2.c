@@ -12,7 +12,7 @@
 #define AVX2   __attribute__((target("avx2,fma,bmi,bmi2")))
 #define INLINE static inline __attribute__((always_inline)) AVX2
 
-#include "shard/index/ivf_kernels_scan.h"
+#include "shard/index/ivf_kernels_scan_x86.h"
 
 /* ---- lists ----------------------------------------------------------------------------------- */
 
@@ -182,9 +182,10 @@ INLINE __m256i two_subs(const uint8_t *codes, const uint8_t *tables, __m256i sum
 /* Bytes are widened lazily: the even ones are summed together with 256 times the odd ones, whose
  * sum is then taken away. */
 INLINE struct sums sum_block(const uint8_t *codes, const uint8_t *tables, uint32_t pairs,
-                             __m256i bias)
+                             int16_t bias)
 {
-    __m256i even = bias, odd = _mm256_setzero_si256();
+    const __m256i first = _mm256_set1_epi16(bias);
+    __m256i even = first, odd = _mm256_setzero_si256();
     for (uint32_t n = 4; pairs > 0; pairs -= n) {
         n = pairs < 4 ? pairs : 4;
         __m256i sum = _mm256_setzero_si256();
@@ -194,12 +195,13 @@ INLINE struct sums sum_block(const uint8_t *codes, const uint8_t *tables, uint32
         odd = _mm256_add_epi16(odd, _mm256_srli_epi16(sum, 8));
     }
     return (struct sums){_mm256_sub_epi16(even, _mm256_slli_epi16(odd, 8)),
-                         _mm256_add_epi16(odd, bias)};
+                         _mm256_add_epi16(odd, first)};
 }
 
-INLINE uint32_t above(struct sums sums, __m256i bound)
+INLINE uint32_t above(struct sums sums, int16_t bound)
 {
-    __m256i even = _mm256_cmpgt_epi16(sums.even, bound), odd = _mm256_cmpgt_epi16(sums.odd, bound);
+    const __m256i limit = _mm256_set1_epi16(bound);
+    __m256i even = _mm256_cmpgt_epi16(sums.even, limit), odd = _mm256_cmpgt_epi16(sums.odd, limit);
     __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(even, odd), 0xd8);
     return (uint32_t)_mm256_movemask_epi8(bytes);
 }

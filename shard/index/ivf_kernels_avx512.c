@@ -18,7 +18,7 @@
         target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,avx2,fma,bmi,bmi2")))
 #define INLINE static inline __attribute__((always_inline)) AVX512
 
-#include "shard/index/ivf_kernels_scan.h"
+#include "shard/index/ivf_kernels_scan_x86.h"
 
 /* ---- lists ----------------------------------------------------------------------------------- */
 
@@ -175,9 +175,10 @@ INLINE __m256i two_subs(const uint8_t *codes, const uint8_t *tables, __m256i sum
 /* Bytes are widened lazily: the even ones are summed together with 256 times the odd ones, whose
  * sum is then taken away. */
 INLINE struct sums sum_block(const uint8_t *codes, const uint8_t *tables, uint32_t pairs,
-                             __m256i bias)
+                             int16_t bias)
 {
-    __m256i even = bias, odd = _mm256_setzero_si256();
+    const __m256i first = _mm256_set1_epi16(bias);
+    __m256i even = first, odd = _mm256_setzero_si256();
     for (; pairs >= 4; pairs -= 4, codes += 128, tables += 256) {
         __m256i sum = _mm256_setzero_si256();
         for (uint32_t i = 0; i < 4; i++)
@@ -193,13 +194,14 @@ INLINE struct sums sum_block(const uint8_t *codes, const uint8_t *tables, uint32
         odd = _mm256_add_epi16(odd, _mm256_srli_epi16(sum, 8));
     }
     return (struct sums){_mm256_sub_epi16(even, _mm256_slli_epi16(odd, 8)),
-                         _mm256_add_epi16(odd, bias)};
+                         _mm256_add_epi16(odd, first)};
 }
 
-INLINE uint32_t above(struct sums sums, __m256i bound)
+INLINE uint32_t above(struct sums sums, int16_t bound)
 {
-    return (uint32_t)_mm256_cmpgt_epi16_mask(sums.even, bound) |
-           (uint32_t)_mm256_cmpgt_epi16_mask(sums.odd, bound) << 16;
+    const __m256i limit = _mm256_set1_epi16(bound);
+    return (uint32_t)_mm256_cmpgt_epi16_mask(sums.even, limit) |
+           (uint32_t)_mm256_cmpgt_epi16_mask(sums.odd, limit) << 16;
 }
 
 AVX512 static uint32_t scan_codes(const struct ivf_kernels_scan *scan, uint32_t first, uint32_t end,

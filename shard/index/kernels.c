@@ -2,8 +2,8 @@
  * them.
  *
  * It is slow on purpose: 64 partial sums in memory, fmaf one by one. Nobody runs it in production
- * (every x86-64 server of the last ten years has AVX2 and FMA); it exists to be read and compared
- * with.
+ * (every x86-64 server of the last ten years has AVX2 and FMA, every ARMv8-A one has NEON); it
+ * exists to be read and compared with.
  *
  * Lost: a tolerance between variants. With one order of summation the comparison is exact, nodes
  * with different CPUs agree, and the batch path can promise the very scores of the single one. */
@@ -136,6 +136,9 @@ const struct kernels *kernels_variant(uint32_t index)
     if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
         found[n++] = &kernels_avx512_table;
+#endif
+#ifdef __aarch64__
+    found[n++] = &kernels_neon_table;
 #endif
     return index < n ? found[index] : NULL;
 }

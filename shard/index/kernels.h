@@ -1,8 +1,8 @@
 /* Distance kernels: one query against many rows, as ranks (larger is nearer, see
  * proto/kith_collection.h).
  *
- * Three forms (inner product, squared L2, L1), two row types (f32, f16), three variants (scalar,
- * AVX2 + FMA + F16C, AVX-512), the best of which is chosen once by CPUID. All variants add the same
+ * Three forms (inner product, squared L2, L1), two row types (f32, f16), four variants (scalar,
+ * AVX2 + FMA + F16C, AVX-512, NEON), the best of which is chosen once. All variants add the same
  * terms in the same order (kernels_sum.h), so a row's rank is one number: it depends neither on the
  * machine, nor on how the work was cut, nor on whether the query came alone or in a batch.
  *
