@@ -6,6 +6,8 @@
 #include <cpuid.h>
 #include <immintrin.h>
 #include <stdatomic.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 static uint32_t bits_of(float value)
@@ -110,6 +112,29 @@ WITH_F16C static void unpack_f16c(float *out, const uint8_t *halves, size_t n)
                                       (const __m128i *)(const void *)(halves + 2 * i))));
     unpack_plain(out + i, halves + 2 * i, n - i);
 }
+#elif defined(__aarch64__)
+/* Conversions are in the base of the architecture. */
+static void pack_neon(uint16_t *out, const float *values, size_t n)
+{
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        float16x4_t low = vcvt_f16_f32(vld1q_f32(values + i));
+        vst1q_u16(out + i,
+                  vreinterpretq_u16_f16(vcvt_high_f16_f32(low, vld1q_f32(values + i + 4))));
+    }
+    pack_plain(out + i, values + i, n - i);
+}
+
+static void unpack_neon(float *out, const uint8_t *halves, size_t n)
+{
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        float16x8_t x = vreinterpretq_f16_u8(vld1q_u8(halves + 2 * i));
+        vst1q_f32(out + i, vcvt_f32_f16(vget_low_f16(x)));
+        vst1q_f32(out + i + 4, vcvt_high_f32_f16(x));
+    }
+    unpack_plain(out + i, halves + 2 * i, n - i);
+}
 #endif
 
 void kith_f16_pack(uint16_t *out, const float *values, size_t n)
@@ -119,8 +144,12 @@ void kith_f16_pack(uint16_t *out, const float *values, size_t n)
         pack_f16c(out, values, n);
         return;
     }
-#endif
     pack_plain(out, values, n);
+#elif defined(__aarch64__)
+    pack_neon(out, values, n);
+#else
+    pack_plain(out, values, n);
+#endif
 }
 
 void kith_f16_unpack(float *out, const void *halves, size_t n)
@@ -130,8 +159,12 @@ void kith_f16_unpack(float *out, const void *halves, size_t n)
         unpack_f16c(out, halves, n);
         return;
     }
-#endif
     unpack_plain(out, halves, n);
+#elif defined(__aarch64__)
+    unpack_neon(out, halves, n);
+#else
+    unpack_plain(out, halves, n);
+#endif
 }
 
 bool kith_f16_hardware(void)

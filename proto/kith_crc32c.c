@@ -2,11 +2,15 @@
 
 #include <pthread.h>
 #include <string.h>
+#if defined(__aarch64__)
+#include <arm_acle.h>
+#include <sys/auxv.h>
+#endif
 
 #define POLY 0x82f63b78u /* reversed 0x1edc6f41 */
 
 static uint32_t table[256];
-static int have_sse42;
+static int have_instruction;
 
 static void init(void)
 {
@@ -17,7 +21,9 @@ static void init(void)
         table[i] = c;
     }
 #if defined(__x86_64__)
-    have_sse42 = __builtin_cpu_supports("sse4.2") != 0;
+    have_instruction = __builtin_cpu_supports("sse4.2") != 0;
+#elif defined(__aarch64__)
+    have_instruction = (getauxval(AT_HWCAP) & HWCAP_CRC32) != 0;
 #endif
 }
 
@@ -38,18 +44,27 @@ uint32_t kith_crc32c_table(uint32_t crc, const void *data, size_t len)
 }
 
 #if defined(__x86_64__)
-__attribute__((target("sse4.2"))) static uint32_t crc_sse42(uint32_t crc, const uint8_t *p,
-                                                            size_t len)
+#define WITH_CRC           __attribute__((target("sse4.2")))
+#define CRC_8(crc_, word_) __builtin_ia32_crc32di(crc_, word_)
+#define CRC_1(crc_, byte_) __builtin_ia32_crc32qi(crc_, byte_)
+#elif defined(__aarch64__)
+#define WITH_CRC           /* the build system says so for this file */
+#define CRC_8(crc_, word_) __crc32cd((uint32_t)crc_, word_)
+#define CRC_1(crc_, byte_) __crc32cb(crc_, byte_)
+#endif
+
+#ifdef WITH_CRC
+WITH_CRC static uint32_t crc_instruction(uint32_t crc, const uint8_t *p, size_t len)
 {
     uint64_t c = ~crc;
     for (; len >= 8; len -= 8, p += 8) {
         uint64_t word;
         memcpy(&word, p, 8);
-        c = __builtin_ia32_crc32di(c, word);
+        c = CRC_8(c, word);
     }
     uint32_t c32 = (uint32_t)c;
     for (; len > 0; len--, p++)
-        c32 = __builtin_ia32_crc32qi(c32, *p);
+        c32 = CRC_1(c32, *p);
     return ~c32;
 }
 #endif
@@ -57,9 +72,9 @@ __attribute__((target("sse4.2"))) static uint32_t crc_sse42(uint32_t crc, const 
 uint32_t kith_crc32c(uint32_t crc, const void *data, size_t len)
 {
     init_once();
-#if defined(__x86_64__)
-    if (have_sse42)
-        return crc_sse42(crc, data, len);
+#ifdef WITH_CRC
+    if (have_instruction)
+        return crc_instruction(crc, data, len);
 #endif
     return kith_crc32c_table(crc, data, len);
 }
