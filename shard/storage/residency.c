@@ -6,6 +6,11 @@
 #include <unistd.h>
 
 #define WINDOW_PAGES 4096u /* asked about at a time */
+#ifdef MADV_POPULATE_READ
+#define POPULATE_READ MADV_POPULATE_READ
+#else
+#define POPULATE_READ MADV_WILLNEED /* before Linux 5.14 */
+#endif
 
 static size_t page_bytes(void)
 {
@@ -47,9 +52,15 @@ uint64_t residency_bytes(struct kith_bytes map)
 void residency_advise(struct kith_bytes map, enum residency_use use)
 {
     struct kith_bytes pages = pages_of(map);
-    if (map.len > 0)
-        (void)madvise(address(pages, 0), pages.len,
-                      use == RESIDENCY_RANDOM ? MADV_RANDOM : MADV_WILLNEED);
+    if (map.len == 0)
+        return;
+    if (use == RESIDENCY_HUGE) {
+        (void)madvise(address(pages, 0), pages.len, MADV_HUGEPAGE);
+        (void)madvise(address(pages, 0), pages.len, POPULATE_READ);
+        return;
+    }
+    (void)madvise(address(pages, 0), pages.len,
+                  use == RESIDENCY_RANDOM ? MADV_RANDOM : MADV_WILLNEED);
 }
 
 enum kith_err residency_lock(struct kith_bytes map, struct kith_diag *diag)

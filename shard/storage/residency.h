@@ -15,6 +15,8 @@ uint64_t residency_bytes(struct kith_bytes map);
 enum residency_use {
     RESIDENCY_RANDOM, /* here and there: nothing is to be read ahead */
     RESIDENCY_SOON,   /* all of it: read it in now, in the background */
+    RESIDENCY_HUGE,   /* all of it: read it in and wait; into huge pages, where the file system has
+                         them. Later faults read as much at once: for a map that is not kept. */
 };
 void residency_advise(struct kith_bytes map, enum residency_use use);
 

@@ -448,16 +448,19 @@ enum kith_err segment_check(const struct segment *segment, struct kith_diag *dia
     return segment_blocks_verdict(segment->blocks, diag);
 }
 
-/* False: stopped, or damaged. */
-static bool verify_range(const struct segment *segment, struct kith_bytes place,
+/* False: stopped, or damaged. map: the file once more, read in by huge pages; or NULL. */
+static bool verify_range(const struct segment *segment, struct kith_bytes place, const uint8_t *map,
                          segment_go_on_fn go_on, void *ctx)
 {
     const uint64_t step = 64 * KITH_SEGMENT_BLOCK; /* 0.5 ms: between two looks at go_on */
     uint64_t at = (uint64_t)(place.data - segment->map);
     for (uint64_t end = at + place.len, bytes; at < end; at += bytes) {
         bytes = end - at < step ? end - at : step;
-        if ((go_on != NULL && !go_on(ctx, bytes)) ||
-            !segment_blocks_need(segment->blocks, at, bytes))
+        if (go_on != NULL && !go_on(ctx, bytes))
+            return false;
+        if (map != NULL)
+            residency_advise((struct kith_bytes){map + at, (size_t)bytes}, RESIDENCY_HUGE);
+        if (!segment_blocks_need(segment->blocks, at, bytes))
             return false;
     }
     return true;
@@ -467,16 +470,22 @@ enum kith_err segment_verify(const struct segment *segment, segment_go_on_fn go_
                              struct kith_diag *diag)
 {
     struct kith_bytes all = {segment->map, (size_t)segment->blocks->body};
-    (void)verify_range(segment, all, go_on, ctx);
+    (void)verify_range(segment, all, NULL, go_on, ctx);
     return segment_check(segment, diag);
 }
 
 enum kith_err segment_index_verify(const struct segment *segment, segment_go_on_fn go_on, void *ctx,
                                    struct kith_diag *diag)
 {
+    struct io *io = segment->io;
+    const uint8_t *map = NULL;
+    if (segment_index_bytes(segment) > 0) /* else, and when it fails, by small pages */
+        (void)io->map(io->self, segment->file, segment->bytes, &map, NULL);
     for (unsigned kind = SEGMENT_INDEX_FIRST; kind < SEGMENT_SECTIONS; kind++)
-        if (!verify_range(segment, segment_place(segment, kind), go_on, ctx))
+        if (!verify_range(segment, segment_place(segment, kind), map, go_on, ctx))
             break;
+    if (map != NULL)
+        io->unmap(io->self, map, segment->bytes);
     return segment_check(segment, diag);
 }
 

@@ -18,8 +18,11 @@
  * Space is allocated ahead in steps, so a full disk is told before the map could find it, and the
  * rest is given back at the end. */
 
-#define BUFFER_BYTES (16 * KITH_SEGMENT_BLOCK) /* 1 MiB: large enough for the disk's full rate */
+/* A huge page: what is written so lies in huge pages of the page cache, where the file system has
+ * them (ext4 since Linux 6.16, XFS), and is mapped so. */
+#define BUFFER_BYTES (32 * KITH_SEGMENT_BLOCK)
 #define STEP_BYTES   (16u << 20)
+_Static_assert(BUFFER_BYTES == 2u << 20, "the size of a huge page");
 
 struct extent {
     uint64_t offset, bytes;
