@@ -190,7 +190,7 @@ static void fill_by_faiss(struct kith *kith, const struct ann_set *set, struct s
 
     snprintf(config->factory, sizeof(config->factory), "%s", kith->factory);
     struct faiss_builder_options building = {
-        .config = *config, .min_rows = IVF_MIN_ROWS, .threads = kith->threads};
+        .config = *config, .min_rows = IVF_TRAIN_ROWS, .threads = kith->threads};
     if (faiss_builder_new(&kith->faiss, &building, &diag) != KITH_OK)
         die(kith->factory, &diag);
     kith->view = ann_segments_build(set, kith->io, config, faiss_builder_hooks(kith->faiss),

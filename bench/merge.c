@@ -18,7 +18,7 @@
 #include "store_fill.h"
 
 #define PARTS      8u
-#define POINTS_MIN (PARTS * (IVF_MIN_ROWS + POINTS_PER_WRITE)) /* or they have no index */
+#define POINTS_MIN (PARTS * (IVF_TRAIN_ROWS + POINTS_PER_WRITE)) /* or they have no index */
 
 enum kind { SHARED, FRESH, NONE, KINDS };
 static const char *const names[KINDS] = {"shared codebook", "first index", "no index"};

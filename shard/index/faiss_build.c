@@ -319,6 +319,11 @@ static void close_index(void *index)
     faiss_segment_close(index);
 }
 
+static bool takes(void *self, uint32_t n_rows)
+{
+    return has_rows_for(self, n_rows);
+}
+
 /* A segment with a note that none can be made is let be, until a merge makes another of it. */
 static bool wants(void *self, const struct segment *segment)
 {
@@ -335,6 +340,7 @@ static const struct segment_index_hooks hooks = {.begin = begin,
                                                  .end = free_built,
                                                  .open = open_index,
                                                  .close = close_index,
+                                                 .takes = takes,
                                                  .wants = wants};
 
 /* ---- the builder ----------------------------------------------------------------------------- */

@@ -113,6 +113,7 @@ enum kith_err ivf_parse(struct ivf *out, const struct ivf_source *source,
         .residual_energy = meta.residual_energy,
         .n_targets = meta.n_targets,
         .local_dim = meta.local_dim,
+        .measured_rows = meta.measured_rows,
     };
     memcpy(out->targets, meta.targets, sizeof out->targets);
     return KITH_OK;
@@ -206,11 +207,11 @@ static struct ivf_target between(const struct ivf_target *low, const struct ivf_
 }
 
 /* By how much a reach has to grow when a segment is one of several with so many rows together: the
- * targets were measured in the segment alone. The squared distance of the k-th best shrinks, that
+ * targets were measured in one segment alone. The squared distance of the k-th best shrinks, that
  * of the first lists does not; before, both were about equal. */
 static float crowding(const struct ivf *segment, double all_rows)
 {
-    double times = all_rows / (double)segment->n_rows;
+    double times = all_rows / (double)segment->measured_rows;
     return 1 / ivf_lists_unit(1 / ivf_lists_crowding(times, (double)segment->local_dim), 1);
 }
 

@@ -50,6 +50,10 @@ struct ivf_effort {
     uint32_t lists_max; /* 0: no limit */
 };
 
+/* Rows whose mean squared distance from their centroids is so many times that of others fit the
+ * codebook worse than those: what was measured with the others does not hold for them. */
+#define IVF_DRIFT 1.15f
+
 #define IVF_TARGETS     12u
 #define IVF_TARGET_HITS 10u /* the k of their recall; for fewer hits a search looks as far */
 struct ivf_target {
@@ -81,6 +85,7 @@ struct ivf {
     float residual_energy; /* mean |x - centroid|^2 */
     uint32_t n_targets;
     struct ivf_target targets[IVF_TARGETS]; /* recall ascending */
+    uint32_t measured_rows; /* of the segment they were measured in: this one, or one before it */
     /* Around a row, the number of rows within a distance grows with this power of the distance: how
      * much nearer the k-th best comes when more rows are searched than the segment has. 0: not
      * known. */

@@ -10,6 +10,7 @@
 #include "common/kith_mem.h"
 #include "shard/index/codebook_format.h"
 #include "shard/index/ivf_made.h"
+#include "shard/index/kernels.h"
 
 #define DRIFT_ROWS_MAX 1000000.0 /* older rows count half each time so many were added */
 
@@ -27,6 +28,14 @@ struct ivf_builder {
     struct known *known;
     size_t n_known, known_cap;
     double energy, energy_rows; /* of rows written with the codebook, newer ones weigh more */
+    struct opened *opened;      /* all open indexes */
+};
+
+/* An open index remembers whose it is, because close gets nothing else. */
+struct opened {
+    struct ivf ivf; /* first: the index is this */
+    struct ivf_builder *builder;
+    struct opened *next, **link; /* guarded by the builder's lock */
 };
 
 /* ---- building -------------------------------------------------------------------------------- */
@@ -43,6 +52,62 @@ static void note_energy(struct ivf_builder *builder, const struct ivf_made *made
     (void)pthread_mutex_unlock(&builder->lock);
 }
 
+/* The targets of an open index with this codebook, of those measured in most rows. False: none. */
+static bool best_known(struct ivf_builder *builder, const struct codebook *codebook,
+                       struct ivf_calibration *out)
+{
+    const struct ivf *best = NULL;
+    (void)pthread_mutex_lock(&builder->lock);
+    for (const struct opened *o = builder->opened; o != NULL && codebook != NULL; o = o->next) {
+        const struct ivf *ivf = &o->ivf;
+        if (ivf->n_targets == 0 || ivf->codebook->hash != codebook->hash)
+            continue;
+        bool own = ivf->measured_rows == ivf->n_rows; /* and so is its energy */
+        if (best == NULL || ivf->measured_rows > best->measured_rows ||
+            (ivf->measured_rows == best->measured_rows && own))
+            best = ivf;
+    }
+    if (best != NULL) {
+        *out = (struct ivf_calibration){.n_targets = best->n_targets,
+                                        .local_dim = best->local_dim,
+                                        .rows = best->measured_rows,
+                                        .energy = best->residual_energy};
+        memcpy(out->targets, best->targets, sizeof out->targets);
+    }
+    (void)pthread_mutex_unlock(&builder->lock);
+    return best != NULL;
+}
+
+static uint32_t measure_rows(const struct ivf_builder *builder)
+{
+    return builder->options.min_rows > 0 ? builder->options.min_rows : IVF_MEASURE_ROWS;
+}
+
+/* Whether a segment of so many rows is given an index. */
+static bool has_rows_for(const struct ivf_builder *builder, const struct codebook *codebook,
+                         bool is_known, uint32_t n_rows)
+{
+    const struct slice_config *config = &builder->options.config;
+    if (builder->options.min_rows > 0)
+        return n_rows >= builder->options.min_rows;
+    if (n_rows >= IVF_TRAIN_ROWS)
+        return true;
+    uint64_t row_bytes = kernels_row_bytes(kernels_type_of(config->rows), config->dim);
+    return (is_known || n_rows >= IVF_MEASURE_ROWS) && n_rows >= codebook->n_lists &&
+           n_rows * row_bytes >= IVF_PAYS_BYTES;
+}
+
+static bool takes(void *self, uint32_t n_rows)
+{
+    struct ivf_builder *builder = self;
+    struct ivf_calibration known;
+    const struct codebook *codebook = ivf_builder_codebook(builder);
+    bool would = codebook != NULL &&
+                 has_rows_for(builder, codebook, best_known(builder, codebook, &known), n_rows);
+    codebook_unref(codebook);
+    return would;
+}
+
 static enum kith_err begin(void *self, const struct slice_config *config,
                            const struct segment_source *source, uint32_t *order, void **made,
                            struct kith_diag *diag)
@@ -51,12 +116,16 @@ static enum kith_err begin(void *self, const struct slice_config *config,
     *made = NULL;
     const struct codebook *codebook = ivf_builder_codebook(builder);
     enum kith_err err = KITH_OK;
-    if (codebook != NULL && source->n_rows >= builder->options.min_rows &&
+    struct ivf_calibration known;
+    bool is_known = best_known(builder, codebook, &known);
+    if (codebook != NULL && has_rows_for(builder, codebook, is_known, source->n_rows) &&
         config->dim == codebook->dim && config->metric == codebook->metric) {
         struct ivf_make make = {.codebook = codebook,
                                 .type = config->rows,
                                 .source = source,
-                                .threads = builder->options.threads};
+                                .threads = builder->options.threads,
+                                .known = is_known ? &known : NULL,
+                                .measure_rows = measure_rows(builder)};
         struct ivf_made *index;
         err = ivf_made_new(&index, &make, order, diag);
         if (err == KITH_OK) {
@@ -133,11 +202,26 @@ static void forget(struct ivf_builder *builder, const struct codebook *codebook)
     codebook_unref(unused);
 }
 
-/* An open index remembers whose it is, because close gets nothing else. */
-struct opened {
-    struct ivf ivf; /* first: the index is this */
-    struct ivf_builder *builder;
-};
+static void link_opened(struct ivf_builder *builder, struct opened *opened)
+{
+    (void)pthread_mutex_lock(&builder->lock);
+    opened->builder = builder;
+    opened->next = builder->opened;
+    opened->link = &builder->opened;
+    if (opened->next != NULL)
+        opened->next->link = &opened->next;
+    builder->opened = opened;
+    (void)pthread_mutex_unlock(&builder->lock);
+}
+
+static void unlink_opened(struct opened *opened)
+{
+    (void)pthread_mutex_lock(&opened->builder->lock);
+    *opened->link = opened->next;
+    if (opened->next != NULL)
+        opened->next->link = opened->link;
+    (void)pthread_mutex_unlock(&opened->builder->lock);
+}
 
 static enum kith_err intern(struct ivf_builder *builder, struct kith_bytes bytes,
                             const struct codebook **out, struct kith_diag *diag)
@@ -180,7 +264,7 @@ static enum kith_err open_index(void *self, const struct segment *segment, void 
         kith_free(opened);
         return err;
     }
-    opened->builder = builder;
+    link_opened(builder, opened);
     *index = opened;
     return KITH_OK;
 }
@@ -188,6 +272,7 @@ static enum kith_err open_index(void *self, const struct segment *segment, void 
 static void close_index(void *index)
 {
     struct opened *opened = index;
+    unlink_opened(opened);
     forget(opened->builder, opened->ivf.codebook);
     ivf_fini(&opened->ivf);
     kith_free(opened);
@@ -207,12 +292,12 @@ static bool wants(void *self, const struct segment *segment)
 {
     struct ivf_builder *builder = self;
     struct kith_bytes bytes = segment_index_section(segment, IVF_SECTION_CODEBOOK);
-    (void)pthread_mutex_lock(&builder->lock);
-    const struct codebook *codebook = builder->codebook;
-    bool wanted = codebook != NULL && segment_rows(segment) >= builder->options.min_rows &&
-                  (bytes.len < CODEBOOK_HEADER_BYTES + CODEBOOK_HASH_BYTES ||
-                   is_older(bytes, codebook));
-    (void)pthread_mutex_unlock(&builder->lock);
+    const struct codebook *codebook = ivf_builder_codebook(builder);
+    bool wanted =
+        codebook != NULL &&
+        (bytes.len < CODEBOOK_HEADER_BYTES + CODEBOOK_HASH_BYTES || is_older(bytes, codebook)) &&
+        takes(self, segment_rows(segment));
+    codebook_unref(codebook);
     return wanted;
 }
 
@@ -226,14 +311,13 @@ enum kith_err ivf_builder_new(struct ivf_builder **out, const struct ivf_builder
     if (builder == NULL)
         return kith_fail(diag, KITH_NOMEM, "index builder");
     builder->options = *options;
-    if (builder->options.min_rows == 0)
-        builder->options.min_rows = IVF_MIN_ROWS;
     builder->hooks = (struct segment_index_hooks){.self = builder,
                                                   .begin = begin,
                                                   .emit = emit,
                                                   .end = end,
                                                   .open = open_index,
                                                   .close = close_index,
+                                                  .takes = takes,
                                                   .wants = wants};
     (void)pthread_mutex_init(&builder->lock, NULL);
     *out = builder;

@@ -4,7 +4,7 @@
  * segments are built with, and knows all codebooks of open segments by hash, so that each is in
  * memory once. Building: assignment of rows to centroids by matrix products, order by list, codes,
  * bytes, then the calibration: some rows of the segment, held out of training, are queries whose
- * exact answers are known.
+ * exact answers are known; or what that said of another segment with the codebook.
  *
  * Memory of a build: what it makes (dim 100: 147 bytes a row with PQ4, a third of the f32 rows), 8
  * bytes a row, and less than 1 MB for each thread; the rows themselves are read where they are.
@@ -22,11 +22,20 @@ struct ivf_builder;
 struct ivf_builder_options {
     struct slice_config config; /* slice is ignored */
     enum codebook_codes codes;
-    uint32_t min_rows; /* segments with fewer have no index; 0: IVF_MIN_ROWS */
+    uint32_t min_rows; /* segments with fewer have no index; 0: by what they cost, as below */
     uint32_t threads;  /* of one build, at least 1 */
 };
 
-#define IVF_MIN_ROWS 20000u /* below, scanning all rows costs less than ranking lists */
+/* A collection with fewer rows has no codebook: scanning all of them costs less than ranking lists.
+ */
+#define IVF_TRAIN_ROWS 20000u
+/* With a codebook, a segment of fewer rows has no index unless they are IVF_PAYS_BYTES or more (a
+ * tenth of a millisecond of scanning for each query), and one for each list (the index has a copy
+ * of the codebook, which would else be the larger part). */
+#define IVF_PAYS_BYTES (1u << 20)
+/* Of fewer rows a measured effort is not to be trusted: they take that of another segment, or have
+ * no index until there is one. */
+#define IVF_MEASURE_ROWS 4096u
 
 enum kith_err ivf_builder_new(struct ivf_builder **out, const struct ivf_builder_options *options,
                               struct kith_diag *diag);
@@ -42,7 +51,6 @@ const struct codebook *ivf_builder_codebook(struct ivf_builder *builder); /* a r
 /* How rows fit that were given a list with the codebook lately: newer ones weigh more. Their mean
  * residual energy over the codebook's own (1: as trained), over all nodes, is the drift; above
  * IVF_DRIFT it is time for a new generation. */
-#define IVF_DRIFT 1.15f
 struct ivf_fit {
     uint64_t hash; /* of the codebook; 0: none */
     uint64_t rows; /* 0: energy says nothing */

@@ -237,6 +237,70 @@ static void test_ivf_build_leaves_small_segments_alone(void **state)
     io_fake_free(io);
 }
 
+/* Indexes the first n rows and opens the segment, which says what was measured in how many rows. */
+static struct segment *made_of(struct rig *rig, uint32_t n, uint64_t number, uint32_t measured)
+{
+    world.n = n;
+    assert_int_equal(write_segment(&world, rig->io, rig->builder, number), KITH_OK);
+    struct segment *segment = open_segment(&world, rig->io, rig->builder, number);
+    const struct ivf *ivf = segment_index(segment);
+    assert_true(ivf->n_targets > 0);
+    assert_int_equal(ivf->measured_rows, measured);
+    return segment;
+}
+
+static void test_ivf_build_takes_over_what_was_measured(void **state)
+{
+    (void)state;
+    do
+        make_world(&world, KITH_EUCLID, CODEBOOK_PQ4, 2000);
+    while (world.config.dim < 8);
+    struct rig rig = new_rig(&world);
+    size_t row_values = world.config.dim;
+    memcpy(world.rows + 800 * row_values, world.rows, 800 * row_values * sizeof world.rows[0]);
+    kith_f16_pack(world.halves, world.rows, 1600 * world.config.dim); /* so 1600 fit as 800 do */
+    struct segment *first = made_of(&rig, 800, 1, 800), *second = made_of(&rig, 800, 2, 800);
+    const struct ivf *from = segment_index(first), *to = segment_index(second);
+    assert_memory_equal(from->targets, to->targets, sizeof from->targets);
+    assert_true(from->local_dim == to->local_dim);
+    segment_unref(first);
+    struct segment *third = made_of(&rig, 1600, 3, 800); /* who has it does not matter */
+    struct segment *large = made_of(&rig, 2000, 4, 2000);
+    for (size_t i = 0; i < 500 * row_values; i++) /* rows the codebook does not fit */
+        world.rows[i] += 3.0f * random_unit();
+    kith_f16_pack(world.halves, world.rows, 500 * world.config.dim);
+    struct segment *other = made_of(&rig, 500, 5, 500);
+    segment_unref(other);
+    segment_unref(large);
+    segment_unref(third);
+    segment_unref(second);
+    free_rig(&rig);
+}
+
+/* With nothing said about sizes: by what scanning the rows would cost. */
+static void test_ivf_build_takes_what_pays(void **state)
+{
+    (void)state;
+    make_world(&world, KITH_COSINE, CODEBOOK_PQ4, 500);
+    world.config.rows = KITH_ROWS_F32;
+    struct codebook *codebook = train(&world, 1);
+    struct ivf_builder_options options = {
+        .config = world.config, .codes = CODEBOOK_PQ4, .threads = 1};
+    struct ivf_builder *builder;
+    assert_int_equal(ivf_builder_new(&builder, &options, NULL), KITH_OK);
+    const struct segment_index_hooks *hooks = ivf_builder_hooks(builder);
+    uint32_t pays = IVF_PAYS_BYTES / (world.config.dim * (uint32_t)sizeof(float)) + 1;
+    uint32_t least = pays < IVF_MEASURE_ROWS ? IVF_MEASURE_ROWS
+                     : pays < IVF_TRAIN_ROWS ? pays
+                                             : IVF_TRAIN_ROWS;
+    assert_false(hooks->takes(hooks->self, IVF_TRAIN_ROWS)); /* no codebook */
+    ivf_builder_set_codebook(builder, codebook);
+    assert_true(hooks->takes(hooks->self, least));
+    assert_false(hooks->takes(hooks->self, least - 1));
+    ivf_builder_free(builder);
+    codebook_unref(codebook);
+}
+
 static void test_ivf_build_keeps_one_copy_of_a_codebook(void **state)
 {
     (void)state;
@@ -453,6 +517,8 @@ int main(void)
         cmocka_unit_test(test_ivf_build_makes_what_the_format_says),
         cmocka_unit_test(test_ivf_build_reaches_the_recall_asked_for),
         cmocka_unit_test(test_ivf_build_leaves_small_segments_alone),
+        cmocka_unit_test(test_ivf_build_takes_over_what_was_measured),
+        cmocka_unit_test(test_ivf_build_takes_what_pays),
         cmocka_unit_test(test_ivf_build_keeps_one_copy_of_a_codebook),
         cmocka_unit_test(test_ivf_build_stops_when_told),
         cmocka_unit_test(test_ivf_build_survives_each_oom),

@@ -354,7 +354,7 @@ enum kith_err ivf_calibrate_run(const struct ivf *index, struct workers *workers
     struct run run = {.index = index, .workers = workers, .n_queries = queries_for(index)};
     struct trial trials[N_REACHES * 2];
     uint32_t n_trials = 0;
-    *out = (struct ivf_calibration){0};
+    *out = (struct ivf_calibration){.rows = index->n_rows, .energy = index->residual_energy};
     if (run.n_queries < QUERIES_MIN)
         return KITH_OK;
     run.row_bytes = kernels_row_bytes(kernels_type_of(index->row_type), index->codebook->dim);

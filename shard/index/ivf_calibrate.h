@@ -16,6 +16,8 @@ struct ivf_calibration {
     struct ivf_target targets[IVF_TARGETS]; /* recall ascending: a lower confidence bound (95 %) for
                                                the 10 nearest */
     float local_dim;                        /* struct ivf has what it is for; 0: not known */
+    uint32_t rows;                          /* of the segment it was measured in */
+    float energy;                           /* and its residual_energy */
 };
 
 enum kith_err ivf_calibrate_run(const struct ivf *index, struct workers *workers,

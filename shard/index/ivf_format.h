@@ -37,7 +37,7 @@
 #include "proto/kith_limits.h"
 #include "shard/index/ivf.h"
 
-#define IVF_FORMAT_VERSION 3u
+#define IVF_FORMAT_VERSION 4u
 #define IVF_EXACT_AT       0.3f
 #define IVF_BLOCK          32u /* rows of a block of codes and terms */
 #define IVF_ROW8_ALIGN     64u
@@ -129,10 +129,10 @@ static inline uint8_t ivf_format_byte(const struct codebook *codebook, float val
 
 /* IVF_SECTION_META, without padding: magic u32, version u32, n_rows u32, row8_bytes u32,
  * codebook_hash u64, term_scale f32, error f32, error8 f32, residual_energy f32, n_targets u32,
- * reserved u32; then for each target recall f32, rows_share f32, reach f32, margin f32,
- * first_lists u32, lists_max u32. */
+ * local_dim f32, measured_rows u32; then for each target recall f32, rows_share f32, reach f32,
+ * margin f32, first_lists u32, lists_max u32. */
 #define IVF_META_MAGIC        0x4d465649u /* "IVFM" */
-#define IVF_META_HEADER_BYTES 48u
+#define IVF_META_HEADER_BYTES 52u
 #define IVF_META_TARGET_BYTES 24u
 #define IVF_META_BYTES_MAX    (IVF_META_HEADER_BYTES + IVF_TARGETS * IVF_META_TARGET_BYTES)
 
@@ -144,6 +144,7 @@ struct ivf_meta {
     float residual_energy;           /* mean |x - centroid|^2 of the segment's rows */
     uint32_t n_targets;              /* 0: not calibrated */
     float local_dim;                 /* see struct ivf; 0: not known */
+    uint32_t measured_rows;          /* the targets hold for a segment of so many */
     struct ivf_target targets[IVF_TARGETS];
 };
 

@@ -42,6 +42,7 @@ static void make_good(void)
                             .error8 = index_.ivf.error8,
                             .residual_energy = index_.ivf.residual_energy,
                             .n_targets = 1,
+                            .measured_rows = ROWS,
                             .targets = {{0.9f, 0.1f, {1.5f, 2, 3, 0}}}};
     meta_bytes = ivf_format_store_meta(meta, &good);
 }

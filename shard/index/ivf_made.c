@@ -5,13 +5,17 @@
 
 #include "common/kith_mem.h"
 #include "shard/index/ivf_assign.h"
-#include "shard/index/ivf_calibrate.h"
 #include "shard/index/ivf_reuse.h"
+
+/* Measuring an effort costs more than all the rest of a small index, and says less the fewer rows
+ * there are to ask for. The codebook is the same, so what was measured in another segment holds for
+ * this one as well, as long as its rows fit the codebook as well as those did: it is taken from
+ * segments of at least half the size, so that a merge, which makes larger ones, measures anew. */
+#define KNOWN_GROWTH 2u
 
 /* What one is made of. */
 struct building {
-    const struct segment_source *source;
-    enum kith_row_type type;
+    const struct ivf_make *make;
     struct workers *workers;
     struct ivf_reuse reuse;
 };
@@ -47,16 +51,16 @@ static enum kith_err assign_fresh(struct ivf_made *made, const struct building *
                                   uint32_t *list_of, struct kith_diag *diag)
 {
     struct ivf_assign assign = {0};
-    uint32_t end, n_rows = building->source->n_rows;
+    uint32_t end, n_rows = building->make->source->n_rows;
     enum kith_err err = ivf_assign_init(&assign, made->codebook, diag);
     for (uint32_t i = 0; i < n_rows && err == KITH_OK; i = end) {
-        struct stretch stretch = {building->source,
+        struct stretch stretch = {building->make->source,
                                   ivf_reuse_gap(&building->reuse, i, n_rows, &end)};
         uint32_t n = end - stretch.first;
         struct segment_source rows = {.n_rows = n, .row = stretch_row, .ctx = &stretch};
         float energy = 0.0f;
         if (n > 0)
-            err = ivf_assign_run(&assign, &rows, building->type, building->workers,
+            err = ivf_assign_run(&assign, &rows, building->make->type, building->workers,
                                  list_of + stretch.first, &energy, diag);
         made->fresh_energy += (double)energy * n;
         made->n_fresh += n;
@@ -68,7 +72,7 @@ static enum kith_err assign_fresh(struct ivf_made *made, const struct building *
 static enum kith_err assign_rows(struct ivf_made *made, const struct building *building,
                                  uint32_t *order, struct kith_diag *diag)
 {
-    uint32_t n = building->source->n_rows, *list_of = kith_alloc((size_t)n * sizeof *list_of);
+    uint32_t n = building->make->source->n_rows, *list_of = kith_alloc((size_t)n * sizeof *list_of);
     if (list_of == NULL)
         return kith_fail(diag, KITH_NOMEM, "lists of %u rows", n);
     double energy = ivf_reuse_lists(&building->reuse, list_of);
@@ -95,16 +99,16 @@ static const void *ordered_row(const void *ctx, uint32_t i)
     return ordered->source->row(ordered->source->ctx, ordered->order[i]);
 }
 
-static enum kith_err calibrate(struct ivf_made *made, const struct ordered *rows,
-                               enum kith_row_type type, struct workers *workers,
-                               struct kith_diag *diag)
+static enum kith_err measure(const struct ivf_made *made, const struct ordered *rows,
+                             const struct building *building, struct ivf_calibration *found,
+                             struct kith_diag *diag)
 {
-    struct ivf_meta *meta = &made->meta;
+    const struct ivf_meta *meta = &made->meta;
     struct ivf index = {.codebook = made->codebook,
                         .n_rows = meta->n_rows,
                         .row = ordered_row,
                         .row_ctx = rows,
-                        .row_type = type,
+                        .row_type = building->make->type,
                         .lists = made->lists,
                         .codes = made->encoded.codes,
                         .terms = made->encoded.terms,
@@ -114,20 +118,41 @@ static enum kith_err calibrate(struct ivf_made *made, const struct ordered *rows
                         .error = meta->error,
                         .error8 = meta->error8,
                         .residual_energy = meta->residual_energy};
+    return ivf_calibrate_run(&index, building->workers, found, diag);
+}
+
+static bool is_known(const struct ivf_made *made, const struct ivf_make *make)
+{
+    const struct ivf_calibration *known = make->known;
+    uint32_t n_rows = made->meta.n_rows;
+    return known != NULL && (n_rows < make->measure_rows ||
+                             (n_rows / KNOWN_GROWTH <= known->rows &&
+                              made->meta.residual_energy <= IVF_DRIFT * known->energy));
+}
+
+static enum kith_err calibrate(struct ivf_made *made, const struct ordered *rows,
+                               const struct building *building, struct kith_diag *diag)
+{
+    struct ivf_meta *meta = &made->meta;
     struct ivf_calibration found;
-    enum kith_err err = ivf_calibrate_run(&index, workers, &found, diag);
+    enum kith_err err = KITH_OK;
+    if (is_known(made, building->make))
+        found = *building->make->known;
+    else
+        err = measure(made, rows, building, &found, diag);
     if (err != KITH_OK)
         return err;
     meta->n_targets = found.n_targets;
     memcpy(meta->targets, found.targets, sizeof meta->targets);
     meta->local_dim = found.local_dim;
+    meta->measured_rows = found.rows;
     return KITH_OK;
 }
 
 static enum kith_err build(struct ivf_made *made, const struct building *building, uint32_t *order,
                            struct kith_diag *diag)
 {
-    const struct segment_source *source = building->source;
+    const struct segment_source *source = building->make->source;
     made->lists = kith_alloc(((size_t)made->codebook->n_lists + 1) * sizeof *made->lists);
     if (made->lists == NULL)
         return kith_fail(diag, KITH_NOMEM, "index of %u rows", source->n_rows);
@@ -136,7 +161,7 @@ static enum kith_err build(struct ivf_made *made, const struct building *buildin
         return err;
     struct ivf_encode encode = {.codebook = made->codebook,
                                 .source = source,
-                                .type = building->type,
+                                .type = building->make->type,
                                 .order = order,
                                 .lists = made->lists,
                                 .reuse = &building->reuse,
@@ -149,7 +174,7 @@ static enum kith_err build(struct ivf_made *made, const struct building *buildin
     made->meta.error = made->encoded.error;
     made->meta.error8 = made->encoded.error8;
     struct ordered rows = {source, order};
-    return err == KITH_OK ? calibrate(made, &rows, building->type, building->workers, diag) : err;
+    return err == KITH_OK ? calibrate(made, &rows, building, diag) : err;
 }
 
 enum kith_err ivf_made_new(struct ivf_made **out, const struct ivf_make *make, uint32_t *order,
@@ -162,7 +187,7 @@ enum kith_err ivf_made_new(struct ivf_made **out, const struct ivf_make *make, u
     made->codebook = make->codebook;
     codebook_ref(make->codebook);
     struct workers workers;
-    struct building building = {.source = source, .type = make->type, .workers = &workers};
+    struct building building = {.make = make, .workers = &workers};
     ivf_reuse_init(&building.reuse, source, make->codebook);
     enum kith_err err = workers_init(&workers, make->threads, source->stop, source->ctx, diag);
     if (err == KITH_OK) {

@@ -5,6 +5,7 @@
 #ifndef IVF_MADE_H
 #define IVF_MADE_H
 
+#include "shard/index/ivf_calibrate.h"
 #include "shard/index/ivf_encode.h"
 #include "shard/index/ivf_format.h"
 #include "shard/storage/segment_index.h"
@@ -15,6 +16,9 @@ struct ivf_make {
     const struct segment_source *source;
     enum kith_row_type type;
     uint32_t threads; /* at least 1 */
+    /* What is known of efforts from another segment with the codebook; NULL: nothing. */
+    const struct ivf_calibration *known;
+    uint32_t measure_rows; /* with fewer the segment takes what is known, whatever its rows are */
 };
 
 struct ivf_made {

@@ -35,6 +35,7 @@ static struct ivf_source good_source(void)
                             .term_scale = 0.5f,
                             .error = 0.25f,
                             .n_targets = 1,
+                            .measured_rows = ROWS,
                             .targets = {{.recall = 0.9f, .effort = {.reach = 1.5f}}}};
     return (struct ivf_source){
         .meta = {meta_bytes, ivf_format_store_meta(meta_bytes, &meta)},
@@ -141,10 +142,12 @@ static void test_ivf_takes_the_mean_effort_of_segments(void **state)
     (void)state;
     static const struct ivf one = {
         .n_rows = 100,
+        .measured_rows = 100,
         .n_targets = 2,
         .targets = {{0.9f, 0.01f, {1.2f, 2.0f, 8, 50}}, {0.95f, 0.02f, {1.3f, 2.5f, 12, 0}}}};
     static const struct ivf two = {
         .n_rows = 300,
+        .measured_rows = 300,
         .n_targets = 2,
         .targets = {{0.92f, 0.03f, {1.1f, 3.0f, 10, 70}}, {0.99f, 0.05f, {1.5f, 2.0f, 16, 90}}}};
     const struct ivf *both[] = {&one, &two};
@@ -181,16 +184,21 @@ static void test_ivf_reaches_farther_beside_other_segments(void **state)
 {
     (void)state;
     struct ivf one = {.n_rows = 100,
+                      .measured_rows = 100,
                       .n_targets = 1,
                       .targets = {{0.9f, 0.01f, {1.2f, 2.0f, 8, 0}}},
                       .local_dim = 20};
     struct ivf two = one;
-    two.n_rows = 300;
+    two.n_rows = two.measured_rows = 300;
     const struct ivf *both[] = {&one, &two};
     assert_true(ivf_target_for(both, 1, 0.9f).effort.reach == 1.2f);
     struct ivf_target target = ivf_target_for(both, 2, 0.9f);
     assert_true(fabsf(target.effort.reach - 1.2f * (beside(4) + 3 * beside(4 / 3.0f)) / 4) < 1e-5f);
-    one.local_dim = two.local_dim = 0; /* not known */
+    one.measured_rows = 300; /* taken from the other */
+    target = ivf_target_for(both, 2, 0.9f);
+    assert_true(fabsf(target.effort.reach - 1.2f * beside(4 / 3.0f)) < 1e-5f);
+    assert_true(ivf_target_for(both, 1, 0.9f).effort.reach == 1.2f); /* fewer rows than there */
+    one.local_dim = two.local_dim = 0;                               /* not known */
     assert_true(ivf_target_for(both, 2, 0.9f).effort.reach == 1.2f);
 }
 

@@ -129,7 +129,7 @@ static void add_segment(const struct predict_shape *shape, uint32_t rows, struct
     add_section(uses, MEMORY_PAYLOADS, (uint64_t)rows * shape->payload_bytes);
     add_section(uses, MEMORY_PAYLOADS, (uint64_t)rows * sizeof(uint64_t));
     add_section(uses, MEMORY_PAYLOADS, blocks * SEGMENT_BLOCK_ENTRY);
-    if (shape->index != KITH_INDEX_NONE && rows >= IVF_MIN_ROWS)
+    if (shape->index != KITH_INDEX_NONE && rows >= IVF_TRAIN_ROWS)
         add_index(shape, rows, uses);
     uint64_t body = sum_of_files(uses) - before + SEGMENT_HEADER_BYTES;
     uint64_t checksums = (body / KITH_SEGMENT_BLOCK + 2) * sizeof(uint32_t);
@@ -145,7 +145,7 @@ static void add_slice(const struct predict_shape *shape, uint64_t rows, struct m
     add_head(shape, rows - sealed * unit, uses);
     for (uint64_t left = sealed, size = unit; left > 0; left /= TIER_FULL, size *= TIER_FULL) {
         uint64_t n = left % TIER_FULL;
-        bool together = shape->index != KITH_INDEX_NONE && size >= IVF_MIN_ROWS;
+        bool together = shape->index != KITH_INDEX_NONE && size >= IVF_TRAIN_ROWS;
         for (uint64_t i = 0; i < n; i = together ? n : i + 1)
             add_segment(shape, (uint32_t)least(together ? n * size : size, SEGMENT_ROWS_MAX), uses);
     }
@@ -155,7 +155,7 @@ static bool has_index(const struct predict_shape *shape)
 {
     return shape->index != KITH_INDEX_NONE &&
            shape->rows / shape->n_slices >= least(seal_rows(shape), UINT32_MAX) &&
-           shape->rows >= IVF_MIN_ROWS;
+           shape->rows >= IVF_TRAIN_ROWS;
 }
 
 void predict_bytes(const struct predict_shape *shape, struct memory_use *uses)

@@ -42,7 +42,7 @@ static void ask_unit(void *ctx, uint32_t index, uint32_t worker)
 static bool is_left_out(const struct search_job *job, const struct segment *segment)
 {
     return job->part->indexed_only && segment_index(segment) == NULL &&
-           segment_rows(segment) >= IVF_MIN_ROWS;
+           segment_rows(segment) >= IVF_TRAIN_ROWS;
 }
 
 static void list_view(struct search_job *job, uint32_t v)

@@ -6,7 +6,8 @@
 
 struct collection_indexes {
     /* Immutable. */
-    uint32_t min_rows, threads;
+    uint32_t min_rows; /* 0: none is fixed */
+    uint32_t threads;
     pthread_mutex_t lock;
     struct collection_index *first; /* guarded by lock; as many as collections on this node */
 };
@@ -22,7 +23,7 @@ enum kith_err collection_indexes_open(struct collection_indexes **out, uint32_t 
     struct collection_indexes *indexes = kith_alloc(sizeof *indexes);
     if (indexes == NULL)
         return kith_fail(diag, KITH_NOMEM, "no memory for the indexes");
-    indexes->min_rows = min_rows != 0 ? min_rows : IVF_MIN_ROWS;
+    indexes->min_rows = min_rows;
     indexes->threads = threads != 0 ? threads : 1;
     (void)pthread_mutex_init(&indexes->lock, NULL);
     *out = indexes;
@@ -38,9 +39,9 @@ void collection_indexes_close(struct collection_indexes *indexes)
     kith_free(indexes);
 }
 
-uint32_t collection_indexes_min_rows(const struct collection_indexes *indexes)
+uint32_t collection_indexes_train_rows(const struct collection_indexes *indexes)
 {
-    return indexes->min_rows;
+    return indexes->min_rows != 0 ? indexes->min_rows : IVF_TRAIN_ROWS;
 }
 
 static struct collection_index *find_locked(struct collection_indexes *indexes, uint64_t collection)
@@ -79,8 +80,9 @@ static enum kith_err make(struct collection_indexes *indexes, const struct slice
         .min_rows = indexes->min_rows,
         .threads = indexes->threads,
     };
-    struct faiss_builder_options faiss = {
-        .config = *config, .min_rows = indexes->min_rows, .threads = indexes->threads};
+    struct faiss_builder_options faiss = {.config = *config,
+                                          .min_rows = collection_indexes_train_rows(indexes),
+                                          .threads = indexes->threads};
     struct collection_index *index = kith_alloc(sizeof *index);
     if (index == NULL)
         return kith_fail(diag, KITH_NOMEM, "no memory for an index");
@@ -185,7 +187,8 @@ struct collection_index_state collection_index_state(struct collection_index *in
         state.phase = working ? KITH_INDEX_BUILDING : KITH_INDEX_READY;
     }
     codebook_unref(codebook);
-    bool awaited = state.codebook == 0 && stats->live_points >= index->all->min_rows;
+    bool awaited =
+        state.codebook == 0 && stats->live_points >= collection_indexes_train_rows(index->all);
     if (awaited || atomic_load_explicit(&index->training, memory_order_relaxed))
         state.phase = KITH_INDEX_TRAINING;
     return state;

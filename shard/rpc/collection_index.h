@@ -17,12 +17,13 @@
 
 struct collection_indexes;
 
-/* min_rows: of a segment with an index and of a collection with a codebook; 0: IVF_MIN_ROWS.
+/* min_rows: of a segment with an index and of a collection with a codebook; 0: as ivf_build.h says.
  * threads: of one build; 0: one. */
 enum kith_err collection_indexes_open(struct collection_indexes **out, uint32_t min_rows,
                                       uint32_t threads, struct kith_diag *diag);
 void collection_indexes_close(struct collection_indexes *indexes); /* all are put; NULL allowed */
-uint32_t collection_indexes_min_rows(const struct collection_indexes *indexes);
+/* So many rows a collection has before a codebook is trained. */
+uint32_t collection_indexes_train_rows(const struct collection_indexes *indexes);
 
 struct collection_index {
     /* Immutable. */

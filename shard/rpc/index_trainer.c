@@ -257,7 +257,7 @@ static bool is_due(const struct sums *sums, uint32_t *generation)
     bool due;
     if (codebook == NULL) {
         *generation = 1;
-        due = sums->live_all >= collection_indexes_min_rows(index->all);
+        due = sums->live_all >= collection_indexes_train_rows(index->all);
     } else {
         *generation = codebook->generation + 1;
         bool grown = sums->live_all / GROWTH >= codebook->trained_rows;
@@ -408,7 +408,7 @@ static void serve(struct index_trainer *trainer, struct sums *sums)
     sum_up(trainer, sums);
     if (sums->n_shares > 1) {
         trains = consult_all(trainer, sums);
-        bool far = sums->live_all < collection_indexes_min_rows(index->all) / 4;
+        bool far = sums->live_all < collection_indexes_train_rows(index->all) / 4;
         if (far || ivf_builder_fit(index->builder).hash != 0)
             index->next_look_ns =
                 kith_now_ns() + UINT64_C(1000000) * EXCHANGE * trainer->options.look_ms;

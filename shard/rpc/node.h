@@ -27,7 +27,7 @@ struct node_options {
     uint64_t cluster;             /* frames of another cluster are refused */
     uint32_t threads;             /* of the worker pool; 0 = one per CPU */
     uint32_t head_rows_max;       /* of a slice; 0 = KITH_HEAD_ROWS_MAX */
-    uint32_t index_min_rows;      /* of a segment with an index; 0 = IVF_MIN_ROWS */
+    uint32_t index_min_rows;      /* of a segment with an index; 0 = as ivf_build.h says */
     uint64_t memory_lock_bytes;   /* of segments to keep in memory; 0 = none */
     bool mapped;                  /* node_set_map says which other nodes there are; false: none */
     uint32_t recall_one_in;       /* queries to be compared with exact ones; 0 = none */

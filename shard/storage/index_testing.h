@@ -17,7 +17,7 @@
 struct test_index {
     struct segment_index_hooks hooks; /* .self is the test_index */
     atomic_uint generation;
-    uint32_t min_rows;         /* segments with fewer have no index */
+    atomic_uint min_rows;      /* segments with fewer have no index */
     void (*during)(void *ctx); /* called while an index is being made; NULL: not */
     void *during_ctx;
     atomic_uint n_stopped; /* times it was told to give up */
@@ -137,6 +137,12 @@ static inline enum kith_err test_index_open(void *self, const struct segment *se
     return KITH_OK;
 }
 
+static inline bool test_index_takes(void *self, uint32_t n_rows)
+{
+    const struct test_index *index = self;
+    return n_rows >= index->min_rows;
+}
+
 static inline bool test_index_wants(void *self, const struct segment *segment)
 {
     struct test_index *index = self;
@@ -154,8 +160,9 @@ static inline void test_index_init(struct test_index *index, uint32_t min_rows)
                                            .end = test_index_end,
                                            .open = test_index_open,
                                            .close = kith_free,
-                                           .wants = test_index_wants},
-                                 .min_rows = min_rows};
+                                           .takes = test_index_takes,
+                                           .wants = test_index_wants}};
+    atomic_init(&index->min_rows, min_rows);
     atomic_init(&index->generation, 1);
     atomic_init(&index->n_stopped, 0);
 }

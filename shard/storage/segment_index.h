@@ -8,7 +8,7 @@
  * Owns: the caller owns the hooks; they outlive every store and segment that was given them.
  * Threads: begin, emit and end run on the sealer's or the merger's thread, and begin may call row
  * and stop of its source from several at once; open and close run wherever segments are opened and
- * closed; wants anywhere. All must allow many at once. */
+ * closed; takes and wants anywhere. All must allow many at once. */
 #ifndef SEGMENT_INDEX_H
 #define SEGMENT_INDEX_H
 
@@ -58,6 +58,8 @@ struct segment_index_hooks {
     enum kith_err (*open)(void *self, const struct segment *segment, void **index,
                           struct kith_diag *diag);
     void (*close)(void *index);
+    /* True when a segment of so many rows would be given an index if it were written now. */
+    bool (*takes)(void *self, uint32_t n_rows);
     /* True when the segment would be given another index (or its first) if it were rewritten now,
      * and that is worth it. */
     bool (*wants)(void *self, const struct segment *segment);
