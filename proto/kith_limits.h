@@ -71,6 +71,8 @@
 #define KITH_WAL_FILE_MAX   (256u << 20) /* rotate; bounds replay of one file to about a second */
 #define KITH_HEAD_ROWS_MAX  32768u       /* bounds memory, and what is replayed at start */
 #define KITH_HEAD_BYTES_MAX (64u << 20)
+#define KITH_HEAD_REST_MS                                                                          \
+    3000u /* a head without writes is sealed then: no bulk load pauses so long between batches */
 #define KITH_SEGMENTS_MAX   64u    /* live segments of one slice; merges keep it below 25 */
 #define KITH_SEGMENT_BLOCK  65536u /* bytes under one CRC32C */
 #define KITH_SECTION_ALIGN  4096u  /* page size: sections are mapped and advised on their own */

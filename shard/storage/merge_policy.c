@@ -4,7 +4,8 @@
 #include "proto/kith_limits.h"
 
 /* Size-tiered: segments of about the same number of live rows (within a factor of 8) form a tier;
- * eight of a tier are merged, so a point is rewritten once per factor of eight. A segment with a
+ * eight of a tier are merged, so a point is rewritten once per factor of eight. Heads at rest are
+ * sealed when they are not full: two tiers are below that of a full head. A segment with a
  * fifth of its rows deleted is rewritten alone, so that disk use stays within 1.25 of the live
  * data. Above SEGMENTS_WANTED the smallest are merged whatever their sizes.
  *
@@ -25,7 +26,7 @@
 
 #define TIER_FACTOR     8u
 #define TIER_FULL       8u
-#define TIERS           12u
+#define TIERS           14u
 #define SEGMENTS_WANTED 24u
 #define SEGMENTS_PLAIN  36u
 #define SEGMENTS_HELD   40u /* then none: it would be another soon */
@@ -43,11 +44,12 @@ bool merge_policy_is_pressed(uint32_t n_segments)
     return n_segments > SEGMENTS_URGENT;
 }
 
-/* A head is sealed with base to 2 * base rows: tier 0. */
+/* A full head is sealed with base to 2 * base rows: tier 2. */
 static uint32_t tier_of(uint32_t live, uint32_t base)
 {
     uint32_t tier = 0;
-    for (uint64_t edge = (uint64_t)base * 2; live > edge && tier < TIERS - 1; edge *= TIER_FACTOR)
+    uint64_t edge = (uint64_t)base * 2 / TIER_FACTOR / TIER_FACTOR;
+    for (; live > edge && tier < TIERS - 1; edge = (edge < 1 ? 1 : edge) * TIER_FACTOR)
         tier++;
     return tier;
 }

@@ -74,6 +74,22 @@ static void test_merge_policy_writes_a_point_once_per_tier(void **state)
     assert_in_range(slice.n_max, 1, 24);
 }
 
+/* Heads at rest: a hundredth of a full one each time, for as many rows as forty full ones. */
+static void test_merge_policy_gathers_small_segments_by_tier(void **state)
+{
+    (void)state;
+    struct slice slice = {0};
+    struct merge_choice choice;
+    const uint32_t rows = BASE / 100, n = 4000;
+    for (uint32_t i = 0; i < n; i++) {
+        add(&slice, fresh(rows, false));
+        while (step(&slice, MERGE_QUIET, &choice))
+            continue;
+    }
+    assert_in_range(slice.n_max, 1, 25);
+    assert_in_range(slice.written, n * rows, 4 * n * rows);
+}
+
 static void test_merge_policy_waits_for_quiet_to_reindex(void **state)
 {
     (void)state;
@@ -174,6 +190,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_merge_policy_writes_a_point_once_per_tier),
+        cmocka_unit_test(test_merge_policy_gathers_small_segments_by_tier),
         cmocka_unit_test(test_merge_policy_waits_for_quiet_to_reindex),
         cmocka_unit_test(test_merge_policy_reindexes_the_largest_first),
         cmocka_unit_test(test_merge_policy_holds_what_would_be_written_twice),

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "common/kith_clock.h"
 #include "common/kith_mem.h"
 #include "shard/storage/manifest.h"
 #include "shard/storage/row_codec.h"
@@ -260,6 +261,9 @@ static enum kith_err init(struct store *store, const struct store_options *optio
         options->head_bytes_max != 0 ? options->head_bytes_max : KITH_HEAD_BYTES_MAX;
     store->wal_file_bytes_max =
         options->wal_file_bytes_max != 0 ? options->wal_file_bytes_max : KITH_WAL_FILE_MAX;
+    store->rest_after_ns =
+        UINT64_C(1000000) * (options->rest_ms != 0 ? options->rest_ms : KITH_HEAD_REST_MS);
+    atomic_init(&store->rest_ns, kith_now_ns() + store->rest_after_ns); /* of what is replayed */
     store->wal_options = (struct wal_options){
         .io = store->io,
         .dir = store->dir,
@@ -481,6 +485,7 @@ void store_nudge(struct store *store)
 {
     pthread_mutex_lock(&store->lock);
     store->merge_nudges++;
+    store_rest_look_locked(store);
     pthread_cond_broadcast(&store->changed);
     pthread_mutex_unlock(&store->lock);
 }

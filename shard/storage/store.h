@@ -40,6 +40,7 @@ struct store_options {
     uint64_t wal_step_bytes; /* the log grows by so much at a time (0: 4 MiB) */
     uint64_t
         wal_file_bytes_max; /* a new log file, and head, from so much on (0: KITH_WAL_FILE_MAX) */
+    uint32_t rest_ms;       /* seal a head without writes after so long (0: KITH_HEAD_REST_MS) */
     bool background;        /* false: sealing and merging happen only in store_maintain (tests) */
 };
 
@@ -138,5 +139,8 @@ void store_hurry(struct store *store);
 
 /* One round of background work now (seal, merge); *did_work says whether there was any. */
 enum kith_err store_maintain(struct store *store, bool *did_work, struct kith_diag *diag);
+/* Seals the active head now if it would be sealed without writes for rest_ms. For stores without
+ * background work. */
+enum kith_err store_rest(struct store *store, bool *did_work, struct kith_diag *diag);
 
 #endif

@@ -135,6 +135,7 @@ static struct history *history_new(uint64_t seed, bool background)
     h->options = test_options(h->io);
     h->options.head_rows_max = 20 + (uint32_t)(seed % 40);
     h->options.background = background;
+    h->options.rest_ms = 1; /* between any two writes */
     test_index_init(&h->index, 5);
     if (seed % 3 != 1)
         h->options.index = &h->index.hooks;
@@ -175,6 +176,8 @@ static void history_run(struct history *h, uint32_t end)
         }
         if (test_random(&h->random) % 8 == 0)
             (void)store_maintain(h->store, &did, NULL);
+        if (!h->options.background && test_random(&h->random) % 16 == 0)
+            (void)store_rest(h->store, &did, NULL);
     }
 }
 
@@ -623,7 +626,7 @@ static void test_store_undoes_writes_without_memory(void **state)
         refused += h->results[h->n].err != KITH_OK;
         if (h->n % 10 == 0) {
             kith_mem_fail_after((long)(test_random(&random) % 60));
-            (void)store_maintain(h->store, &did, NULL);
+            (void)(h->n % 20 == 0 ? store_rest : store_maintain)(h->store, &did, NULL);
             kith_mem_fail_after(-1);
         }
     }

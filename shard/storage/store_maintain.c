@@ -2,31 +2,30 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/kith_clock.h"
 #include "common/kith_log.h"
 #include "shard/storage/store_state.h"
 
 /* Two threads, so that a long merge never keeps a full head waiting: one seals, one merges. Each
- * sleeps until something changed, works, and looks again. After a failure that may pass (a full
- * disk, no memory) it tries again after a second, or when the writer asks. */
+ * sleeps until something changed, works, and looks again; the sealer also until the active head is
+ * at rest. After a failure that may pass (a full disk, no memory) it tries again after a second, or
+ * when the writer asks. */
 
-#define RETRY_S 1
+#define RETRY_NS UINT64_C(1000000000)
 
 /* Building indexes takes a CPU for seconds to minutes: queries and writes come first. Merges must
  * keep up with the writes in the long run, though: a merge that writes wait for is more urgent. */
 #define MERGER_NICE 5
 
-/* Waits for the next change; with `retry`, at most RETRY_S. False: stop. Called with the lock. */
-static bool wait_locked(struct store *store, bool retry)
+/* Waits for the next change, until then; 0: however long. Called with the lock. */
+static void wait_locked(struct store *store, uint64_t until_ns)
 {
-    if (!retry) {
+    struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000u),
+                             .tv_nsec = (long)(until_ns % 1000000000u)};
+    if (until_ns == 0)
         pthread_cond_wait(&store->changed, &store->lock);
-    } else {
-        struct timespec until;
-        (void)clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += RETRY_S;
+    else
         (void)pthread_cond_timedwait(&store->changed, &store->lock, &until);
-    }
-    return !atomic_load(&store->stop_background);
 }
 
 static void report(const struct store *store, const char *what, const struct kith_diag *diag)
@@ -36,32 +35,48 @@ static void report(const struct store *store, const char *what, const struct kit
                  diag->text);
 }
 
+static bool has_come(uint64_t due_ns)
+{
+    return due_ns > 0 && kith_now_ns() >= due_ns;
+}
+
+/* Until there is something to seal. False: stop. */
+static bool wait_for_head(struct store *store, bool retry)
+{
+    uint64_t again_ns = retry ? kith_now_ns() + RETRY_NS : 0;
+    pthread_mutex_lock(&store->lock);
+    uint64_t nudges = store->maintain_nudges;
+    while (!atomic_load(&store->stop_background)) {
+        if (has_come(again_ns) || store->maintain_nudges != nudges)
+            again_ns = 0;
+        uint64_t rest_ns = store_rest_due_ns(store);
+        bool due = store->n_frozen > 0 || has_come(rest_ns);
+        if (due && again_ns == 0 && !atomic_load(&store->failed))
+            break;
+        wait_locked(store, atomic_load(&store->failed) ? 0 : again_ns > 0 ? again_ns : rest_ns);
+    }
+    bool stop = atomic_load(&store->stop_background);
+    pthread_mutex_unlock(&store->lock);
+    return !stop;
+}
+
 static void *sealer_thread(void *arg)
 {
     struct store *store = arg;
     bool retry = false;
-    for (;;) {
-        pthread_mutex_lock(&store->lock);
-        uint64_t nudges = store->maintain_nudges;
-        while (!atomic_load(&store->stop_background) &&
-               (store->n_frozen == 0 || retry || atomic_load(&store->failed))) {
-            struct timespec before, after;
-            (void)clock_gettime(CLOCK_MONOTONIC, &before);
-            (void)wait_locked(store, retry);
-            (void)clock_gettime(CLOCK_MONOTONIC, &after);
-            if (store->maintain_nudges != nudges || after.tv_sec - before.tv_sec >= RETRY_S)
-                retry = false;
-        }
-        bool stop = atomic_load(&store->stop_background);
-        pthread_mutex_unlock(&store->lock);
-        if (stop)
-            return NULL;
+    while (wait_for_head(store, retry)) {
         struct kith_diag diag = {0};
         bool did = false;
-        retry = store_seal_run(store, &did, &diag) != KITH_OK;
+        enum kith_err err = KITH_OK;
+        if (has_come(store_rest_due_ns(store)))
+            err = store_rest_run(store, &did, &diag);
+        if (err == KITH_OK)
+            err = store_seal_run(store, &did, &diag);
+        retry = err != KITH_OK;
         if (retry)
             report(store, "seal", &diag);
     }
+    return NULL;
 }
 
 /* Something to come back for: files still read, a checkpoint or a merge that failed, one that waits
@@ -81,7 +96,7 @@ static void *merger_thread(void *arg)
     for (;;) {
         pthread_mutex_lock(&store->lock);
         if (!again && store->merge_nudges == seen && !atomic_load(&store->stop_background))
-            (void)wait_locked(store, has_leftovers(store));
+            wait_locked(store, has_leftovers(store) ? kith_now_ns() + RETRY_NS : 0);
         seen = store->merge_nudges;
         bool stop = atomic_load(&store->stop_background);
         pthread_mutex_unlock(&store->lock);

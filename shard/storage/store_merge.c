@@ -346,6 +346,8 @@ static void give_turn(struct store *store, const struct merging *merging, bool d
     store->stats.merge_written += merging->bytes;
     store->maintain_nudges += did; /* there may be room for a segment again */
     store->merge_nudges += gave_up;
+    if (did)
+        store_rest_look_locked(store);
     pthread_cond_broadcast(&store->changed);
     pthread_mutex_unlock(&store->lock);
 }

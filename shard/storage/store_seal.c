@@ -237,6 +237,7 @@ static void finish(struct store *store, struct sealing *sealing, enum kith_err e
     store->stats.seal_written += sealing->bytes;
     store->seal_busy = false;
     store->merge_nudges++;
+    store_rest_look_locked(store);
     /* Too many segments is no reason to refuse writes as long as merging gets on. */
     store->seal_fails = err != KITH_OK && (err != KITH_BUSY || store->merge_fails);
     store->seal_failures += store->seal_fails;

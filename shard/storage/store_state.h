@@ -11,6 +11,7 @@
  *   store_apply.c       one write: check, resolve, change, undo
  *   store_checkpoint.c  the manifest
  *   store_seal.c        heads to segments
+ *   store_rest.c        when a head that is not full is sealed
  *   store_merge.c       segments to segments
  *   store_maintain.c    the two background threads */
 #ifndef STORE_STATE_H
@@ -69,7 +70,7 @@ struct store {
     store_select_fn select;
     const struct segment_index_hooks *index; /* NULL: none */
     uint32_t row_bytes, head_rows_max;
-    uint64_t head_bytes_max, wal_file_bytes_max;
+    uint64_t head_bytes_max, wal_file_bytes_max, rest_after_ns;
     bool background;
     struct wal_options wal_options;
 
@@ -105,6 +106,7 @@ struct store {
     /* Any thread. A number, and flags whose changes are also announced under the lock. */
     _Atomic uint64_t next_file;
     _Atomic uint64_t sealed_ns; /* relaxed: when a head was sealed last */
+    _Atomic uint64_t rest_ns; /* relaxed: when to look whether the head is at rest (store_rest.c) */
     atomic_bool failed, stop_background, checkpoint_due;
     atomic_bool tight; /* relaxed: the last merge found no room: choose one that needs little */
     atomic_bool renew_deletes; /* the next checkpoint writes all of their files anew */
@@ -209,6 +211,14 @@ enum kith_err store_seal_open(struct store *store, uint64_t number, struct segme
                               struct kith_diag *diag);
 /* Writer thread: puts a segment at its place by size. Room was checked. */
 void store_seal_insert(struct store *store, const struct view_part *part);
+
+/* store_rest.c */
+void store_rest_note(struct store *store); /* writer thread, after a group */
+/* Hooks may take now what they did not take before; with the lock, a broadcast follows. */
+void store_rest_look_locked(struct store *store);
+uint64_t store_rest_due_ns(const struct store *store); /* of store_rest_run; 0: not */
+/* *did: the active head was at rest, and is frozen now. */
+enum kith_err store_rest_run(struct store *store, bool *did, struct kith_diag *diag);
 
 /* store_maintain.c */
 enum kith_err store_maintain_start(struct store *store, struct kith_diag *diag);

@@ -219,6 +219,8 @@ static void run_model(struct fixture *f, uint64_t seed, uint64_t n_writes)
         bool did;
         if (dice < 4)
             assert_int_equal(store_maintain(f->store, &did, NULL), KITH_OK);
+        if (dice == 4)
+            assert_int_equal(store_rest(f->store, &did, NULL), KITH_OK);
         if (dice == 5)
             reopen(f);
         if (dice == 9)
@@ -384,6 +386,64 @@ static void test_store_seals_without_an_index_under_pressure(void **state)
     view_unref(view);
 }
 
+static void test_store_seals_a_head_at_rest(void **state)
+{
+    struct fixture *f = *state;
+    struct store_stats stats;
+    bool did;
+    put_range(f->store, 0, 9); /* the index takes 10 */
+    assert_int_equal(store_rest(f->store, &did, NULL), KITH_OK);
+    assert_false(did);
+    put_range(f->store, 9, 1);
+    assert_int_equal(store_rest(f->store, &did, NULL), KITH_OK);
+    assert_true(did);
+    store_stats(f->store, &stats);
+    assert_int_equal(stats.head_rows, 0);
+    assert_int_equal(stats.indexed_points, 10);
+    assert_int_equal(store_rest(f->store, &did, NULL), KITH_OK);
+    assert_false(did);
+    reopen(f);
+    struct view *view = store_view(f->store);
+    assert_int_equal(test_count(view), 10);
+    view_unref(view);
+}
+
+/* By itself, also when the hooks take it only later; and not while it is written to. */
+static void test_store_seals_by_itself_what_rests(void **state)
+{
+    struct fixture *f = *state;
+    struct store_stats stats = {0};
+    store_close(f->store);
+    f->options.background = true;
+    f->options.rest_ms = 3600000;
+    open_store(f);
+    put_range(f->store, 0, 20);
+    store_nudge(f->store); /* the sealer looks, and leaves it */
+    put_range(f->store, 20, 20);
+    store_stats(f->store, &stats);
+    assert_int_equal(stats.head_rows, 40);
+    store_close(f->store);
+    f->options.rest_ms = 1;
+    atomic_store(&f->index.min_rows, 1000);
+    open_store(f);
+    put_range(f->store, 40, 1);
+    store_stats(f->store, &stats);
+    assert_int_equal(stats.head_rows, 41);
+    atomic_store(&f->index.min_rows, 10);
+    store_nudge(f->store);
+    while (stats.indexed_points < 41) {
+        store_stats(f->store, &stats);
+        (void)sched_yield();
+    }
+    assert_int_equal(stats.head_rows, 0);
+    assert_int_equal(stats.segments, 1);
+    store_close(f->store);
+    open_store(f);
+    struct view *view = store_view(f->store);
+    assert_int_equal(test_count(view), 41);
+    view_unref(view);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -395,6 +455,9 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_store_seals_without_an_index_under_pressure,
                                         setup_indexed, teardown),
+        cmocka_unit_test_setup_teardown(test_store_seals_a_head_at_rest, setup_indexed, teardown),
+        cmocka_unit_test_setup_teardown(test_store_seals_by_itself_what_rests, setup_indexed,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_store_carries_deletes_through_a_merge, setup_indexed,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_store_carries_deletes_through_a_seal, setup_indexed,

@@ -287,6 +287,7 @@ static void process(struct store *store, struct store_request *list)
         list = fill_group(store, &group, list);
         commit_group(store, &group);
         store->group_end_ns = kith_now_ns();
+        store_rest_note(store);
         if (list == NULL || atomic_load(&store->failed) ||
             (!store->head_full && !store_turn_is_due(store)))
             continue;
