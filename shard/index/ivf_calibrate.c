@@ -203,7 +203,10 @@ static void try_query(struct run *run, struct worker *own, uint32_t query)
     struct topk top;
     uint32_t row = row_of(run, query), found = 0;
     topk_init(&top, K, -FLT_MAX, hits);
-    struct ivf_part part = {.index = run->index, .allowed = own->allowed, .name = name_row};
+    struct ivf_part part = {.index = run->index,
+                            .allowed = own->allowed,
+                            .n_allowed = run->index->n_rows - 1,
+                            .name = name_row};
     struct ivf_query search = {.vector = run->queries + (size_t)query * run->index->codebook->dim,
                                .top = &top,
                                .effort = run->effort};

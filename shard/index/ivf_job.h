@@ -58,6 +58,7 @@ struct ivf_job {
     float bound;     /* the k-th best score known, of whoever; -INFINITY: none */
     float keep;      /* by bytes a row has to have as much: the bound less their error */
     float front;     /* how far the first lists go, see ivf_lists_unit */
+    bool filtered;   /* no list nearer than the k-th best hit is out of reach */
     float reach_key; /* lists with a lower key are out of reach */
     bool opening;
     uint32_t n, n_pending; /* candidates; the first n_pending have been fetched */

@@ -72,11 +72,12 @@ void ivf_rerank_refresh(struct ivf_job *job)
         return;
     job->bound = bound;
     job->keep = bound - byte_error(job);
-    float reach = query->effort.reach;
-    float distance = ivf_lists_unit(ivf_rerank_distance(job, bound), job->front);
-    job->reach_key = job->codebook->metric == KITH_MANHATTAN
-                         ? -sqrtf(reach) * distance
-                         : (job->length2 - reach * distance) / 2;
+    bool sums = job->codebook->metric == KITH_MANHATTAN;
+    float reach = query->effort.reach, hit = ivf_rerank_distance(job, bound);
+    float distance = (sums ? sqrtf(reach) : reach) * ivf_lists_unit(hit, job->front);
+    if (job->filtered)
+        distance = fmaxf(distance, hit);
+    job->reach_key = sums ? -distance : (job->length2 - distance) / 2;
 }
 
 void ivf_rerank_share(const struct ivf_query *query)
