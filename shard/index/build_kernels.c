@@ -1,8 +1,9 @@
 /* Loops with a fixed number of independent lanes, in the shape that both compilers turn into
- * vectors without being allowed to reorder sums: intrinsics for each instruction set gained
- * nothing, since nearly all time of a build is in matrix products. */
+ * vectors without being allowed to reorder sums. Blocks of lanes are reached by pointers: of an
+ * index that may wrap around, gcc makes gathers. */
 #include "shard/index/build_kernels.h"
 
+#include <math.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <string.h>
@@ -17,49 +18,92 @@ INLINE float larger(float a, float b)
     return a > b ? a : b;
 }
 
+/* The lanes as one, in halves. */
+INLINE float sum_of(float *lanes)
+{
+    for (uint32_t half = LANES / 2; half > 0; half /= 2)
+        for (uint32_t l = 0; l < half; l++)
+            lanes[l] += lanes[l + half];
+    return lanes[0];
+}
+
+INLINE float largest_of(float *lanes)
+{
+    for (uint32_t half = LANES / 2; half > 0; half /= 2)
+        for (uint32_t l = 0; l < half; l++)
+            lanes[l] = larger(lanes[l + half], lanes[l]);
+    return lanes[0];
+}
+
 INLINE uint32_t largest(const float *values, uint32_t n)
 {
     float lanes[LANES], best = values[0];
-    uint32_t i = 0;
+    const float *at = values, *end = values + n;
     if (n >= LANES) {
-        memcpy(lanes, values, sizeof lanes);
-        for (i = LANES; i + LANES <= n; i += LANES)
+        memcpy(lanes, at, sizeof lanes);
+        for (at += LANES; end - at >= LANES; at += LANES)
             for (uint32_t l = 0; l < LANES; l++)
-                lanes[l] = larger(values[i + l], lanes[l]);
-        for (uint32_t l = 0; l < LANES; l++)
-            best = larger(lanes[l], best);
+                lanes[l] = larger(at[l], lanes[l]);
+        best = largest_of(lanes);
     }
-    for (; i < n; i++)
-        best = larger(values[i], best);
-    for (i = 0; i + LANES <= n; i += LANES) {
+    for (; at < end; at++)
+        best = larger(*at, best);
+    for (at = values; end - at >= LANES; at += LANES) {
         uint32_t hits = 0;
         for (uint32_t l = 0; l < LANES; l++)
-            hits += values[i + l] == best;
+            hits += at[l] == best;
         if (hits != 0)
             break;
     }
-    for (; i < n; i++)
-        if (values[i] == best)
-            return i;
+    for (; at < end; at++)
+        if (*at == best)
+            return (uint32_t)(at - values);
     return 0;
+}
+
+INLINE float product(const float *a, const float *b, uint32_t n)
+{
+    float lanes[LANES] = {0};
+    for (; n >= LANES; n -= LANES, a += LANES, b += LANES)
+        for (uint32_t l = 0; l < LANES; l++)
+            lanes[l] += a[l] * b[l];
+    for (uint32_t l = 0; l < n; l++)
+        lanes[l] += a[l] * b[l];
+    return sum_of(lanes);
 }
 
 INLINE float square(const float *values, uint32_t n)
 {
-    float lanes[LANES] = {0}, sum = 0.0f;
-    uint32_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (uint32_t l = 0; l < LANES; l++)
-            lanes[l] += values[i + l] * values[i + l];
-    for (uint32_t l = 0; l < LANES; l++)
-        sum += lanes[l];
-    for (; i < n; i++)
-        sum += values[i] * values[i];
-    return sum;
+    return product(values, values, n);
 }
 
-/* In pointers and masks: of indexes that may wrap around gcc makes gathers, and of a choice whether
- * to store a branch. */
+INLINE float most(const float *values, uint32_t n)
+{
+    float lanes[LANES] = {0};
+    for (; n >= LANES; n -= LANES, values += LANES)
+        for (uint32_t l = 0; l < LANES; l++)
+            lanes[l] = larger(fabsf(values[l]), lanes[l]);
+    for (uint32_t l = 0; l < n; l++)
+        lanes[l] = larger(fabsf(values[l]), lanes[l]);
+    return largest_of(lanes);
+}
+
+INLINE float rounding(const float *values, const uint8_t *bytes, uint32_t n, float scale)
+{
+    float lanes[LANES] = {0};
+    for (; n >= LANES; n -= LANES, values += LANES, bytes += LANES)
+        for (uint32_t l = 0; l < LANES; l++) {
+            float left = values[l] - (float)(bytes[l] - 128) * scale;
+            lanes[l] += left * left;
+        }
+    for (uint32_t l = 0; l < n; l++) {
+        float left = values[l] - (float)(bytes[l] - 128) * scale;
+        lanes[l] += left * left;
+    }
+    return sum_of(lanes);
+}
+
+/* By masks: of a choice whether to store, gcc makes a branch. */
 INLINE void encode(const float *rows, const float *words, const float *halves, uint32_t sub_dim,
                    uint8_t *codes)
 {
@@ -110,6 +154,19 @@ INLINE void bytes(const float *values, uint32_t n, float steps, uint8_t *out)
     {                                                                                              \
         return square(values, n);                                                                  \
     }                                                                                              \
+    target_ static float product_##name_(const float *a, const float *b, uint32_t n)               \
+    {                                                                                              \
+        return product(a, b, n);                                                                   \
+    }                                                                                              \
+    target_ static float most_##name_(const float *values, uint32_t n)                             \
+    {                                                                                              \
+        return most(values, n);                                                                    \
+    }                                                                                              \
+    target_ static float rounding_##name_(const float *values, const uint8_t *bytes, uint32_t n,   \
+                                          float scale)                                             \
+    {                                                                                              \
+        return rounding(values, bytes, n, scale);                                                  \
+    }                                                                                              \
     target_ static void encode_##name_(const float *rows, const float *words, const float *halves, \
                                        uint32_t sub_dim, uint8_t *codes)                           \
     {                                                                                              \
@@ -119,8 +176,9 @@ INLINE void bytes(const float *values, uint32_t n, float steps, uint8_t *out)
     {                                                                                              \
         bytes(values, n, steps, out);                                                              \
     }                                                                                              \
-    static const struct build_kernels name_ = {#name_, largest_##name_, square_##name_,            \
-                                               encode_##name_, bytes_##name_};
+    static const struct build_kernels name_ = {#name_,          largest_##name_, square_##name_,   \
+                                               product_##name_, most_##name_,    rounding_##name_, \
+                                               encode_##name_,  bytes_##name_};
 
 VARIANT(baseline, )
 #ifdef __x86_64__

@@ -16,6 +16,10 @@ struct build_kernels {
     /* The index of the largest of n >= 1 values, the first of equals; any when none is a number. */
     uint32_t (*largest)(const float *values, uint32_t n);
     float (*square)(const float *values, uint32_t n); /* the sum of squares */
+    float (*product)(const float *a, const float *b, uint32_t n);
+    float (*most)(const float *values, uint32_t n); /* the largest |value|; 0 of none */
+    /* The sum of squares of values[i] - scale * (bytes[i] - 128). */
+    float (*rounding)(const float *values, const uint8_t *bytes, uint32_t n, float scale);
     /* codes[r] of the word nearest to row r: the one with the largest <row, word> - halves[word].
      */
     void (*encode)(const float *rows, const float *words, const float *halves, uint32_t sub_dim,

@@ -63,6 +63,7 @@ struct run {
     struct workers workers;
     uint32_t n_train, n_held; /* the first and the last of the rows */
     float *centroids;         /* prepared */
+    struct nearest_set set;   /* of them */
     uint8_t *bytes;
 };
 
@@ -173,8 +174,9 @@ static void residual_piece(void *ctx, uint32_t piece, uint32_t worker)
         lengths[i] = nearest_prepare(space, r->run->training->rows + row * space->dim,
                                      KITH_ROWS_F32, rows + (size_t)i * space->width);
     }
-    struct nearest_set set = {r->run->centroids, r->run->parts.n_lists, space->width};
-    nearest_find(&set, rows, n, rows + (size_t)NEAREST_ROWS * space->width, lists, scores);
+    struct nearest_rows prepared = {rows, lengths, n};
+    nearest_find(&r->run->set, &prepared, rows + (size_t)NEAREST_ROWS * space->width, lists,
+                 scores);
     r->energy[piece] = 0.0;
     for (uint32_t i = 0; i < n; i++) {
         float energy = lengths[i] - 2 * scores[i];
@@ -190,7 +192,7 @@ static enum kith_err find_residuals(struct residuals *r, double *mean, struct ki
 {
     uint32_t pieces = (r->n + NEAREST_ROWS - 1) / NEAREST_ROWS;
     r->scratch_floats = (size_t)NEAREST_ROWS * r->run->space.width +
-                        nearest_scratch_bytes(r->run->parts.n_lists) / sizeof(float);
+                        nearest_scratch_bytes(&r->run->set) / sizeof(float);
     r->energy = kith_alloc(pieces * sizeof *r->energy);
     r->scratch =
         kith_alloc_aligned(64, r->run->workers.threads * r->scratch_floats * sizeof *r->scratch);
@@ -283,7 +285,11 @@ static enum kith_err train(struct run *run, struct codebook **out, struct kith_d
                             .workers = &run->workers};
     enum kith_err err = kmeans_train(&kmeans, run->centroids, diag);
     if (err == KITH_OK)
+        err = nearest_set_init(&run->set, &run->space, run->centroids, run->parts.n_lists, diag);
+    if (err == KITH_OK) {
+        nearest_set_renew(&run->set);
         err = fill(run, diag);
+    }
     if (err != KITH_OK)
         return err;
     kith_store_u64(run->bytes + len - CODEBOOK_HASH_BYTES,
@@ -310,6 +316,7 @@ enum kith_err codebook_train(struct codebook **out, const struct codebook_traini
         err = choose_scale(&run, diag);
     if (err == KITH_OK)
         err = train(&run, out, diag);
+    nearest_set_fini(&run.set);
     kith_free(run.centroids);
     kith_free(run.bytes);
     workers_fini(&run.workers);

@@ -20,12 +20,16 @@ enum kith_err ivf_assign_init(struct ivf_assign *assign, const struct codebook *
             centroid[space.dim] = codebook->lifts[c];
         centroid[space.width - 1] = -codebook->half_norms[c];
     }
-    *assign = (struct ivf_assign){codebook, space, centroids};
-    return KITH_OK;
+    *assign = (struct ivf_assign){.codebook = codebook, .space = space, .centroids = centroids};
+    enum kith_err err = nearest_set_init(&assign->set, &space, centroids, codebook->n_lists, diag);
+    if (err == KITH_OK)
+        nearest_set_renew(&assign->set);
+    return err;
 }
 
 void ivf_assign_fini(struct ivf_assign *assign)
 {
+    nearest_set_fini(&assign->set);
     kith_free(assign->centroids);
     assign->centroids = NULL;
 }
@@ -54,9 +58,9 @@ static void assign_piece(void *ctx, uint32_t piece, uint32_t worker)
     for (uint32_t i = 0; i < n; i++)
         lengths[i] = nearest_prepare(space, job->source->row(job->source->ctx, first + i),
                                      job->type, rows + (size_t)i * space->width);
-    struct nearest_set set = {job->assign->centroids, job->assign->codebook->n_lists, space->width};
-    nearest_find(&set, rows, n, rows + (size_t)NEAREST_ROWS * space->width, job->lists + first,
-                 scores);
+    struct nearest_rows prepared = {rows, lengths, n};
+    nearest_find(&job->assign->set, &prepared, rows + (size_t)NEAREST_ROWS * space->width,
+                 job->lists + first, scores);
     for (uint32_t i = 0; i < n; i++) {
         float energy = lengths[i] - 2 * scores[i];
         if (energy > 0.0f && isfinite(energy))
@@ -71,7 +75,7 @@ enum kith_err ivf_assign_run(const struct ivf_assign *assign, const struct segme
     struct job job = {assign, source, type, workers, lists, NULL, NULL, 0};
     uint32_t pieces = (source->n_rows + NEAREST_ROWS - 1) / NEAREST_ROWS;
     job.scratch_floats = (size_t)NEAREST_ROWS * assign->space.width +
-                         nearest_scratch_bytes(assign->codebook->n_lists) / sizeof(float);
+                         nearest_scratch_bytes(&assign->set) / sizeof(float);
     job.energy = kith_alloc(workers->threads * sizeof *job.energy);
     job.scratch = kith_alloc_aligned(64, workers->threads * job.scratch_floats * sizeof(float));
     enum kith_err err;

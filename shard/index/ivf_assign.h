@@ -13,7 +13,8 @@
 struct ivf_assign {
     const struct codebook *codebook; /* borrowed */
     struct nearest_space space;
-    float *centroids; /* prepared */
+    float *centroids;       /* prepared */
+    struct nearest_set set; /* of them */
 };
 
 enum kith_err ivf_assign_init(struct ivf_assign *assign, const struct codebook *codebook,

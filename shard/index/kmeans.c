@@ -24,6 +24,7 @@ struct run {
     const struct kmeans *kmeans;
     uint32_t n; /* rows of this stage */
     float *centroids;
+    struct nearest_set set; /* of them */
     float *sums;
     uint32_t *counts;
     uint32_t *lists; /* of each row */
@@ -51,16 +52,17 @@ static void assign_piece(void *ctx, uint32_t piece, uint32_t worker)
     const struct nearest_space *space = &kmeans->space;
     uint32_t first = piece * NEAREST_ROWS;
     uint32_t n = run->n - first < NEAREST_ROWS ? run->n - first : NEAREST_ROWS;
-    float *rows = run->scratch + worker * run->scratch_floats, scores[NEAREST_ROWS];
+    float *rows = run->scratch + worker * run->scratch_floats;
+    float lengths[NEAREST_ROWS], scores[NEAREST_ROWS];
     for (uint32_t i = 0; i < n; i++) {
         float *row = rows + (size_t)i * space->width;
-        (void)nearest_prepare(space, kmeans->rows + (size_t)(first + i) * space->dim, KITH_ROWS_F32,
-                              row);
+        lengths[i] = nearest_prepare(space, kmeans->rows + (size_t)(first + i) * space->dim,
+                                     KITH_ROWS_F32, row);
         if (run->lifted != NULL)
             run->lifted[first + i] = row[space->dim];
     }
-    struct nearest_set set = {run->centroids, kmeans->n_lists, space->width};
-    nearest_find(&set, rows, n, rows + prepared_floats(kmeans), run->lists + first, scores);
+    struct nearest_rows prepared = {rows, lengths, n};
+    nearest_find(&run->set, &prepared, rows + prepared_floats(kmeans), run->lists + first, scores);
 }
 
 static void sum_piece(void *ctx, uint32_t piece, uint32_t worker)
@@ -141,6 +143,7 @@ static enum kith_err iterate(struct run *run, struct kith_diag *diag)
 {
     const struct kmeans *kmeans = run->kmeans;
     uint32_t blocks = (run->n + NEAREST_ROWS - 1) / NEAREST_ROWS;
+    nearest_set_renew(&run->set);
     enum kith_err err = workers_run(kmeans->workers, blocks, assign_piece, run, diag);
     if (err != KITH_OK)
         return err;
@@ -180,15 +183,17 @@ enum kith_err kmeans_train(const struct kmeans *kmeans, float *centroids, struct
     kith_assert(kmeans->n_lists >= 1 && kmeans->n_lists <= kmeans->n_rows);
     struct run run = {.kmeans = kmeans, .centroids = centroids};
     size_t n_rows = kmeans->n_rows, n_lists = kmeans->n_lists;
-    run.scratch_floats =
-        prepared_floats(kmeans) + nearest_scratch_bytes(kmeans->n_lists) / sizeof(float);
+    enum kith_err err =
+        nearest_set_init(&run.set, &kmeans->space, centroids, kmeans->n_lists, diag);
+    if (err != KITH_OK)
+        return err;
+    run.scratch_floats = prepared_floats(kmeans) + nearest_scratch_bytes(&run.set) / sizeof(float);
     run.sums = kith_alloc(n_lists * kmeans->space.width * sizeof *run.sums);
     run.counts = kith_alloc(n_lists * sizeof *run.counts);
     run.lists = kith_alloc(n_rows * sizeof *run.lists);
     run.lifted = is_lifted(kmeans) ? kith_alloc(n_rows * sizeof *run.lifted) : NULL;
     run.scratch =
         kith_alloc_aligned(64, kmeans->workers->threads * run.scratch_floats * sizeof *run.scratch);
-    enum kith_err err;
     if (run.sums == NULL || run.counts == NULL || run.lists == NULL || run.scratch == NULL ||
         (is_lifted(kmeans) && run.lifted == NULL))
         err = kith_fail(diag, KITH_NOMEM, "k-means of %u rows", kmeans->n_rows);
@@ -199,5 +204,6 @@ enum kith_err kmeans_train(const struct kmeans *kmeans, float *centroids, struct
     kith_free(run.lists);
     kith_free(run.counts);
     kith_free(run.sums);
+    nearest_set_fini(&run.set);
     return err;
 }

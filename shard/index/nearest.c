@@ -54,17 +54,36 @@ void nearest_close(const struct nearest_space *space, float *centroid)
     centroid[space->width - 1] = -square(centroid, space->width - 1) / 2;
 }
 
-size_t nearest_scratch_bytes(uint32_t n_centroids)
+enum kith_err nearest_set_init(struct nearest_set *set, const struct nearest_space *space,
+                               const float *centroids, uint32_t n, struct kith_diag *diag)
 {
-    uint32_t tile = n_centroids < TILE ? n_centroids : TILE;
-    return (size_t)NEAREST_ROWS * tile * sizeof(float);
+    *set = (struct nearest_set){.centroids = centroids, .n = n, .width = space->width};
+    return nearest_bytes_init(&set->bytes, n, space->dim, space->width, nearest_kernels_best(),
+                              diag);
 }
 
-void nearest_find(const struct nearest_set *set, const float *rows, uint32_t n, float *scratch,
-                  uint32_t *lists, float *scores)
+void nearest_set_renew(struct nearest_set *set)
 {
-    kith_assert(n <= NEAREST_ROWS);
-    for (uint32_t i = 0; i < n; i++) {
+    nearest_bytes_set(&set->bytes, set->centroids);
+}
+
+void nearest_set_fini(struct nearest_set *set)
+{
+    nearest_bytes_fini(&set->bytes);
+}
+
+size_t nearest_scratch_bytes(const struct nearest_set *set)
+{
+    uint32_t tile = set->n < TILE ? set->n : TILE;
+    size_t products = (size_t)NEAREST_ROWS * tile * sizeof(float);
+    size_t by_bytes = nearest_bytes_scratch(&set->bytes, NEAREST_ROWS);
+    return products > by_bytes ? products : by_bytes;
+}
+
+static void find_by_floats(const struct nearest_set *set, const struct nearest_rows *rows,
+                           float *scratch, uint32_t *lists, float *scores)
+{
+    for (uint32_t i = 0; i < rows->n; i++) {
         lists[i] = 0;
         scores[i] = -FLT_MAX;
     }
@@ -72,8 +91,8 @@ void nearest_find(const struct nearest_set *set, const float *rows, uint32_t n, 
     for (uint32_t at = 0; at < set->n; at += TILE) {
         uint32_t tile = set->n - at < TILE ? set->n - at : TILE;
         struct blas_block centroids = {set->centroids + (size_t)at * set->width, tile, set->width};
-        blas_products((struct blas_block){rows, n, set->width}, centroids, scratch);
-        for (uint32_t i = 0; i < n; i++) {
+        blas_products((struct blas_block){rows->values, rows->n, set->width}, centroids, scratch);
+        for (uint32_t i = 0; i < rows->n; i++) {
             uint32_t best = kernels->largest(scratch + (size_t)i * tile, tile);
             float score = scratch[(size_t)i * tile + best];
             if (score > scores[i]) {
@@ -82,4 +101,12 @@ void nearest_find(const struct nearest_set *set, const float *rows, uint32_t n, 
             }
         }
     }
+}
+
+void nearest_find(const struct nearest_set *set, const struct nearest_rows *rows, float *scratch,
+                  uint32_t *lists, float *scores)
+{
+    kith_assert(rows->n <= NEAREST_ROWS);
+    if (!nearest_bytes_find(&set->bytes, set->centroids, rows, scratch, lists, scores))
+        find_by_floats(set, rows, scratch, lists, scores);
 }
