@@ -50,8 +50,9 @@ static _Noreturn void die(const char *what, const struct kith_diag *diag)
 
 /* ---- effort: the one place that knows how a search is told how hard to look ------------------ */
 
-static const float targets[] = {0.80f, 0.85f,  0.90f, 0.92f,  0.93f,  0.94f,  0.95f, 0.96f, 0.97f,
-                                0.98f, 0.985f, 0.99f, 0.993f, 0.995f, 0.998f, 1.0f /* exact */};
+static const float targets[] = {0.80f,  0.85f,  0.90f,  0.92f,  0.93f,  0.935f,
+                                0.94f,  0.945f, 0.95f,  0.96f,  0.97f,  0.98f,
+                                0.985f, 0.99f,  0.993f, 0.995f, 0.998f, 1.0f /* exact */};
 static const float reaches[] = {0.85f, 0.9f, 0.95f, 1.0f, 1.05f, 1.1f, 1.15f, 1.2f, 1.3f, 1.5f};
 static const float margins[] = {1.5f, 2.0f, 2.5f, 3.0f, 3.5f};
 #define MEMORY_RECALL 0.95f
