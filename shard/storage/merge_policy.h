@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define MERGE_POLICY_MAX 8u /* segments of one merge */
+#define MERGE_POLICY_MAX 16u /* segments of one merge */
 
 struct merge_part {
     uint32_t rows, live;
@@ -19,6 +19,7 @@ struct merge_choice {
     uint32_t from[MERGE_POLICY_MAX];
     uint32_t pending; /* parts that want another index */
     bool waits;       /* something is to be done at another pace */
+    bool gathers;     /* something may be done at rest, and need not */
     bool plain;       /* without an index: it is their number that matters now */
 };
 
@@ -26,6 +27,7 @@ enum merge_pace {
     MERGE_HELD,  /* all will want another index soon: only what cannot wait */
     MERGE_BUSY,  /* segments were sealed lately */
     MERGE_QUIET, /* they were not */
+    MERGE_REST,  /* nor for long: time for what only makes searches faster */
 };
 
 /* parts: most rows first. base: rows of a freshly sealed segment. */

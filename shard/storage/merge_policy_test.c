@@ -90,6 +90,45 @@ static void test_merge_policy_gathers_small_segments_by_tier(void **state)
     assert_in_range(slice.written, n * rows, 4 * n * rows);
 }
 
+/* At rest after each head of any size: one segment, or one and some that are small beside it. */
+static void test_merge_policy_gathers_at_rest(void **state)
+{
+    (void)state;
+    struct slice slice = {0};
+    struct merge_choice choice;
+    uint64_t rows = 0;
+    for (uint32_t i = 0, size = 1; i < 2000; i++, size = size * 7 % 1999 + 1) {
+        add(&slice, fresh(size, false));
+        rows += size;
+        while (step(&slice, MERGE_QUIET, &choice))
+            continue;
+        while (step(&slice, MERGE_REST, &choice))
+            assert_false(choice.gathers);
+        for (uint32_t k = slice.n, small = 0; k-- > 0; small += slice.parts[k].live)
+            assert_true(small == 0 || slice.parts[k].live > 3 * small);
+    }
+    assert_in_range(slice.written, rows, 16 * rows);
+}
+
+static void test_merge_policy_gathers_only_at_rest(void **state)
+{
+    (void)state;
+    struct slice slice = {0};
+    struct merge_choice choice;
+    add(&slice, fresh(3 * BASE, false));
+    add(&slice, fresh(BASE, false));
+    assert_false(step(&slice, MERGE_QUIET, &choice));
+    assert_true(choice.gathers && !choice.waits);
+    assert_true(step(&slice, MERGE_REST, &choice));
+    assert_int_equal(slice.n, 1);
+    assert_false(step(&slice, MERGE_REST, &choice));
+    add(&slice, fresh(BASE, false)); /* small beside four times as many rows */
+    assert_false(step(&slice, MERGE_REST, &choice));
+    assert_false(choice.gathers);
+    struct slice large = {.n = 2, .parts = {fresh(3u << 20, false), fresh(2u << 20, false)}};
+    assert_false(step(&large, MERGE_REST, &choice));
+}
+
 static void test_merge_policy_waits_for_quiet_to_reindex(void **state)
 {
     (void)state;
@@ -191,6 +230,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_merge_policy_writes_a_point_once_per_tier),
         cmocka_unit_test(test_merge_policy_gathers_small_segments_by_tier),
+        cmocka_unit_test(test_merge_policy_gathers_at_rest),
+        cmocka_unit_test(test_merge_policy_gathers_only_at_rest),
         cmocka_unit_test(test_merge_policy_waits_for_quiet_to_reindex),
         cmocka_unit_test(test_merge_policy_reindexes_the_largest_first),
         cmocka_unit_test(test_merge_policy_holds_what_would_be_written_twice),

@@ -27,7 +27,7 @@ struct segment_origin {
     const uint32_t *rows; /* ascending */
     uint32_t first, n;
 };
-#define SEGMENT_ORIGINS_MAX 8u
+#define SEGMENT_ORIGINS_MAX 16u
 
 /* The rows to be written, numbered as they come. Borrowed until end. */
 struct segment_source {

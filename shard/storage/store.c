@@ -254,6 +254,7 @@ static enum kith_err init(struct store *store, const struct store_options *optio
     store->select = options->select;
     store->index = options->index;
     store->background = options->background;
+    store->opened_ns = kith_now_ns();
     store->row_bytes = row_codec_bytes(&store->config);
     store->head_rows_max =
         options->head_rows_max != 0 ? options->head_rows_max : KITH_HEAD_ROWS_MAX;

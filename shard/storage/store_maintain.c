@@ -84,7 +84,7 @@ static void *sealer_thread(void *arg)
 static bool has_leftovers(struct store *store)
 {
     return store->n_graveyard > 0 || store->merge_fails || store->merge_waits ||
-           atomic_load(&store->checkpoint_due);
+           store->merge_gathers || atomic_load(&store->checkpoint_due);
 }
 
 static void *merger_thread(void *arg)

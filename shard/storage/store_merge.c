@@ -19,7 +19,8 @@
 
 #define ROWS_MAX (1u << 28)
 #define NO_ROW   UINT32_MAX
-#define QUIET_NS UINT64_C(2000000000) /* so long after a seal the next one is not at hand */
+#define QUIET_NS UINT64_C(2000000000)  /* so long after a seal the next one is not at hand */
+#define REST_NS  UINT64_C(30000000000) /* nor in a while: most pauses of a filling are shorter */
 
 #define CALM_NICE 10 /* of a merge nobody waits for: a tenth of what a search gets beside it */
 
@@ -72,8 +73,11 @@ static void choose(struct merging *merging)
         };
     }
     uint64_t sealed = atomic_load_explicit(&store->sealed_ns, memory_order_relaxed);
-    bool quiet = !store->background || (view->n_heads == 1 && kith_now_ns() - sealed >= QUIET_NS);
-    enum merge_pace pace = quiet ? MERGE_QUIET : MERGE_BUSY;
+    uint64_t now = kith_now_ns();
+    bool quiet = !store->background || (view->n_heads == 1 && now - sealed >= QUIET_NS);
+    bool rests =
+        quiet && store->background && now - sealed >= REST_NS && now - store->opened_ns >= REST_NS;
+    enum merge_pace pace = rests ? MERGE_REST : quiet ? MERGE_QUIET : MERGE_BUSY;
     if (atomic_load_explicit(&store->merges_held, memory_order_relaxed))
         pace = MERGE_HELD;
     merge_policy_choose(parts, view->n_segments, store->head_rows_max, pace, &merging->choice);
@@ -340,6 +344,7 @@ static void give_turn(struct store *store, const struct merging *merging, bool d
     store->merge_busy = false;
     store->merge_fails = failed;
     store->merge_waits = merging->choice.waits;
+    store->merge_gathers = merging->choice.gathers;
     if (!did && !failed)
         store->merge_settled = merging->seen;
     store->stats.index_pending = merging->choice.pending;

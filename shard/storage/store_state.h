@@ -98,6 +98,8 @@ struct store {
     struct kith_id *picked; /* ids of a filter */
     size_t n_picked, picked_cap;
 
+    uint64_t opened_ns;
+
     /* Background work, one checkpoint at a time (checkpoint_busy). */
     uint32_t n_stored;
     struct store_stored stored[KITH_SEGMENTS_MAX];
@@ -122,8 +124,9 @@ struct store {
     uint32_t n_queued;
     struct store_job *jobs;
     bool stopping, writer_runs, checkpoint_busy, seal_busy, merge_busy, merge_fails;
-    bool merge_waits; /* for a quiet time */
-    bool seal_fails;  /* the last one did, and not for too many segments */
+    bool merge_waits;   /* for a quiet time */
+    bool merge_gathers; /* when the store is at rest */
+    bool seal_fails;    /* the last one did, and not for too many segments */
     uint32_t n_frozen;
     uint64_t seal_failures;
     uint64_t maintain_nudges, merge_nudges; /* reasons for a thread to look again */
