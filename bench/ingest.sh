@@ -87,6 +87,13 @@ window() {
     "$bench/load" --name "$1" --url "$url/collections/c/points/query" --bodies "$work/queries" --connections 32 --rate "$rate" --warmup 0 --seconds 5 | tell
 }
 windows() { while [ ! -e "$work/enough" ]; do window "$1" >>"$work/windows"; done; }
+# Every 0.2 s how many points there are, and how many of them are in no index.
+watch_bare() {
+    while [ ! -e "$work/enough" ]; do
+        ask GET /collections/c | sed 's/.*"points_count":\([0-9]*\).*"indexed_vectors_count":\([0-9]*\).*/\1 \2/' | awk '{ print $1, $1 - $2 }'
+        sleep 0.2
+    done >"$work/bare"
+}
 
 # put_http FIRST N: sets $put_s, the seconds in which it was durable; reading the files does not count.
 put_http() {
@@ -119,34 +126,50 @@ made() {
     done
 }
 
+# CPU time of the server, in microseconds; threads that have ended count, too.
+spent() { awk -v hz="$(getconf CLK_TCK)" '{ printf "%.0f", ($14 + $15) * 1e6 / hz }' "/proc/$pid/stat"; }
+
+# Until nothing is being made of what was written, nor of a head at rest.
+settle_all() {
+    settle c
+    sleep 4
+    settle c
+}
+
 # while_searched WAY
 while_searched() {
-    local early=$((searched / 5 / piece * piece)) rest settled from others
+    local early=$((searched / 5 / piece * piece)) rest settled from others watcher bare cpu
     rest=$(((searched - early) / piece * piece))
     made "$1" 0 "$early"
     made "$1" "$early" "$rest"
     start_up "searched-$1"
     collection c "$dim"
     "put_$1" 0 "$early"
-    settle c
+    settle_all
     window "idle before $1" >/dev/null
     rm -f "$work/enough"
     windows "during $1" &
     others=$!
+    watch_bare &
+    watcher=$!
+    cpu=$(spent)
     "put_$1" "$early" "$rest"
     touch "$work/enough"
-    wait "$others"
+    wait "$others" "$watcher"
+    bare=$(awk '{ if ($2 > most) most = $2; sum += $2 } END { printf "%.0f,%.0f", sum / NR, most }' "$work/bare")
     from=$(date +%s%N)
     settle c
     settled=$(calc 1 "($(date +%s%N) - $from) / 1e9")
+    cpu=$(calc 1 "($(spent) - $cpu) / $rest")
     points_are c $((early + rest))
     bytes=$(calc 2 "$(written) / (($early + $rest) * $row_bytes)")
+    settle_all
     window "idle after $1" >/dev/null
-    printf '{"bench":"ingest","case":"searched","way":"%s","points":%s,"dim":%s,"per_s":%s,"indexed_after_s":%s,"written_per_byte":%s,"p50_us":[%s,%s,%s],"p99_us":[%s,%s,%s],"load":"%s"}\n' \
-        "$1" "$rest" "$dim" "$(calc 0 "$rest / $put_s")" "$settled" "$bytes" \
+    printf '{"bench":"ingest","case":"searched","way":"%s","points":%s,"dim":%s,"per_s":%s,"indexed_after_s":%s,"written_per_byte":%s,"unindexed_mean_max":[%s],"cpu_us_per_point":%s,"p50_us":[%s,%s,%s],"p99_us":[%s,%s,%s],"load":"%s"}\n' \
+        "$1" "$rest" "$dim" "$(calc 0 "$rest / $put_s")" "$settled" "$bytes" "$bare" "$cpu" \
         "$(figure "idle before $1" p50_us)" "$(figure "during $1" p50_us)" "$(figure "idle after $1" p50_us)" \
         "$(figure "idle before $1" p99_us)" "$(figure "during $1" p99_us)" "$(figure "idle after $1" p99_us)" "$(cut -d ' ' -f 1-3 /proc/loadavg)" | tell
-    printf '%-8s %9s %10s %9s %9s %9s %9s %9s %9s %9s\n' "$1" "$(calc 0 "$rest / $put_s")" "$settled" "$bytes" \
+    printf '%-8s %9s %10s %9s %14s %9s %9s %9s %9s %9s %9s %9s\n' "$1" "$(calc 0 "$rest / $put_s")" "$settled" "$bytes" "$bare" "$cpu" \
         "$(figure "idle before $1" p50_us)" "$(figure "during $1" p50_us)" "$(figure "idle after $1" p50_us)" \
         "$(figure "idle before $1" p99_us)" "$(figure "during $1" p99_us)" "$(figure "idle after $1" p99_us)" >&2
     stop "$pid"
@@ -155,7 +178,7 @@ while_searched() {
 
 if [ "$searched" -gt 0 ]; then
     "$bench/bench_data" query --dim $dim --points 1000 >"$work/queries"
-    printf '%-8s %9s %10s %9s %9s %9s %9s %9s %9s %9s\n' way points/s indexed_s written/B 'p50 idle' during after 'p99 idle' during after >&2
+    printf '%-8s %9s %10s %9s %14s %9s %9s %9s %9s %9s %9s %9s\n' way points/s indexed_s written/B unindexed cpu_us/pt 'p50 idle' during after 'p99 idle' during after >&2
     for way in import http; do while_searched $way; done
     exit
 fi
