@@ -13,12 +13,17 @@
  * now. Deletes between S and the swap are in the log above the head's last seq, so a crash before,
  * between or after replays them.
  *
- * A segment is given its index right away when that keeps no writer waiting: as long as no other
- * head waits, and not while the log is being replayed. Otherwise the merger does it later. An index
- * that was given up is work lost, and the next one would be, too: after one, some seals do without,
- * twice as many each time in a row. */
+ * A segment is given its index right away: until then its rows are scanned by every search, and the
+ * merger would have to write it twice. Points that come faster than that are slowed down by the
+ * pauses of write_pace.h, from the second head that waits on. Only when all heads are taken, or
+ * while the log is being replayed, it is left to the merger. An index that was given up is work
+ * lost, and the next one would be, too: after one, some seals do without, twice as many each time
+ * in a row.
+ *
+ * What lost: no index as soon as a second head waits. Of points that pour in nearly all were then
+ * scanned for as long as they did, and indexed by writing them again. */
 
-#define INDEX_NICE      10 /* it is given up when another head waits, but must get there before */
+#define INDEX_NICE      5 /* behind searches and the writing of logs; but writes wait for it */
 #define PLAIN_SEALS_MAX 15u
 
 struct sealing {
@@ -45,7 +50,7 @@ static enum kith_err begin(struct store *store, void *arg, struct kith_diag *dia
     head_ref(sealing->head);
     sealing->n_rows = head_rows(sealing->head); /* an upper bound for now */
     sealing->seq = store->seq;                  /* between two groups: all of it is durable */
-    bool calm = store->n_heads == 2 && store->plain_seals == 0;
+    bool calm = store->n_heads < VIEW_HEADS_MAX && store->plain_seals == 0;
     sealing->index = store->view != NULL && store->index != NULL && (!store->background || calm);
     store->plain_seals -= store->plain_seals > 0;
     return KITH_OK;
@@ -83,7 +88,7 @@ static bool gives_up(const void *ctx)
 {
     struct store *store = ((const struct sealing *)ctx)->store;
     pthread_mutex_lock(&store->lock);
-    bool pressed = store->background && store->n_frozen > 1;
+    bool pressed = store->background && store->n_frozen >= VIEW_HEADS_MAX - 1;
     pthread_mutex_unlock(&store->lock);
     return pressed || stops(ctx);
 }

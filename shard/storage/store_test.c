@@ -21,6 +21,7 @@ struct fixture {
     struct slice_config config;
     struct test_index index;
     atomic_uint n_calls;
+    uint32_t n_others; /* heads that fill up while an index is being made */
 };
 
 static void open_store(struct fixture *f)
@@ -353,37 +354,54 @@ static void put_range(struct store *store, uint32_t first, uint32_t n)
     kith_buf_fini(&ops);
 }
 
-/* While the first head's index is being made, a second head fills up. */
-static void fill_another(void *arg)
+/* While the first head's index is being made, others fill up. */
+static void fill_others(void *arg)
 {
     struct fixture *f = arg;
     if (atomic_fetch_add(&f->n_calls, 1) > 0)
         return;
-    put_range(f->store, 1000, 60);
-    put_range(f->store, 2000, 1);
+    for (uint32_t i = 1; i <= f->n_others; i++)
+        put_range(f->store, i * 1000, 60);
+    put_range(f->store, 9000, 1); /* turns the last one */
+}
+
+static void seal_while_others_fill(struct fixture *f, uint32_t n_others)
+{
+    store_close(f->store);
+    f->options.background = true;
+    f->index.during = fill_others;
+    f->index.during_ctx = f;
+    f->n_others = n_others;
+    open_store(f);
+    put_range(f->store, 0, 60);
+    put_range(f->store, 100, 1); /* turns the head */
+    struct store_stats stats = {0};
+    while (stats.segments < 1 + n_others) {
+        store_stats(f->store, &stats);
+        (void)sched_yield();
+    }
+    struct view *view = store_view(f->store);
+    assert_int_equal(test_count(view), 62 + n_others * 60);
+    assert_int_equal(test_version(view, 59), 3);
+    assert_int_equal(test_version(view, 1059), 3);
+    view_unref(view);
 }
 
 static void test_store_seals_without_an_index_under_pressure(void **state)
 {
     struct fixture *f = *state;
-    store_close(f->store);
-    f->options.background = true;
-    f->index.during = fill_another;
-    f->index.during_ctx = f;
-    open_store(f);
-    put_range(f->store, 0, 60);
-    put_range(f->store, 100, 1); /* turns the head */
-    struct store_stats stats = {0};
-    while (stats.segments < 2) {
-        store_stats(f->store, &stats);
-        (void)sched_yield();
-    }
+    seal_while_others_fill(f, 2); /* as many as a store has */
     assert_int_equal(atomic_load(&f->index.n_stopped), 1);
-    struct view *view = store_view(f->store);
-    assert_int_equal(test_count(view), 122);
-    assert_int_equal(test_version(view, 59), 3);
-    assert_int_equal(test_version(view, 1059), 3);
-    view_unref(view);
+}
+
+static void test_store_keeps_the_index_while_there_is_room(void **state)
+{
+    struct fixture *f = *state;
+    struct store_stats stats;
+    seal_while_others_fill(f, 1);
+    assert_int_equal(atomic_load(&f->index.n_stopped), 0);
+    store_stats(f->store, &stats);
+    assert_int_equal(stats.indexed_points, 121);
 }
 
 static void test_store_seals_a_head_at_rest(void **state)
@@ -454,6 +472,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_store_rewrites_what_wants_another_index, setup_indexed,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_store_seals_without_an_index_under_pressure,
+                                        setup_indexed, teardown),
+        cmocka_unit_test_setup_teardown(test_store_keeps_the_index_while_there_is_room,
                                         setup_indexed, teardown),
         cmocka_unit_test_setup_teardown(test_store_seals_a_head_at_rest, setup_indexed, teardown),
         cmocka_unit_test_setup_teardown(test_store_seals_by_itself_what_rests, setup_indexed,
