@@ -165,6 +165,8 @@ struct ivf_query {
     /* What others know of the k-th best rank; read and raised while searching. NULL: alone. */
     _Atomic float *floor;
     struct ivf_effort effort;
+    bool by_bytes; /* no lists: all rows by their bytes, the best of them exactly; not without bytes
+                      (row8_bytes 0) */
     bool (*stop)(void *ctx); /* deadline; asked now and then. NULL: never */
     void *stop_ctx;
 };

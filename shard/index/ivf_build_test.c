@@ -435,7 +435,8 @@ static void test_ivf_build_takes_extreme_rows(void **state)
     }
 }
 
-/* A row is searched for in all lists; then what the segment says of its bytes. */
+/* A row is searched for in all lists, or among all bytes; then what the segment says of its bytes.
+ */
 static enum kith_err search_for(const struct world *w, const struct segment *segment, uint32_t id)
 {
     const struct ivf *index = segment_index(segment);
@@ -446,7 +447,8 @@ static enum kith_err search_for(const struct world *w, const struct segment *seg
     topk_init(&top, K, -FLT_MAX, hits);
     struct ivf_query query = {.vector = w->rows + (size_t)id * w->config.dim,
                               .top = &top,
-                              .effort = {.reach = FLT_MAX, .margin = 8}};
+                              .effort = {.reach = FLT_MAX, .margin = 8},
+                              .by_bytes = index->row8_bytes > 0 && random_below(2) == 0};
     struct ivf_part part = {.index = index, .name = name_row};
     assert_int_equal(ivf_scratch_fit(&scratch, index->codebook, K, NULL), KITH_OK);
     assert_true(ivf_search(&query, &part, 1, scratch, &stats));

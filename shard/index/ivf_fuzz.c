@@ -57,7 +57,7 @@ static bool name(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq)
     return true;
 }
 
-static void search(const struct ivf *ivf)
+static void search(const struct ivf *ivf, bool by_bytes)
 {
     static struct ivf_scratch *scratch;
     static const float vector[DIM] = {0.5f, 0.25f, 1};
@@ -67,8 +67,10 @@ static void search(const struct ivf *ivf)
     struct topk top;
     topk_init(&top, 10, -FLT_MAX, hits);
     struct ivf_part part = {.index = ivf, .name = name};
-    struct ivf_query query = {
-        .vector = vector, .top = &top, .effort = ivf_target_for(&ivf, 1, 0.9f).effort};
+    struct ivf_query query = {.vector = vector,
+                              .top = &top,
+                              .effort = ivf_target_for(&ivf, 1, 0.9f).effort,
+                              .by_bytes = by_bytes};
     struct ivf_stats stats = {0};
     if (!ivf_search(&query, &part, 1, scratch, &stats))
         abort();
@@ -120,7 +122,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct ivf ivf;
     struct kith_diag diag;
     if (ivf_parse(&ivf, &source, &codebook.codebook, &diag) == KITH_OK) {
-        search(&ivf);
+        search(&ivf, false);
+        if (ivf.row8_bytes > 0)
+            search(&ivf, true);
         ivf_fini(&ivf);
     }
     for (uint32_t i = 0; i < 5; i++)

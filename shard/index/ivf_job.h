@@ -2,6 +2,7 @@
  *
  *   ivf_rerank.c  bounds, bytes, exact ranks
  *   ivf_codes.c   codes, and the opening
+ *   ivf_rows.c    rows without codes
  *   ivf_front.c   the first lists
  *   ivf_search.c  lists, the query, scratch
  *
@@ -67,6 +68,11 @@ struct ivf_job {
     struct ivf_ahead ahead;
 };
 
+static inline bool ivf_job_is_stopped(const struct ivf_job *job)
+{
+    return job->query->stop != NULL && job->query->stop(job->query->stop_ctx);
+}
+
 /* ---- ivf_rerank.c ---- */
 
 float ivf_rerank_score(const struct ivf_job *job, float rank);
@@ -80,7 +86,9 @@ bool ivf_rerank_allowed(const struct ivf_part *part, uint32_t row);
 void ivf_rerank_exact(struct ivf_job *job, const struct ivf_part *part, uint32_t row);
 /* Scores rows by their bytes. */
 void ivf_rerank_bytes(struct ivf_job *job, uint32_t part, const uint32_t *rows, uint32_t n);
-/* Begins to load the bytes of the candidates from number `from` on. */
+/* Begins to load the bytes of a row; */
+void ivf_rerank_fetch_row(const struct ivf *index, uint32_t row);
+/* of the candidates from number `from` on. */
 void ivf_rerank_fetch(struct ivf_job *job, uint32_t from);
 /* Scores the first n candidates and drops them. */
 void ivf_rerank_candidates(struct ivf_job *job, uint32_t n);
@@ -88,6 +96,13 @@ void ivf_rerank_candidates(struct ivf_job *job, uint32_t n);
 size_t ivf_rerank_finalists(uint32_t k);
 /* All that wait, then the exact ranks of the finalists. */
 void ivf_rerank_finish(struct ivf_job *job);
+
+/* ---- ivf_rows.c ---- */
+
+/* All rows of a list, by bytes if it has them. */
+void ivf_rows_scan(struct ivf_job *job, uint32_t part, uint32_t list);
+/* All rows of all parts. False: stopped. */
+bool ivf_rows_search(struct ivf_job *job);
 
 /* ---- ivf_front.c ---- */
 

@@ -200,13 +200,16 @@ void ivf_rerank_candidates(struct ivf_job *job, uint32_t n)
     memmove(s->parts, s->parts + n, sizeof *s->parts * job->n);
 }
 
+void ivf_rerank_fetch_row(const struct ivf *index, uint32_t row)
+{
+    fetch(index->rows8 + (size_t)row * index->row8_bytes, index->row8_bytes);
+}
+
 void ivf_rerank_fetch(struct ivf_job *job, uint32_t from)
 {
     const struct ivf_scratch *s = job->scratch;
-    for (uint32_t i = from; i < job->n; i++) {
-        const struct ivf *index = job->parts[s->parts[i]].index;
-        fetch(index->rows8 + (size_t)s->rows[i] * index->row8_bytes, index->row8_bytes);
-    }
+    for (uint32_t i = from; i < job->n; i++)
+        ivf_rerank_fetch_row(job->parts[s->parts[i]].index, s->rows[i]);
 }
 
 void ivf_rerank_finish(struct ivf_job *job)

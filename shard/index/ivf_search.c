@@ -103,27 +103,6 @@ enum kith_err ivf_scratch_fit(struct ivf_scratch **scratch, const struct codeboo
 
 /* ---- lists ----------------------------------------------------------------------------------- */
 
-/* No codes: the rows of bytes, or the rows themselves, one after another. */
-static void scan_rows(struct ivf_job *job, uint32_t number, uint32_t list)
-{
-    struct ivf_scratch *s = job->scratch;
-    const struct ivf_part *part = &job->parts[number];
-    const struct ivf *index = part->index;
-    bool by_bytes = job->codebook->codes == CODEBOOK_INT8;
-    for (uint32_t row = index->lists[list], end = index->lists[list + 1]; row < end;) {
-        uint32_t n = 0;
-        for (; row < end && n < IVF_RUN_ROWS; row++)
-            if (ivf_rerank_allowed(part, row))
-                s->run_rows[n++] = row;
-        job->stats.rows += n;
-        if (by_bytes)
-            ivf_rerank_bytes(job, number, s->run_rows, n);
-        for (uint32_t i = 0; i < n && !by_bytes; i++)
-            ivf_rerank_exact(job, part, s->run_rows[i]);
-    }
-    ivf_rerank_refresh(job);
-}
-
 static void visit(struct ivf_job *job, uint32_t list)
 {
     job->n_visited++;
@@ -137,13 +116,8 @@ static void visit(struct ivf_job *job, uint32_t list)
         if (job->codebook->codes == CODEBOOK_PQ4)
             ivf_codes_scan(job, part, list);
         else
-            scan_rows(job, part, list);
+            ivf_rows_scan(job, part, list);
     }
-}
-
-static bool is_stopped(const struct ivf_job *job)
-{
-    return job->query->stop != NULL && job->query->stop(job->query->stop_ctx);
 }
 
 /* The first lists are visited in any case when the bound is that of others: reach is measured with
@@ -164,7 +138,7 @@ static bool visit_portion(struct ivf_job *job)
     const struct ivf_lists *lists = &job->scratch->lists;
     ivf_ahead_begin(&job->ahead, job->parts, job->n_parts, lists->order, lists->n);
     for (uint32_t i = 0; i < lists->n; i++) {
-        if (i % LISTS_A_STOP == 0 && is_stopped(job))
+        if (i % LISTS_A_STOP == 0 && ivf_job_is_stopped(job))
             return false;
         if (is_out_of_reach(job, lists->order[i]))
             continue;
@@ -240,7 +214,7 @@ static bool search_all(struct ivf_job *job)
     for (uint32_t p = 0; p < job->n_parts; p++) {
         (void)ivf_verify_rows(job->parts[p].index, 0, job->parts[p].index->n_rows);
         for (uint32_t row = 0; row < job->parts[p].index->n_rows; row++) {
-            if (row % IVF_RUN_ROWS == 0 && is_stopped(job))
+            if (row % IVF_RUN_ROWS == 0 && ivf_job_is_stopped(job))
                 return false;
             if (ivf_rerank_allowed(&job->parts[p], row))
                 ivf_rerank_exact(job, &job->parts[p], row);
@@ -253,11 +227,14 @@ static bool search_all(struct ivf_job *job)
 static bool search_lists(struct ivf_job *job)
 {
     struct ivf_scratch *s = job->scratch;
+    bool by_bytes = job->query->by_bytes;
     if (!(job->length2 < LENGTH2_MAX) ||
-        !ivf_lists_rank(&s->lists, job->codebook, job->query->vector, job->length2))
+        (!by_bytes && !ivf_lists_rank(&s->lists, job->codebook, job->query->vector, job->length2)))
         return search_all(job);
     if (job->codebook->codes != CODEBOOK_ROWS)
         set_query8(job);
+    if (by_bytes)
+        return ivf_rows_search(job);
     if (job->codebook->codes == CODEBOOK_PQ4)
         ivf_tables_fill(&s->tables, job->codebook, job->query->vector);
     if (!visit_lists(job))

@@ -34,6 +34,7 @@ struct world {
     uint32_t first[PARTS_MAX + 1];
     struct ivf_scratch *scratch;
     struct ivf_stats stats;
+    bool by_bytes;
 };
 
 static void random_rows(const struct world_shape *shape, const float *centres, float *rows,
@@ -83,7 +84,6 @@ static void make_world(struct world *world, const struct world_shape *shape)
                           world->rows + (size_t)world->first[p] * dim, end - world->first[p]);
         for (uint32_t r = 0; r < index->ivf.n_rows; r++)
             index->order[r] += world->first[p];
-        index->ivf.local_dim = 8; /* small: clusters are thinned out soon */
         world->parts[p] =
             (struct ivf_part){.index = &index->ivf, .name = name_row, .name_ctx = index};
         world->allowed[p] = calloc(index->ivf.n_rows / 64 + 1, sizeof(uint64_t));
@@ -159,7 +159,8 @@ static struct topk search(struct world *world, const float *query, uint32_t k,
     struct topk top;
     topk_init(&top, k, -FLT_MAX, hits_of(k));
     assert_int_equal(ivf_scratch_fit(&world->scratch, &world->codebook.codebook, k, NULL), KITH_OK);
-    struct ivf_query asked = {.vector = query, .top = &top, .effort = effort};
+    struct ivf_query asked = {
+        .vector = query, .top = &top, .effort = effort, .by_bytes = world->by_bytes};
     assert_true(
         ivf_search(&asked, world->parts, world->shape.n_parts, world->scratch, &world->stats));
     topk_sort(&top);
@@ -378,6 +379,31 @@ static void test_ivf_search_keeps_to_the_filter(void **state)
     }
 }
 
+static void test_ivf_search_ranks_what_is_allowed_by_bytes(void **state)
+{
+    (void)state;
+    static const uint32_t one_in[] = {1, 3, 100, 1000, 0};
+    for (int metric = KITH_COSINE; metric <= KITH_MANHATTAN; metric++) {
+        static struct world world;
+        struct world_shape shape = shape_of((enum kith_metric)metric,
+                                            metric == KITH_MANHATTAN ? CODEBOOK_INT8 : CODEBOOK_PQ4,
+                                            1 + random_u32() % 90);
+        shape.n_parts = 2;
+        make_world(&world, &shape);
+        world.by_bytes = true;
+        for (uint32_t i = 0; i < sizeof one_in / sizeof *one_in; i++) {
+            allow(&world, one_in[i]);
+            uint64_t allowed = world.parts[0].n_allowed + world.parts[1].n_allowed;
+            double reached = recall(&world, 10, (struct ivf_effort){0});
+            if (!(reached >= 0.99))
+                fail_msg("metric %d dim %u, one row in %u: recall %.3f", metric, shape.index.dim,
+                         one_in[i], reached);
+            assert_int_equal(world.stats.rows, allowed * shape.n_queries);
+        }
+        drop_world(&world);
+    }
+}
+
 static void test_ivf_search_finds_the_only_row_allowed(void **state)
 {
     (void)state;
@@ -585,6 +611,7 @@ int main(void)
         cmocka_unit_test(test_ivf_search_serves_any_number_of_lists),
         cmocka_unit_test(test_ivf_search_takes_parts_as_one),
         cmocka_unit_test(test_ivf_search_keeps_to_the_filter),
+        cmocka_unit_test(test_ivf_search_ranks_what_is_allowed_by_bytes),
         cmocka_unit_test(test_ivf_search_finds_the_only_row_allowed),
         cmocka_unit_test(test_ivf_search_keeps_to_the_threshold),
         cmocka_unit_test(test_ivf_search_shares_its_floor),

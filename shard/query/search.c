@@ -70,8 +70,8 @@ void search_context_stats(struct search_context *context, struct search_stats *o
 
 const char *search_plan_name(enum search_plan plan)
 {
-    static const char *const names[SEARCH_PLANS] = {"nothing", "scan",         "pick",
-                                                    "lists",   "lists_masked", "faiss"};
+    static const char *const names[SEARCH_PLANS] = {"nothing",      "scan",       "pick", "lists",
+                                                    "lists_masked", "pick_bytes", "faiss"};
     return plan < SEARCH_PLANS ? names[plan] : "unknown";
 }
 

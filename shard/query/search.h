@@ -73,6 +73,7 @@ enum search_plan {
     SEARCH_PLAN_PICK,         /* exact: the rows that match */
     SEARCH_PLAN_LISTS,        /* indexes, where there are some */
     SEARCH_PLAN_LISTS_MASKED, /* the same, past rows that do not match */
+    SEARCH_PLAN_PICK_BYTES,   /* the rows that match, by the bytes of their indexes */
     SEARCH_PLAN_FAISS,        /* indexes by Faiss, where there are some */
     SEARCH_PLANS,
 };

@@ -28,6 +28,7 @@
 #define RERANKED_PER_K 50.0   /* rows of bytes looked at for each hit */
 #define EXACT_PER_K    1.5
 #define BLOCK_ROWS     32.0
+#define BEGIN_BYTES    65536.0 /* to begin with bytes costs as much as picking so many */
 #define LEARN          0.1f
 #define SURPRISE_MAX   4.0f /* a search counts as at most so many times what was expected */
 #define FACTOR_MAX     16.0f
@@ -156,6 +157,19 @@ double search_cost_lists(const struct search_cost *cost, const struct ivf *index
     double rows = reached * index->n_rows;
     return rows * (blocks * row_bytes + 1.0 / 8) * (double)cost->ordered_ns +
            reached * codebook->n_lists * LIST_BYTES * (double)cost->picked_ns;
+}
+
+double search_cost_bytes(const struct search_cost *cost, const struct ivf *index, uint64_t matched)
+{
+    if (index->row8_bytes == 0)
+        return INFINITY;
+    return (double)index->n_rows / 8 * (double)cost->ordered_ns +
+           (double)matched * index->row8_bytes * (double)cost->picked_ns;
+}
+
+double search_cost_bytes_base(const struct search_cost *cost, uint32_t k, uint32_t row_bytes)
+{
+    return (BEGIN_BYTES + k * EXACT_PER_K * row_bytes) * (double)cost->picked_ns;
 }
 
 static uint32_t place_of(double share)

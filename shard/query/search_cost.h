@@ -42,7 +42,11 @@ double search_cost_lists_base(const struct search_cost *cost, const struct codeb
                               uint32_t k, uint32_t row_bytes);
 double search_cost_lists(const struct search_cost *cost, const struct ivf *index, uint64_t matched,
                          float rows_share);
-/* The same, corrected by what was learnt. share: of rows that match. */
+/* Ranking the rows that match by their bytes instead, as an index has them: what each segment adds;
+ * INFINITY when it has none. And what all share. */
+double search_cost_bytes(const struct search_cost *cost, const struct ivf *index, uint64_t matched);
+double search_cost_bytes_base(const struct search_cost *cost, uint32_t k, uint32_t row_bytes);
+/* Either, corrected by what was learnt. share: of rows that match. */
 double search_cost_corrected(const struct search_cost *cost, uint64_t codebook_hash, double share,
                              double ns);
 void search_cost_learn(struct search_cost *cost, uint64_t codebook_hash, double share,

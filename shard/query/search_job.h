@@ -63,6 +63,7 @@ struct search_group {
     search_group_fn search;
     uint64_t hash; /* of what they share: what is learnt of costs is kept under it */
     const struct codebook *codebook;
+    bool by_bytes;     /* the rows that match are ranked by their bytes, not the lists */
     uint32_t first, n; /* in job->parts */
     /* By Faiss. */
     const struct search_unit *unit;
@@ -74,6 +75,12 @@ struct search_group {
     double expected_ns;  /* with what was learnt */
     double exact_ns;     /* if scanned instead */
 };
+
+/* What costs are learnt under: lists and bytes differ, and neighbours do not share a place. */
+static inline uint64_t search_group_learner(uint64_t hash, bool by_bytes)
+{
+    return by_bytes ? hash + 1 : hash;
+}
 
 #define SEARCH_SCRATCHES 4u /* codebooks whose tables a worker keeps at a time */
 struct search_tables {

@@ -89,6 +89,7 @@ bool search_lists_query(struct search_job *job, struct search_worker *worker, ui
                                     .top = &worker->tops[q],
                                     .floor = &job->floors[q],
                                     .effort = group->target.effort,
+                                    .by_bytes = group->by_bytes,
                                     .stop = stop->fn,
                                     .stop_ctx = stop->ctx};
     return ivf_search(&query, job->parts + group->first, group->n, scratch, &worker->stats);
@@ -110,7 +111,8 @@ static void search_group(struct search_job *job, struct search_worker *worker, u
     if (clocked.read_disk || (ns > SLOW * group->expected_ns && has_read_disk()))
         return;
     if (done && !(job->part->margin > 1)) /* a wide margin says nothing about the usual one */
-        search_cost_learn(&job->context->cost, group->hash, group->share, group->estimated_ns, ns);
+        search_cost_learn(&job->context->cost, search_group_learner(group->hash, group->by_bytes),
+                          group->share, group->estimated_ns, ns);
 }
 
 void search_lists_run_task(void *ctx, uint32_t task, uint32_t worker_index)

@@ -178,41 +178,68 @@ static void set_target(struct search_job *job, struct search_group *group,
         group->target.effort.margin = widened(group->target.effort.margin, job->part->margin);
 }
 
-/* Each segment whichever way is cheaper for it; then the group, since ranking the centroids has to
- * pay, too. */
+/* With what was learnt. */
+static double corrected(const struct search_job *job, const struct search_group *group,
+                        double share, double ns, bool by_bytes)
+{
+    return search_cost_corrected(&job->context->cost, search_group_learner(group->hash, by_bytes),
+                                 share, ns);
+}
+
+static bool is_of(const struct search_group *group, const struct ivf *index)
+{
+    return index != NULL && index->codebook->hash == group->hash;
+}
+
+/* Takes the segment when one of the two ways is cheaper than an exact scan. */
+static void weigh_unit(const struct search_job *job, struct search_group *group,
+                       struct search_unit *unit, const struct ivf *index, double ns[2])
+{
+    const struct search_cost *cost = &job->context->cost;
+    double share = (double)unit->matched / unit->rows, exact = search_plan_exact_ns(job, unit);
+    double by_lists = search_cost_lists(cost, index, unit->matched, group->target.rows_share);
+    double by_bytes = search_cost_bytes(cost, index, unit->matched);
+    if (job->part->effort == NULL && corrected(job, group, share, by_lists, false) >= exact &&
+        corrected(job, group, share, by_bytes, true) >= exact)
+        return;
+    unit->lists = index;
+    ns[0] += by_lists;
+    ns[1] += by_bytes;
+    group->exact_ns += exact;
+    group->n++;
+}
+
+/* Each segment whichever way is cheaper for it; then the group, since what its segments share has
+ * to pay, too. */
 static void weigh(struct search_job *job, struct search_group *group)
 {
     const struct search_cost *cost = &job->context->cost;
     uint32_t row_bytes = kernels_row_bytes(kernels_type_of(job->config->rows), job->config->dim);
-    uint64_t rows = 0, matched = 0;
-    double lists = search_cost_lists_base(cost, group->codebook, job->k, row_bytes);
+    double ns[2] = {search_cost_lists_base(cost, group->codebook, job->k, row_bytes),
+                    search_cost_bytes_base(cost, job->k, row_bytes)};
     bool forced = job->part->effort != NULL;
+    uint64_t rows = 0, matched = 0;
     for (uint32_t u = 0; u < job->n_units; u++) {
         struct search_unit *unit = &job->units[u];
         const struct ivf *index = index_of(job, unit);
-        if (index == NULL || index->codebook->hash != group->codebook->hash)
+        if (!is_of(group, index))
             continue;
-        double by_lists = search_cost_lists(cost, index, unit->matched, group->target.rows_share);
-        double share = (double)unit->matched / unit->rows, exact = search_plan_exact_ns(job, unit);
-        if (!forced && search_cost_corrected(cost, group->codebook->hash, share, by_lists) >= exact)
-            continue;
-        unit->lists = index;
-        rows += unit->rows;
-        matched += unit->matched;
-        lists += by_lists;
-        group->exact_ns += exact;
-        group->n++;
+        weigh_unit(job, group, unit, index, ns);
+        rows += unit->lists != NULL ? unit->rows : 0;
+        matched += unit->lists != NULL ? unit->matched : 0;
     }
     if (group->n == 0)
         return;
     group->share = (double)matched / (double)rows;
-    group->estimated_ns = lists;
-    group->expected_ns = search_cost_corrected(cost, group->codebook->hash, group->share, lists);
+    double expected[2] = {corrected(job, group, group->share, ns[0], false),
+                          corrected(job, group, group->share, ns[1], true)};
+    group->by_bytes = !forced && expected[1] < expected[0];
+    group->estimated_ns = ns[group->by_bytes];
+    group->expected_ns = expected[group->by_bytes];
     if (forced || group->expected_ns < group->exact_ns)
         return;
     for (uint32_t u = 0; u < job->n_units; u++)
-        if (job->units[u].lists != NULL &&
-            job->units[u].lists->codebook->hash == group->codebook->hash)
+        if (is_of(group, job->units[u].lists))
             job->units[u].lists = NULL;
     group->n = 0;
 }
@@ -283,6 +310,8 @@ static enum search_plan plan_of(const struct search_job *job, uint64_t rows, uin
         return SEARCH_PLAN_NOTHING;
     if (job->n_groups > 0 && job->groups[0].codebook == NULL)
         return SEARCH_PLAN_FAISS;
+    if (job->n_groups > 0 && job->groups[0].by_bytes)
+        return SEARCH_PLAN_PICK_BYTES;
     if (job->n_groups > 0)
         return masked ? SEARCH_PLAN_LISTS_MASKED : SEARCH_PLAN_LISTS;
     return matched * 2 < rows ? SEARCH_PLAN_PICK : SEARCH_PLAN_SCAN;

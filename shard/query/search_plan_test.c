@@ -1,6 +1,8 @@
 /* Which plan is chosen, and what happens to views that cannot be searched. */
 #include "shard/query/search.h"
 
+#include <math.h>
+
 #include "shard/query/search_cost.h"
 #include "shard/query/search_testing.h"
 
@@ -79,6 +81,13 @@ static void test_search_plan_learns(void **state)
     assert_true(search_cost_exact(&cost, &few) == few_ns);
     all.whole_rows *= 100;
     assert_true(search_cost_exact(&cost, &all) == all_ns);
+    struct ivf index = {.n_rows = 10000};
+    assert_true(isinf(search_cost_bytes(&cost, &index, 10)));
+    index.row8_bytes = 128;
+    double bytes_ns = search_cost_bytes(&cost, &index, 3000);
+    struct search_cost_run some = {10000, 400, 3000, 10000};
+    assert_true(bytes_ns < search_cost_exact(&cost, &some));
+    assert_true(bytes_ns > search_cost_bytes(&cost, &index, 10));
     assert_true(search_cost_corrected(&cost, 3, 1, 100) == 100);
     for (int i = 0; i < 200; i++)
         search_cost_learn(&cost, 3, 1, 100, 500);
