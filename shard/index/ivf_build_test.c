@@ -289,7 +289,8 @@ static void test_ivf_build_takes_what_pays(void **state)
     struct ivf_builder *builder;
     assert_int_equal(ivf_builder_new(&builder, &options, NULL), KITH_OK);
     const struct segment_index_hooks *hooks = ivf_builder_hooks(builder);
-    uint32_t pays = IVF_PAYS_BYTES / (world.config.dim * (uint32_t)sizeof(float)) + 1;
+    uint32_t row_bytes = world.config.dim * (uint32_t)sizeof(float);
+    uint32_t pays = (IVF_PAYS_BYTES + row_bytes - 1) / row_bytes;
     uint32_t least = pays < IVF_MEASURE_ROWS ? IVF_MEASURE_ROWS
                      : pays < IVF_TRAIN_ROWS ? pays
                                              : IVF_TRAIN_ROWS;
