@@ -247,6 +247,7 @@ static void fill(struct kith *kith, const struct ann_set *set)
     if (kith->kind != KITH_INDEX_NONE)
         train(kith, set, &config);
     trained = kith_now_ns();
+    store_assume_rest(kith->store);
     store_fill_maintain(kith->store);
     kith->view = store_view(kith->store);
     if (kith->view->live_points != set->n)

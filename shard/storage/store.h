@@ -139,6 +139,8 @@ void store_hurry(struct store *store);
 
 /* One round of background work now (seal, merge); *did_work says whether there was any. */
 enum kith_err store_maintain(struct store *store, bool *did_work, struct kith_diag *diag);
+/* From now on as for a store that has been at rest for long: small segments are gathered. */
+void store_assume_rest(struct store *store);
 /* Seals the active head now if it would be sealed without writes for rest_ms. For stores without
  * background work. */
 enum kith_err store_rest(struct store *store, bool *did_work, struct kith_diag *diag);

@@ -185,3 +185,8 @@ enum kith_err store_maintain(struct store *store, bool *did_work, struct kith_di
     *did_work = sealed || merged;
     return err;
 }
+
+void store_assume_rest(struct store *store)
+{
+    store->rests = true;
+}

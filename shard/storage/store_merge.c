@@ -73,10 +73,11 @@ static void choose(struct merging *merging)
         };
     }
     uint64_t sealed = atomic_load_explicit(&store->sealed_ns, memory_order_relaxed);
-    uint64_t now = kith_now_ns();
+    uint64_t now = kith_now_ns(), since = now - sealed;
+    if (now - store->opened_ns < since)
+        since = now - store->opened_ns;
     bool quiet = !store->background || (view->n_heads == 1 && now - sealed >= QUIET_NS);
-    bool rests =
-        quiet && store->background && now - sealed >= REST_NS && now - store->opened_ns >= REST_NS;
+    bool rests = store->background ? quiet && since >= REST_NS : store->rests;
     enum merge_pace pace = rests ? MERGE_REST : quiet ? MERGE_QUIET : MERGE_BUSY;
     if (atomic_load_explicit(&store->merges_held, memory_order_relaxed))
         pace = MERGE_HELD;

@@ -246,9 +246,9 @@ static void test_store_matches_the_model(void **state)
     run_model(*state, test_env("KITH_SEED", 1), test_env("KITH_MODEL_WRITES", 3000));
 }
 
-static void test_store_rewrites_what_wants_another_index(void **state)
+/* Six heads full, of which five are sealed: fewer segments than are merged. */
+static void fill_segments(struct fixture *f)
 {
-    struct fixture *f = *state;
     struct kith_buf ops = {0};
     for (uint32_t i = 0; i < 6; i++) {
         kith_buf_reset(&ops);
@@ -259,9 +259,35 @@ static void test_store_rewrites_what_wants_another_index(void **state)
         assert_int_equal(test_write(f->store, &ops).err, KITH_OK);
     }
     maintain_all(f->store);
+    kith_buf_fini(&ops);
+}
+
+static void test_store_gathers_segments_at_rest(void **state)
+{
+    struct fixture *f = *state;
+    struct store_stats stats;
+    fill_segments(f);
+    store_stats(f->store, &stats);
+    assert_int_equal(stats.segments, 5);
+    assert_false(stats.busy); /* there is nothing that has to be done */
+    store_assume_rest(f->store);
+    maintain_all(f->store);
+    store_stats(f->store, &stats);
+    assert_int_equal(stats.segments, 1);
+    assert_int_equal(stats.indexed_points, 5 * 51);
+    struct view *view = store_view(f->store);
+    for (uint64_t id = 0; id < 6 * 51; id++)
+        assert_int_equal(test_version(view, id), 7);
+    view_unref(view);
+}
+
+static void test_store_rewrites_what_wants_another_index(void **state)
+{
+    struct fixture *f = *state;
+    fill_segments(f);
     struct store_stats before, after;
     store_stats(f->store, &before);
-    assert_int_equal(before.segments, 5); /* fewer than are merged */
+    assert_int_equal(before.segments, 5);
     assert_int_equal(before.indexed_points, 5 * 51);
     assert_int_equal(before.merge_written, 0);
     assert_false(before.busy);
@@ -285,7 +311,6 @@ static void test_store_rewrites_what_wants_another_index(void **state)
     }
     view_unref(old);
     view_unref(view);
-    kith_buf_fini(&ops);
 }
 
 static void delete_some(void *store)
@@ -469,6 +494,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_store_exists_and_destroy, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store_matches_the_model, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store_matches_the_model, setup_indexed, teardown),
+        cmocka_unit_test_setup_teardown(test_store_gathers_segments_at_rest, setup_indexed,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_store_rewrites_what_wants_another_index, setup_indexed,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_store_seals_without_an_index_under_pressure,
