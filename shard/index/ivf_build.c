@@ -90,11 +90,9 @@ static bool has_rows_for(const struct ivf_builder *builder, const struct codeboo
     const struct slice_config *config = &builder->options.config;
     if (builder->options.min_rows > 0)
         return n_rows >= builder->options.min_rows;
-    if (n_rows >= IVF_TRAIN_ROWS)
-        return true;
-    uint64_t row_bytes = kernels_row_bytes(kernels_type_of(config->rows), config->dim);
-    return (is_known || n_rows >= IVF_MEASURE_ROWS) && n_rows >= codebook->n_lists &&
-           n_rows * row_bytes >= IVF_PAYS_BYTES;
+    return (is_known || n_rows >= IVF_MEASURE_ROWS) &&
+           ivf_pays(n_rows, kernels_row_bytes(kernels_type_of(config->rows), config->dim),
+                    codebook->n_lists);
 }
 
 static bool takes(void *self, uint32_t n_rows)

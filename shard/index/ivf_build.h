@@ -33,6 +33,10 @@ struct ivf_builder_options {
  * tenth of a millisecond of scanning for each query), and one for each list (the index has a copy
  * of the codebook, which would else be the larger part). */
 #define IVF_PAYS_BYTES (1u << 20)
+static inline bool ivf_pays(uint64_t n_rows, uint64_t row_bytes, uint32_t n_lists)
+{
+    return n_rows >= IVF_TRAIN_ROWS || (n_rows >= n_lists && n_rows * row_bytes >= IVF_PAYS_BYTES);
+}
 /* Of fewer rows a measured effort is not to be trusted: they take that of another segment, or have
  * no index until there is one. */
 #define IVF_MEASURE_ROWS 4096u

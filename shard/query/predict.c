@@ -114,6 +114,13 @@ static uint64_t sum_of_files(const struct memory_use *uses)
     return sum;
 }
 
+/* A segment of so many of the rows has an index. */
+static bool is_indexed(const struct predict_shape *shape, uint64_t rows)
+{
+    return shape->index != KITH_INDEX_NONE && shape->rows >= IVF_TRAIN_ROWS &&
+           ivf_pays(rows, row_bytes_of(shape), codebook_lists_for(shape->rows));
+}
+
 static void add_segment(const struct predict_shape *shape, uint32_t rows, struct memory_use *uses)
 {
     uint64_t slots = 16, before = sum_of_files(uses);
@@ -129,7 +136,7 @@ static void add_segment(const struct predict_shape *shape, uint32_t rows, struct
     add_section(uses, MEMORY_PAYLOADS, (uint64_t)rows * shape->payload_bytes);
     add_section(uses, MEMORY_PAYLOADS, (uint64_t)rows * sizeof(uint64_t));
     add_section(uses, MEMORY_PAYLOADS, blocks * SEGMENT_BLOCK_ENTRY);
-    if (shape->index != KITH_INDEX_NONE && rows >= IVF_TRAIN_ROWS)
+    if (is_indexed(shape, rows))
         add_index(shape, rows, uses);
     uint64_t body = sum_of_files(uses) - before + SEGMENT_HEADER_BYTES;
     uint64_t checksums = (body / KITH_SEGMENT_BLOCK + 2) * sizeof(uint32_t);
@@ -138,14 +145,18 @@ static void add_segment(const struct predict_shape *shape, uint32_t rows, struct
 }
 
 /* Sealed rows as segments: eight of a size are merged, and with an index to be had, fewer of a size
- * are as well, once it is quiet. */
+ * are as well, once it is quiet. The last ones stay in the head, unless they are to be indexed. */
 static void add_slice(const struct predict_shape *shape, uint64_t rows, struct memory_use *uses)
 {
     uint64_t unit = seal_rows(shape), sealed = rows / unit;
-    add_head(shape, rows - sealed * unit, uses);
+    uint64_t last = rows - sealed * unit;
+    bool rests = is_indexed(shape, last);
+    add_head(shape, rests ? 0 : last, uses);
+    if (rests)
+        add_segment(shape, (uint32_t)last, uses);
     for (uint64_t left = sealed, size = unit; left > 0; left /= TIER_FULL, size *= TIER_FULL) {
         uint64_t n = left % TIER_FULL;
-        bool together = shape->index != KITH_INDEX_NONE && size >= IVF_TRAIN_ROWS;
+        bool together = is_indexed(shape, size);
         for (uint64_t i = 0; i < n; i = together ? n : i + 1)
             add_segment(shape, (uint32_t)least(together ? n * size : size, SEGMENT_ROWS_MAX), uses);
     }
@@ -153,9 +164,7 @@ static void add_slice(const struct predict_shape *shape, uint64_t rows, struct m
 
 static bool has_index(const struct predict_shape *shape)
 {
-    return shape->index != KITH_INDEX_NONE &&
-           shape->rows / shape->n_slices >= least(seal_rows(shape), UINT32_MAX) &&
-           shape->rows >= IVF_TRAIN_ROWS;
+    return is_indexed(shape, shape->rows / shape->n_slices);
 }
 
 void predict_bytes(const struct predict_shape *shape, struct memory_use *uses)

@@ -34,7 +34,7 @@ for (const quantization of ['pq4', 'int8']) {
     let info;
     const status = execFileSync(binary, ['status', '--url', kith.url]).toString();
     assert.ok(/indexing real .*points, (training|building) generation|collections +1/s.test(status), status);
-    do info = await post(collection, 'GET'); while (info.status !== 'green' || info.kith.index.phase !== 'ready' || info.indexed_vectors_count === 0);
+    do info = await post(collection, 'GET'); while (info.status !== 'green' || info.kith.index.phase !== 'ready' || info.indexed_vectors_count < ROWS); // heads at rest, too
     const memory = await post(`${kith.url}/v1/collections/real/memory`, 'GET');
     const plan = JSON.parse(execFileSync(binary, ['plan', '--rows', ROWS, '--dim', DIM, '--quantization', quantization, '--json']));
     console.log(`${quantization}: disk ${memory.total.file} of ${plan.disk}, memory ${memory.total.mapped} of ${plan.memory}`);
