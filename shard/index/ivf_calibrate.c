@@ -121,7 +121,7 @@ static float front_of(const struct run *run, uint32_t query)
     if (!ivf_lists_rank(lists, c, vector, length2))
         return 0.0f;
     ivf_lists_take(lists, IVF_FIRST_LISTS);
-    return ivf_lists_distance(lists, c, length2);
+    return ivf_lists_distance(lists->farthest, c, length2);
 }
 
 static float reach_for(const struct run *run, uint32_t query, uint32_t row, float front)

@@ -13,42 +13,51 @@
 
 #include <string.h>
 
-#define FEW_LEFT_OUT 0.75 /* shares above: hardly a list is empty */
+#define FEW_LEFT_OUT   0.75 /* shares above: hardly a list is empty */
+#define PORTION_GROWTH 4u   /* of lists, while there are too few typical ones */
+
+/* The bits of a word that are rows in [first, end). */
+static uint64_t bits_of(const struct ivf_part *part, uint32_t word, uint32_t first, uint32_t end)
+{
+    uint64_t bits = part->allowed[word];
+    if (word == first / 64)
+        bits &= UINT64_MAX << (first % 64);
+    if (word == (end - 1) / 64)
+        bits &= UINT64_MAX >> (63 - (end - 1) % 64);
+    return bits;
+}
 
 static uint32_t count_allowed(const struct ivf_part *part, uint32_t first, uint32_t end)
 {
     if (part->allowed == NULL || first == end)
         return end - first;
-    uint32_t n = 0, last = (end - 1) / 64;
-    uint64_t mask = UINT64_MAX << (first % 64), tail = UINT64_MAX >> (63 - (end - 1) % 64);
-    for (uint32_t word = first / 64; word < last; word++, mask = UINT64_MAX)
-        n += (uint32_t)__builtin_popcountll(part->allowed[word] & mask);
-    return n + (uint32_t)__builtin_popcountll(part->allowed[last] & mask & tail);
+    uint32_t n = 0;
+    for (uint32_t word = first / 64; word <= (end - 1) / 64; word++)
+        n += (uint32_t)__builtin_popcountll(bits_of(part, word, first, end));
+    return n;
 }
 
-static void set_bit(uint64_t *bits, uint32_t i, bool value)
+bool ivf_front_has_rows(const struct ivf_part *part, uint32_t list)
 {
-    bits[i / 64] |= (uint64_t)value << (i % 64);
+    uint32_t first = part->index->lists[list], end = part->index->lists[list + 1];
+    if (part->allowed == NULL || first == end)
+        return first < end;
+    for (uint32_t word = first / 64; word <= (end - 1) / 64; word++)
+        if (bits_of(part, word, first, end) != 0)
+            return true;
+    return false;
 }
 
-/* Which lists have a row that a filter leaves, and which of those at least half of the share that
- * it leaves of all. */
-static void look_at_lists(struct ivf_job *job, double share)
+/* Whether a list has at least half of the share that a filter leaves of all. */
+static bool is_typical(const struct ivf_job *job, uint32_t list, double share)
 {
-    uint64_t *kept = job->scratch->lists.kept, *typical = job->scratch->typical;
-    uint32_t n_lists = job->codebook->n_lists;
-    memset(kept, 0, sizeof *kept * (n_lists / 64 + 1));
-    memset(typical, 0, sizeof *typical * (n_lists / 64 + 1));
-    for (uint32_t list = 0; list < n_lists; list++) {
-        uint32_t rows = 0, allowed = 0;
-        for (uint32_t p = 0; p < job->n_parts; p++) {
-            const uint32_t *lists = job->parts[p].index->lists;
-            rows += lists[list + 1] - lists[list];
-            allowed += count_allowed(&job->parts[p], lists[list], lists[list + 1]);
-        }
-        set_bit(kept, list, allowed > 0);
-        set_bit(typical, list, allowed > 0 && allowed >= share / 2 * rows);
+    uint32_t rows = 0, allowed = 0;
+    for (uint32_t p = 0; p < job->n_parts; p++) {
+        const uint32_t *lists = job->parts[p].index->lists;
+        rows += lists[list + 1] - lists[list];
+        allowed += count_allowed(&job->parts[p], lists[list], lists[list + 1]);
     }
+    return allowed > 0 && allowed >= share / 2 * rows;
 }
 
 static double allowed_share(const struct ivf_job *job)
@@ -62,28 +71,42 @@ static double allowed_share(const struct ivf_job *job)
     return rows > 0 ? allowed / rows : 1;
 }
 
-static float front_of(const struct ivf_job *job)
+/* How far the nearest n typical lists go: in the portion that is taken, and those after it. */
+static float typical_front(struct ivf_job *job, uint32_t n, double share)
 {
-    return ivf_lists_distance(&job->scratch->lists, job->codebook, job->length2);
+    struct ivf_lists *lists = &job->scratch->lists;
+    float lowest = FLT_MAX;
+    uint32_t found = 0;
+    for (uint32_t portion = n;; ivf_lists_take(lists, portion)) {
+        for (uint32_t i = 0; i < lists->n && found < n; i++)
+            if (is_typical(job, lists->order[i], share)) {
+                lowest = fminf(lowest, lists->keys[lists->order[i]]);
+                found++;
+            }
+        if (found == n || ivf_lists_all_taken(lists))
+            break;
+        portion *= PORTION_GROWTH;
+    }
+    return found > 0 ? ivf_lists_distance(lowest, job->codebook, job->length2) : 0;
 }
 
 /* A filter that leaves little in the nearest lists pushes those away that are like the whole. The
  * rows there are all about equally far, and any of their lists may hold the hits: the push counts
- * twice. Lists in which nothing is left are not visited. */
-void ivf_front_take(struct ivf_job *job, uint32_t portion)
+ * twice. */
+void ivf_front_take(struct ivf_job *job, uint32_t n)
 {
     struct ivf_lists *lists = &job->scratch->lists;
     double share = allowed_share(job);
-    ivf_lists_take(lists, portion);
-    job->front = front_of(job);
+    ivf_lists_take(lists, n);
+    float nearest = ivf_lists_distance(lists->farthest, job->codebook, job->length2);
+    job->front = nearest;
     if (share > FEW_LEFT_OUT)
         return;
-    look_at_lists(job, share);
-    float nearest = job->front;
-    float pushed = fmaxf(nearest, ivf_lists_distance_among(lists, job->scratch->typical, portion,
-                                                           job->codebook, job->length2));
+    float low = lists->low, pushed = fmaxf(nearest, typical_front(job, lists->n, share));
     job->front = nearest > 0 ? pushed * (pushed / nearest) : pushed;
     job->filtered = true;
-    ivf_lists_keep(lists);
-    ivf_lists_take(lists, portion);
+    if (lists->low < low) {
+        ivf_lists_restart(lists);
+        ivf_lists_take(lists, n);
+    }
 }

@@ -34,7 +34,6 @@ struct ivf_scratch {
     struct ivf_lists lists;
     struct ivf_tables tables;
     uint8_t *query8;
-    uint64_t *typical; /* a bit per list, see ivf_front.c */
     /* Candidates: those that wait for their bytes, or, in the opening, all with their estimates. */
     uint32_t *rows, *parts;
     int32_t *estimates;
@@ -64,7 +63,7 @@ struct ivf_job {
     bool opening;
     uint32_t n, n_pending; /* candidates; the first n_pending have been fetched */
     uint32_t n_finalists;
-    uint32_t n_visited;
+    uint32_t n_visited; /* lists with rows that may be found */
     struct ivf_ahead ahead;
 };
 
@@ -107,7 +106,9 @@ bool ivf_rows_search(struct ivf_job *job);
 /* ---- ivf_front.c ---- */
 
 /* Takes the first lists, at least so many, and sets front. */
-void ivf_front_take(struct ivf_job *job, uint32_t portion);
+void ivf_front_take(struct ivf_job *job, uint32_t n);
+/* Whether a list of the part has rows that may be found. */
+bool ivf_front_has_rows(const struct ivf_part *part, uint32_t list);
 
 /* ---- ivf_codes.c ---- */
 

@@ -36,11 +36,8 @@ enum kith_err ivf_lists_init(struct ivf_lists *lists, const struct codebook *cod
     lists->sorted = kith_alloc(sizeof(uint32_t) * (n + slack));
     lists->classes = kith_alloc(n);
     lists->bytes = kith_alloc(lists->dim4 * 4u);
-    lists->among = kith_alloc_aligned(64, sizeof(float) * n);
-    lists->kept = kith_alloc(sizeof(uint64_t) * (n / 64 + 1));
     if (lists->keys == NULL || lists->maxima == NULL || lists->picked == NULL ||
-        lists->sorted == NULL || lists->classes == NULL || lists->bytes == NULL ||
-        lists->kept == NULL || lists->among == NULL) {
+        lists->sorted == NULL || lists->classes == NULL || lists->bytes == NULL) {
         ivf_lists_fini(lists);
         return kith_fail(diag, KITH_NOMEM, "order of %u lists", n);
     }
@@ -55,8 +52,6 @@ void ivf_lists_fini(struct ivf_lists *lists)
     kith_free(lists->sorted);
     kith_free(lists->classes);
     kith_free(lists->bytes);
-    kith_free(lists->kept);
-    kith_free(lists->among);
     *lists = (struct ivf_lists){0};
 }
 
@@ -88,6 +83,12 @@ static void round_clamped(const float *query, uint32_t dim, float scale, int8_t 
     }
 }
 
+void ivf_lists_restart(struct ivf_lists *lists)
+{
+    lists->low = INFINITY;
+    lists->n = 0;
+}
+
 bool ivf_lists_rank(struct ivf_lists *lists, const struct codebook *codebook, const float *query,
                     float length2)
 {
@@ -110,35 +111,12 @@ bool ivf_lists_rank(struct ivf_lists *lists, const struct codebook *codebook, co
     if (l1) /* the other keys have half_norms */
         for (uint32_t i = lists->n_lists; i < lists->n_keys; i++)
             lists->keys[i] = -FLT_MAX;
-    lists->low = INFINITY;
-    lists->n = 0;
-    lists->all_kept = true;
+    ivf_lists_restart(lists);
     lists->spread = length2 / 2;
     /* Either side is rounded, and a centroid worth visiting is about as long as the query. */
     lists->error = ROUNDING_ERROR * hypotf(codebook->centroid_scale8, scale > 0 ? 1 / scale : 0) *
                    sqrtf(length2);
     return true;
-}
-
-static bool is_kept(const struct ivf_lists *lists, uint32_t list)
-{
-    return lists->all_kept || (lists->kept[list / 64] >> (list % 64) & 1) != 0;
-}
-
-void ivf_lists_keep(struct ivf_lists *lists)
-{
-    lists->all_kept = false;
-    lists->low = INFINITY;
-    lists->n = 0;
-    for (uint32_t i = 0; i < lists->n_maxima; i++)
-        lists->maxima[i] = -FLT_MAX;
-    for (uint32_t list = 0; list < lists->n_keys; list++) {
-        float *most =
-            lists->maxima + list / IVF_KERNELS_SPAN * IVF_KERNELS_LANES + list % IVF_KERNELS_LANES;
-        if (list < lists->n_lists && !is_kept(lists, list))
-            lists->keys[list] = -FLT_MAX;
-        *most = lists->keys[list] > *most ? lists->keys[list] : *most;
-    }
 }
 
 bool ivf_lists_all_taken(const struct ivf_lists *lists)
@@ -210,7 +188,7 @@ void ivf_lists_take_above(struct ivf_lists *lists, float low)
                                             lists->low, lists->picked);
         uint32_t n = 0;
         for (uint32_t i = 0; i < lists->n; i++)
-            if (lists->picked[i] < lists->n_lists && is_kept(lists, lists->picked[i]))
+            if (lists->picked[i] < lists->n_lists)
                 lists->picked[n++] = lists->picked[i];
         lists->n = n;
         lists->low = low;
@@ -233,34 +211,10 @@ void ivf_lists_take(struct ivf_lists *lists, uint32_t n)
     ivf_lists_take_above(lists, low);
 }
 
-static float distance_of(float key, const struct codebook *codebook, float length2)
+float ivf_lists_distance(float key, const struct codebook *codebook, float length2)
 {
     float distance = codebook->metric == KITH_MANHATTAN ? -key : length2 - 2 * key;
     return distance > 0 ? distance : 0;
-}
-
-float ivf_lists_distance(const struct ivf_lists *lists, const struct codebook *codebook,
-                         float length2)
-{
-    return distance_of(lists->farthest, codebook, length2);
-}
-
-float ivf_lists_distance_among(struct ivf_lists *lists, const uint64_t *bits, uint32_t n,
-                               const struct codebook *codebook, float length2)
-{
-    uint32_t all = 0;
-    float lowest = FLT_MAX;
-    for (uint32_t list = 0; list < lists->n_keys; list++) {
-        bool in = list < lists->n_lists && (bits[list / 64] >> (list % 64) & 1) != 0;
-        lists->among[list] = in ? lists->keys[list] : -FLT_MAX;
-        lowest = in && lists->keys[list] < lowest ? lists->keys[list] : lowest;
-        all += in;
-    }
-    if (all == 0)
-        return 0;
-    if (all > n)
-        lowest = bound_of(lists, lists->among, lists->n_keys, n);
-    return distance_of(lowest, codebook, length2);
 }
 
 float ivf_lists_crowding(double times, double dim)

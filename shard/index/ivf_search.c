@@ -49,7 +49,6 @@ void ivf_scratch_free(struct ivf_scratch *scratch)
     ivf_lists_fini(&scratch->lists);
     ivf_tables_fini(&scratch->tables);
     kith_free(scratch->query8);
-    kith_free(scratch->typical);
     kith_free(scratch->rows);
     kith_free(scratch->parts);
     kith_free(scratch->estimates);
@@ -78,7 +77,6 @@ enum kith_err ivf_scratch_fit(struct ivf_scratch **scratch, const struct codeboo
     if (err == KITH_OK)
         err = ivf_tables_init(&s->tables, codebook, diag);
     s->query8 = kith_alloc_aligned(64, ivf_format_row8_bytes(codebook->dim));
-    s->typical = kith_alloc(sizeof *s->typical * (codebook->n_lists / 64 + 1));
     s->rows = kith_alloc(sizeof *s->rows * n);
     s->parts = kith_alloc(sizeof *s->parts * n);
     s->estimates = kith_alloc(sizeof *s->estimates * n);
@@ -87,10 +85,9 @@ enum kith_err ivf_scratch_fit(struct ivf_scratch **scratch, const struct codeboo
     s->run_estimates = kith_alloc(sizeof *s->run_estimates * IVF_RUN_ROWS);
     s->best = kith_alloc(sizeof *s->best * k);
     s->finalists = kith_alloc(sizeof *s->finalists * ivf_rerank_finalists(k));
-    if (err == KITH_OK &&
-        (s->query8 == NULL || s->typical == NULL || s->rows == NULL || s->parts == NULL ||
-         s->estimates == NULL || s->scores == NULL || s->run_rows == NULL ||
-         s->run_estimates == NULL || s->best == NULL || s->finalists == NULL))
+    if (err == KITH_OK && (s->query8 == NULL || s->rows == NULL || s->parts == NULL ||
+                           s->estimates == NULL || s->scores == NULL || s->run_rows == NULL ||
+                           s->run_estimates == NULL || s->best == NULL || s->finalists == NULL))
         err = kith_fail(diag, KITH_NOMEM, "search scratch for %u hits", k);
     if (err != KITH_OK) {
         ivf_scratch_free(s);
@@ -105,11 +102,12 @@ enum kith_err ivf_scratch_fit(struct ivf_scratch **scratch, const struct codeboo
 
 static void visit(struct ivf_job *job, uint32_t list)
 {
-    job->n_visited++;
+    bool has_rows = false;
     for (uint32_t part = 0; part < job->n_parts; part++) {
         const uint32_t *lists = job->parts[part].index->lists;
-        if (lists[list] == lists[list + 1])
+        if (!ivf_front_has_rows(&job->parts[part], list))
             continue;
+        has_rows = true;
         job->stats.lists++;
         job->stats.listed += lists[list + 1] - lists[list];
         ivf_need_list(job->parts[part].index, list);
@@ -118,6 +116,7 @@ static void visit(struct ivf_job *job, uint32_t list)
         else
             ivf_rows_scan(job, part, list);
     }
+    job->n_visited += has_rows;
 }
 
 /* The first lists are visited in any case when the bound is that of others: reach is measured with
