@@ -156,6 +156,7 @@ struct ivf_part {
     /* flat_name_fn. A row it refuses counts as found: what is deleted is to be missing in allowed.
      */
     bool (*name)(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq);
+    void (*fetch_name)(void *ctx, uint32_t row); /* begins to load what name needs; NULL: nothing */
     void *name_ctx;
 };
 

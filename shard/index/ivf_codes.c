@@ -100,9 +100,14 @@ void ivf_codes_end_opening(struct ivf_job *job)
     job->n = n;
     ivf_rerank_fetch(job, 0);
     ivf_rerank_candidates(job, n);
+    uint32_t part = UINT32_MAX;
+    float least = 0; /* of what passes, in the part; the bound does not change here */
     for (uint32_t i = n; i < all; i++) {
-        float reach = wanted(job, job->parts[s->parts[i]].index) * s->tables.scale;
-        if ((float)s->estimates[i] < reach)
+        if (s->parts[i] != part) {
+            part = s->parts[i];
+            least = wanted(job, job->parts[part].index) * s->tables.scale;
+        }
+        if ((float)s->estimates[i] < least)
             continue;
         s->rows[job->n] = s->rows[i];
         s->parts[job->n++] = s->parts[i];

@@ -140,10 +140,13 @@ static void rank_finalists(struct ivf_job *job)
 {
     const struct ivf_finalist *finalists = job->scratch->finalists;
     for (uint32_t i = 0; i < job->n_finalists; i++) {
-        const struct ivf *index = job->parts[finalists[i].part].index;
+        const struct ivf_part *part = &job->parts[finalists[i].part];
+        const struct ivf *index = part->index;
         (void)ivf_verify_rows(index, finalists[i].row, 1);
         fetch(ivf_row(index, finalists[i].row),
               kernels_row_bytes(kernels_type_of(index->row_type), job->codebook->dim));
+        if (part->fetch_name != NULL)
+            part->fetch_name(part->name_ctx, finalists[i].row);
     }
     for (uint32_t i = 0; i < job->n_finalists; i++)
         ivf_rerank_exact(job, &job->parts[finalists[i].part], finalists[i].row);

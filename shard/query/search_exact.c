@@ -60,6 +60,12 @@ bool search_exact_name_segment_row(void *ctx, uint32_t row, struct kith_id *id, 
     return true;
 }
 
+void search_exact_fetch_segment_name(void *ctx, uint32_t row)
+{
+    const struct search_unit *unit = ctx;
+    segment_fetch_name(unit->view->segments[unit->index].segment, row);
+}
+
 static bool name_head_row(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq)
 {
     const struct search_unit *unit = ctx;

@@ -205,6 +205,7 @@ bool search_faiss_query(struct search_job *job, struct search_worker *worker, ui
 enum kith_err search_exact_cut(struct search_job *job, bool by_lists, struct kith_diag *diag);
 void search_exact_run_piece(void *job, uint32_t piece, uint32_t worker); /* a kith_piece_fn */
 bool search_exact_name_segment_row(void *unit, uint32_t row, struct kith_id *id, uint64_t *seq);
+void search_exact_fetch_segment_name(void *unit, uint32_t row);
 
 /* Queries [task * queries_per_task, ...) over all groups. */
 void search_lists_run_task(void *job, uint32_t task, uint32_t worker);

@@ -262,6 +262,7 @@ static void list_parts(struct search_job *job)
                                       .allowed = unit->words,
                                       .n_allowed = unit->matched,
                                       .name = search_exact_name_segment_row,
+                                      .fetch_name = search_exact_fetch_segment_name,
                                       .name_ctx = unit};
         }
         job->groups[n_groups++] = *group;

@@ -94,6 +94,11 @@ uint64_t segment_seq(const struct segment *segment, uint32_t row)
     return segment->seqs[row];
 }
 
+void segment_fetch_name(const struct segment *segment, uint32_t row)
+{
+    assert_in_range(row, 0, segment->n - 1);
+}
+
 const void *head_run(const struct head *head, uint32_t first, uint32_t *n_rows)
 {
     *n_rows = HEAD_RUN - first % HEAD_RUN;

@@ -253,6 +253,12 @@ uint64_t segment_seq(const struct segment *segment, uint32_t row)
     return kith_load_u64(segment->parts[SEGMENT_SEQS] + (size_t)row * 8);
 }
 
+void segment_fetch_name(const struct segment *segment, uint32_t row)
+{
+    __builtin_prefetch(segment->parts[SEGMENT_IDS] + row * sizeof(struct kith_id));
+    __builtin_prefetch(segment->parts[SEGMENT_SEQS] + (size_t)row * 8);
+}
+
 uint32_t segment_by_id(const struct segment *segment, uint32_t index)
 {
     const uint32_t *order = (const void *)segment->parts[SEGMENT_ID_ORDER];

@@ -37,6 +37,8 @@ segment_row_bytes(const struct segment *segment); /* stride: dim * element size,
 const struct kith_id *segment_ids(const struct segment *segment); /* of all rows */
 const struct kith_id *segment_id(const struct segment *segment, uint32_t row);
 uint64_t segment_seq(const struct segment *segment, uint32_t row);
+/* Begins to load what these two need of a row into the cache. */
+void segment_fetch_name(const struct segment *segment, uint32_t row);
 bool segment_find(const struct segment *segment, const struct kith_id *id, uint32_t *row);
 uint32_t segment_by_id(const struct segment *segment, uint32_t index); /* row of i-th smallest id */
 /* Decompressed payload of a row (msgpack map; empty = none), appended to out. */
