@@ -31,6 +31,11 @@ struct ann_engine {
     uint64_t (*rows_read)(void *index);
     /* Tells what it has on disk and what a run of queries reads of it. NULL: nothing to tell. */
     void (*tell_memory)(void *index, const struct ann_set *set);
+    /* n queries in one request: rows of query i at rows[i * k], found[i] of them. NULL: it has
+     * none.
+     */
+    void (*search_batch)(void *index, const float *queries, uint32_t n, uint32_t k, uint32_t *rows,
+                         uint32_t *found);
 };
 
 /* `spec`: what to build, in the engine's own words. */

@@ -264,24 +264,33 @@ static void choose(void *index, uint32_t setting)
     ((struct kith *)index)->setting = setting;
 }
 
-static uint32_t search(void *index, const float *query, uint32_t k, uint32_t *rows)
+static void search_batch(void *index, const float *queries, uint32_t n, uint32_t k, uint32_t *rows,
+                         uint32_t *found)
 {
     struct kith *kith = index;
-    struct search_part part = {.n_queries = 1, .k = k, .vectors = (const uint8_t *)query};
+    struct search_part part = {.n_queries = n, .k = k, .vectors = (const uint8_t *)queries};
     struct search_request request = {
         .views = &kith->view, .n_views = 1, .parts = &part, .n_parts = 1};
     struct search_result result = {0};
     struct kith_diag diag = {0};
     struct ivf_effort effort;
-    uint32_t n;
 
     set_effort(kith, &part, &effort);
     if (search_run(kith->context, &request, &result, &diag) != KITH_OK)
         die("search", &diag);
-    n = result.found[0].n;
-    for (uint32_t i = 0; i < n; i++)
-        rows[i] = (uint32_t)result.found[0].hits[i].id.lo;
+    for (uint32_t q = 0; q < n; q++) {
+        found[q] = result.found[q].n;
+        for (uint32_t i = 0; i < found[q]; i++)
+            rows[(size_t)q * k + i] = (uint32_t)result.found[q].hits[i].id.lo;
+    }
     search_result_fini(&result);
+}
+
+static uint32_t search(void *index, const float *query, uint32_t k, uint32_t *rows)
+{
+    uint32_t n;
+
+    search_batch(index, query, 1, k, rows, &n);
     return n;
 }
 
@@ -388,6 +397,7 @@ void ann_kith_open(struct ann_engine *out, const struct ann_set *set, const char
         .describe = describe,
         .choose = choose,
         .search = search,
+        .search_batch = search_batch,
         .close = close_kith,
     };
     out->rows_read = rows_read;
