@@ -144,7 +144,7 @@ static size_t take(size_t *at, size_t bytes)
 
 /* Places in owner->made. */
 struct places {
-    size_t halves, centroids8, sums8, bytes;
+    size_t halves, centroids8, bytes;
 };
 
 static struct places places_of(const struct codebook *c)
@@ -153,7 +153,6 @@ static struct places places_of(const struct codebook *c)
     size_t groups = (c->dim + 3) / 4;
     places.halves = take(&places.bytes, c->n_lists8 * sizeof(float));
     places.centroids8 = take(&places.bytes, c->n_lists8 * groups * 4);
-    places.sums8 = take(&places.bytes, c->n_lists8 * sizeof(int32_t));
     return places;
 }
 
@@ -165,7 +164,7 @@ static float largest(const float *values, size_t n)
     return most;
 }
 
-static void make_bytes(struct codebook *c, int8_t *centroids8, int32_t *sums8)
+static void make_bytes(struct codebook *c, int8_t *centroids8)
 {
     size_t groups = (c->dim + 3) / 4;
     float most = largest(c->centroids, (size_t)c->n_lists * c->dim);
@@ -177,11 +176,9 @@ static void make_bytes(struct codebook *c, int8_t *centroids8, int32_t *sums8)
             int value = (int)nearbyintf(centroid[j] / c->centroid_scale8);
             value = value < -127 ? -127 : value > 127 ? 127 : value;
             centroids8[((list / 16 * groups + j / 4) * 16 + list % 16) * 4 + j % 4] = (int8_t)value;
-            sums8[list] += value;
         }
     }
     c->centroids8 = centroids8;
-    c->sums8 = sums8;
 }
 
 /* False: numbers that do not fit. */
@@ -202,7 +199,7 @@ static bool make(struct owner *owner, const float *lifts)
         halves[list] = list < c->n_lists ? sum / 2 : FLT_MAX;
     }
     c->half_norms = halves;
-    make_bytes(c, (int8_t *)(made + places.centroids8), (void *)(made + places.sums8));
+    make_bytes(c, (int8_t *)(made + places.centroids8));
     return true;
 }
 

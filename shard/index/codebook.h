@@ -55,7 +55,6 @@ struct codebook {
     /* Made from the above when a codebook is made, 64-byte aligned: the centroids as bytes, to rank
      * the lists. Value j of centroid c at [c / 16][j / 4][c % 16][j % 4], zero-padded. */
     const int8_t *centroids8;
-    const int32_t *sums8; /* sum of the bytes of each centroid */
     float centroid_scale8;
     uint32_t n_lists8; /* n_lists rounded up to 16 */
 

@@ -160,6 +160,7 @@ struct ivf_part {
     void *name_ctx;
 };
 
+#define IVF_BATCH 4u
 struct ivf_query {
     const float *vector; /* normalised under cosine */
     struct topk *top;    /* k, threshold; may hold hits of other parts already */
@@ -170,6 +171,7 @@ struct ivf_query {
                       (row8_bytes 0) */
     bool (*stop)(void *ctx); /* deadline; asked now and then. NULL: never */
     void *stop_ctx;
+    uint32_t ranked;         /* number in ivf_rank_batch, counted from 1; 0: it ranks by itself */
 };
 
 struct ivf_stats {          /* added to */
@@ -183,6 +185,11 @@ struct ivf_scratch;
 enum kith_err ivf_scratch_fit(struct ivf_scratch **scratch, const struct codebook *codebook,
                               uint32_t k, struct kith_diag *diag);
 void ivf_scratch_free(struct ivf_scratch *scratch); /* NULL allowed */
+
+/* Ranks the lists for so many queries at once, each to be searched once with this scratch and no
+ * other in between; what is found is the same. False: nothing was done. */
+bool ivf_rank_batch(struct ivf_scratch *scratch, const struct codebook *codebook,
+                    const float *const vectors[IVF_BATCH]);
 
 /* Searches the lists of all parts together, nearest list first. Ranks pushed to the top-k are exact
  * and the same to the bit as flat_scan's. Without a threshold and a floor it finds min(k, allowed

@@ -22,7 +22,6 @@
 /* Scores of all lists by bytes. */
 struct ivf_kernels_lists {
     const int8_t *centroids; /* codebook.centroids8 */
-    const int32_t *sums;     /* codebook.sums8; unused by l1 */
     const float *minus;      /* codebook.half_norms; unused by l1 */
     const int8_t *query;     /* bytes, zero-padded to a multiple of 4 */
     uint32_t dim4;           /* ceil(dim / 4) */
@@ -33,6 +32,12 @@ struct ivf_kernels_lists {
  * maxima: lane l of span s (lists 128 s ..) has the largest of its 8 keys at [16 s + l]. */
 typedef void (*ivf_kernels_rank_fn)(const struct ivf_kernels_lists *lists, float *keys,
                                     float *maxima);
+/* The same for so many queries at once: `lists` differ in query and scale only. NULL: a variant
+ * that gains nothing by it. */
+#define IVF_KERNELS_BATCH 4u
+typedef void (*ivf_kernels_rank_batch_fn)(const struct ivf_kernels_lists lists[IVF_KERNELS_BATCH],
+                                          float *const keys[IVF_KERNELS_BATCH],
+                                          float *const maxima[IVF_KERNELS_BATCH]);
 /* How many of n values (a multiple of 16) are not below bound. */
 typedef uint32_t (*ivf_kernels_count_fn)(const float *values, uint32_t n, float bound);
 /* Writes the numbers of lists with low <= key < high, ascending, and returns how many. */
@@ -97,6 +102,7 @@ typedef void (*ivf_kernels_score_fn)(const struct ivf_kernels_rows8 *rows8, cons
 struct ivf_kernels {
     const char *name;
     ivf_kernels_rank_fn rank_lists, rank_lists_l1;
+    ivf_kernels_rank_batch_fn rank_batch; /* not for l1 */
     ivf_kernels_count_fn count;
     ivf_kernels_pick_fn pick;
     ivf_kernels_round_fn round;

@@ -29,12 +29,6 @@ INLINE int32_t four_bytes(const void *at)
     return bytes;
 }
 
-/* The query's signed bytes plus 128, four at a time in each lane, as the unsigned operand. */
-INLINE __m512i query_lanes(const struct ivf_kernels_lists *lists, uint32_t group)
-{
-    return _mm512_set1_epi32(four_bytes(lists->query + group * 4) ^ (int32_t)0x80808080u);
-}
-
 INLINE void keep_maxima(uint32_t list, __m512 keys, float *maxima)
 {
     float *at = maxima + list / IVF_KERNELS_SPAN * IVF_KERNELS_LANES;
@@ -43,27 +37,75 @@ INLINE void keep_maxima(uint32_t list, __m512 keys, float *maxima)
     _mm512_storeu_ps(at, keys);
 }
 
+/* 128 times the sum of the query's bytes: by so much products are larger when the signed bytes of
+ * the centroids are made unsigned by their top bits. */
+INLINE __m512i query_extra(const struct ivf_kernels_lists *lists)
+{
+    int32_t sum = 0;
+    for (uint32_t i = 0; i < lists->dim4 * 4; i++)
+        sum += lists->query[i];
+    return _mm512_set1_epi32(sum * 128);
+}
+
+/* Adds the products of a query's next four bytes with 16 centroids' (unsigned). */
+INLINE __m512i add_group(__m512i sum, __m512i centroids, const struct ivf_kernels_lists *lists,
+                         uint32_t group)
+{
+    return _mm512_dpbusd_epi32(sum, centroids,
+                               _mm512_set1_epi32(four_bytes(lists->query + group * 4)));
+}
+
+INLINE void give_keys(const struct ivf_kernels_lists *lists, uint32_t c, __m512i sum, float *keys,
+                      float *maxima)
+{
+    __m512 key = _mm512_fmsub_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(lists->scale),
+                                 _mm512_loadu_ps(lists->minus + c));
+    _mm512_storeu_ps(keys + c, key);
+    keep_maxima(c, key, maxima);
+}
+
 AVX512 static void rank_lists(const struct ivf_kernels_lists *lists, float *keys, float *maxima)
 {
-    __m512 scale = _mm512_set1_ps(lists->scale);
+    const __m512i extra = query_extra(lists), top = _mm512_set1_epi8((char)0x80);
     const int8_t *bytes = lists->centroids;
     for (uint32_t c = 0; c < lists->n; c += IVF_KERNELS_LANES) {
         __m512i a = _mm512_setzero_si512(), b = a;
         uint32_t group = 0;
         for (; group + 2 <= lists->dim4; group += 2, bytes += 128) {
-            a = _mm512_dpbusd_epi32(a, query_lanes(lists, group), _mm512_loadu_si512(bytes));
-            b = _mm512_dpbusd_epi32(b, query_lanes(lists, group + 1),
-                                    _mm512_loadu_si512(bytes + 64));
+            __m512i x = _mm512_xor_si512(_mm512_loadu_si512(bytes), top);
+            __m512i y = _mm512_xor_si512(_mm512_loadu_si512(bytes + 64), top);
+            a = add_group(a, x, lists, group);
+            b = add_group(b, y, lists, group + 1);
         }
         if (group < lists->dim4) {
-            a = _mm512_dpbusd_epi32(a, query_lanes(lists, group), _mm512_loadu_si512(bytes));
+            a = add_group(a, _mm512_xor_si512(_mm512_loadu_si512(bytes), top), lists, group);
             bytes += 64;
         }
-        __m512i extra = _mm512_slli_epi32(_mm512_loadu_si512(lists->sums + c), 7);
-        __m512 sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_add_epi32(a, b), extra));
-        __m512 key = _mm512_fmsub_ps(sum, scale, _mm512_loadu_ps(lists->minus + c));
-        _mm512_storeu_ps(keys + c, key);
-        keep_maxima(c, key, maxima);
+        give_keys(lists, c, _mm512_sub_epi32(_mm512_add_epi32(a, b), extra), keys, maxima);
+    }
+}
+
+/* The centroids are read once: each group of bytes is multiplied with all queries while it is in a
+ * register. */
+AVX512 static void rank_batch(const struct ivf_kernels_lists *lists, float *const *keys,
+                              float *const *maxima)
+{
+    const __m512i top = _mm512_set1_epi8((char)0x80);
+    const int8_t *bytes = lists->centroids;
+    __m512i extra[IVF_KERNELS_BATCH];
+    for (uint32_t q = 0; q < IVF_KERNELS_BATCH; q++)
+        extra[q] = query_extra(&lists[q]);
+    for (uint32_t c = 0; c < lists->n; c += IVF_KERNELS_LANES) {
+        __m512i sum[IVF_KERNELS_BATCH];
+        for (uint32_t q = 0; q < IVF_KERNELS_BATCH; q++)
+            sum[q] = _mm512_setzero_si512();
+        for (uint32_t group = 0; group < lists->dim4; group++, bytes += 64) {
+            __m512i x = _mm512_xor_si512(_mm512_loadu_si512(bytes), top);
+            for (uint32_t q = 0; q < IVF_KERNELS_BATCH; q++)
+                sum[q] = add_group(sum[q], x, &lists[q], group);
+        }
+        for (uint32_t q = 0; q < IVF_KERNELS_BATCH; q++)
+            give_keys(&lists[q], c, _mm512_sub_epi32(sum[q], extra[q]), keys[q], maxima[q]);
     }
 }
 
@@ -245,6 +287,7 @@ const struct ivf_kernels ivf_kernels_avx512_table = {
     .name = "avx512",
     .rank_lists = rank_lists,
     .rank_lists_l1 = rank_lists_l1,
+    .rank_batch = rank_batch,
     .count = count,
     .pick = pick,
     .round = round_bytes,

@@ -36,17 +36,14 @@ static void compare_lists(uint32_t dim4, uint32_t n)
     size_t bytes = (size_t)n * dim4 * 4;
     int8_t *centroids = (int8_t *)fence - bytes;
     int8_t query[DIM4 * 4];
-    int32_t sums[LISTS] = {0};
     float minus[LISTS];
-    for (size_t i = 0; i < bytes; i++) {
+    for (size_t i = 0; i < bytes; i++)
         centroids[i] = (int8_t)((int)random_below(255) - 127);
-        sums[i / (64 * (size_t)dim4) * 16 + i / 4 % 16] += centroids[i];
-    }
     for (uint32_t i = 0; i < dim4 * 4; i++)
         query[i] = (int8_t)((int)random_below(255) - 127);
     for (uint32_t i = 0; i < n; i++)
         minus[i] = random_unit() * 100;
-    struct ivf_kernels_lists lists = {centroids, sums, minus, query, dim4, n, 0.0123f};
+    struct ivf_kernels_lists lists = {centroids, minus, query, dim4, n, 0.0123f};
     static float want[2][LISTS], want_maxima[2][LISTS], got[LISTS], maxima[LISTS];
     ivf_kernels_scalar.rank_lists(&lists, want[0], want_maxima[0]);
     ivf_kernels_scalar.rank_lists_l1(&lists, want[1], want_maxima[1]);
@@ -64,11 +61,49 @@ static void compare_lists(uint32_t dim4, uint32_t n)
         }
 }
 
+/* Other queries beside it change nothing for a query. */
+static void compare_batches(uint32_t dim4, uint32_t n)
+{
+    size_t bytes = (size_t)n * dim4 * 4;
+    int8_t *centroids = (int8_t *)fence - bytes;
+    static int8_t query[IVF_KERNELS_BATCH][DIM4 * 4];
+    static float minus[LISTS], want[LISTS], want_maxima[LISTS];
+    static float got[IVF_KERNELS_BATCH][LISTS], maxima[IVF_KERNELS_BATCH][LISTS];
+    float *keys_at[IVF_KERNELS_BATCH], *maxima_at[IVF_KERNELS_BATCH];
+    struct ivf_kernels_lists lists[IVF_KERNELS_BATCH];
+    for (size_t i = 0; i < bytes; i++)
+        centroids[i] = (int8_t)((int)random_below(255) - 127);
+    for (uint32_t i = 0; i < n; i++)
+        minus[i] = random_unit() * 100;
+    for (uint32_t q = 0; q < IVF_KERNELS_BATCH; q++) {
+        for (uint32_t i = 0; i < dim4 * 4; i++)
+            query[q][i] = (int8_t)((int)random_below(255) - 127);
+        lists[q] = (struct ivf_kernels_lists){centroids, minus, query[q], dim4, n, random_unit()};
+        keys_at[q] = got[q];
+        maxima_at[q] = maxima[q];
+    }
+    for (uint32_t v = 1; ivf_kernels_variant(v) != NULL; v++) {
+        if (ivf_kernels_variant(v)->rank_batch == NULL)
+            continue;
+        ivf_kernels_variant(v)->rank_batch(lists, keys_at, maxima_at);
+        for (uint32_t q = 0; q < IVF_KERNELS_BATCH; q++) {
+            ivf_kernels_scalar.rank_lists(&lists[q], want, want_maxima);
+            for (uint32_t i = 0; i < n; i++)
+                assert_true(got[q][i] == want[i]);
+            uint32_t spans = (n + IVF_KERNELS_SPAN - 1) / IVF_KERNELS_SPAN;
+            for (uint32_t i = 0; i < spans * IVF_KERNELS_LANES; i++)
+                assert_true(maxima[q][i] == want_maxima[i]);
+        }
+    }
+}
+
 static void test_ivf_kernels_rank_lists_alike(void **state)
 {
     (void)state;
-    for (uint32_t dim4 = 1; dim4 <= DIM4; dim4++)
+    for (uint32_t dim4 = 1; dim4 <= DIM4; dim4++) {
         compare_lists(dim4, 16 * (1 + random_below(LISTS / 16)));
+        compare_batches(dim4, 16 * (1 + random_below(LISTS / 16)));
+    }
 }
 
 static void compare_picks(float low, float high, uint32_t n, const float *keys)

@@ -36,7 +36,15 @@ enum kith_err ivf_lists_init(struct ivf_lists *lists, const struct codebook *cod
     lists->sorted = kith_alloc(sizeof(uint32_t) * (n + slack));
     lists->classes = kith_alloc(n);
     lists->bytes = kith_alloc(lists->dim4 * 4u);
-    if (lists->keys == NULL || lists->maxima == NULL || lists->picked == NULL ||
+    bool whole = true;
+    for (uint32_t i = 0; i < IVF_KERNELS_BATCH; i++) {
+        struct ivf_lists_ranked *ranked = &lists->ranked[i];
+        ranked->keys = kith_alloc_aligned(64, sizeof(float) * n);
+        ranked->maxima = kith_alloc_aligned(64, sizeof(float) * lists->n_maxima);
+        ranked->bytes = kith_alloc(lists->dim4 * 4u);
+        whole = whole && ranked->keys != NULL && ranked->maxima != NULL && ranked->bytes != NULL;
+    }
+    if (!whole || lists->keys == NULL || lists->maxima == NULL || lists->picked == NULL ||
         lists->sorted == NULL || lists->classes == NULL || lists->bytes == NULL) {
         ivf_lists_fini(lists);
         return kith_fail(diag, KITH_NOMEM, "order of %u lists", n);
@@ -52,6 +60,11 @@ void ivf_lists_fini(struct ivf_lists *lists)
     kith_free(lists->sorted);
     kith_free(lists->classes);
     kith_free(lists->bytes);
+    for (uint32_t i = 0; i < IVF_KERNELS_BATCH; i++) {
+        kith_free(lists->ranked[i].keys);
+        kith_free(lists->ranked[i].maxima);
+        kith_free(lists->ranked[i].bytes);
+    }
     *lists = (struct ivf_lists){0};
 }
 
@@ -89,34 +102,84 @@ void ivf_lists_restart(struct ivf_lists *lists)
     lists->n = 0;
 }
 
+/* The query as bytes. False: its numbers are too large. */
+static bool ask(struct ivf_kernels_lists *asked, const struct ivf_lists *lists,
+                const struct codebook *codebook, const float *query, int8_t *bytes,
+                float *query_scale)
+{
+    *asked = (struct ivf_kernels_lists){.centroids = codebook->centroids8,
+                                        .minus = codebook->half_norms,
+                                        .query = bytes,
+                                        .dim4 = lists->dim4,
+                                        .n = lists->n_keys};
+    float scale = byte_scale(codebook, query, &asked->scale);
+    if (!(asked->scale < SCALE_MAX) || !(scale < SCALE_MAX * SCALE_MAX))
+        return false;
+    if (codebook->metric == KITH_MANHATTAN)
+        round_clamped(query, codebook->dim, scale, bytes);
+    else
+        ivf_kernels_best()->round(query, codebook->dim, scale, bytes);
+    *query_scale = scale;
+    return true;
+}
+
+static void begin(struct ivf_lists *lists, const struct codebook *codebook, float query_scale,
+                  float length2)
+{
+    ivf_lists_restart(lists);
+    lists->spread = length2 / 2;
+    /* Either side is rounded, and a centroid worth visiting is about as long as the query. */
+    lists->error = ROUNDING_ERROR *
+                   hypotf(codebook->centroid_scale8, query_scale > 0 ? 1 / query_scale : 0) *
+                   sqrtf(length2);
+}
+
 bool ivf_lists_rank(struct ivf_lists *lists, const struct codebook *codebook, const float *query,
                     float length2)
 {
     const struct ivf_kernels *kernels = ivf_kernels_best();
     bool l1 = codebook->metric == KITH_MANHATTAN;
-    struct ivf_kernels_lists ranked = {.centroids = codebook->centroids8,
-                                       .sums = codebook->sums8,
-                                       .minus = codebook->half_norms,
-                                       .query = lists->bytes,
-                                       .dim4 = lists->dim4,
-                                       .n = lists->n_keys};
-    float scale = byte_scale(codebook, query, &ranked.scale);
-    if (!(ranked.scale < SCALE_MAX) || !(scale < SCALE_MAX * SCALE_MAX))
+    struct ivf_kernels_lists asked;
+    float scale;
+    if (!ask(&asked, lists, codebook, query, lists->bytes, &scale))
         return false;
-    if (l1)
-        round_clamped(query, codebook->dim, scale, lists->bytes);
-    else
-        kernels->round(query, codebook->dim, scale, lists->bytes);
-    (l1 ? kernels->rank_lists_l1 : kernels->rank_lists)(&ranked, lists->keys, lists->maxima);
+    (l1 ? kernels->rank_lists_l1 : kernels->rank_lists)(&asked, lists->keys, lists->maxima);
     if (l1) /* the other keys have half_norms */
         for (uint32_t i = lists->n_lists; i < lists->n_keys; i++)
             lists->keys[i] = -FLT_MAX;
-    ivf_lists_restart(lists);
-    lists->spread = length2 / 2;
-    /* Either side is rounded, and a centroid worth visiting is about as long as the query. */
-    lists->error = ROUNDING_ERROR * hypotf(codebook->centroid_scale8, scale > 0 ? 1 / scale : 0) *
-                   sqrtf(length2);
+    begin(lists, codebook, scale, length2);
     return true;
+}
+
+bool ivf_lists_rank_batch(struct ivf_lists *lists, const struct codebook *codebook,
+                          const float *const queries[IVF_KERNELS_BATCH])
+{
+    const struct ivf_kernels *kernels = ivf_kernels_best();
+    struct ivf_kernels_lists asked[IVF_KERNELS_BATCH];
+    float *keys[IVF_KERNELS_BATCH], *maxima[IVF_KERNELS_BATCH];
+    if (kernels->rank_batch == NULL || codebook->metric == KITH_MANHATTAN)
+        return false;
+    for (uint32_t i = 0; i < IVF_KERNELS_BATCH; i++) {
+        struct ivf_lists_ranked *ranked = &lists->ranked[i];
+        if (!ask(&asked[i], lists, codebook, queries[i], ranked->bytes, &ranked->scale))
+            return false;
+        keys[i] = ranked->keys;
+        maxima[i] = ranked->maxima;
+    }
+    kernels->rank_batch(asked, keys, maxima);
+    return true;
+}
+
+void ivf_lists_begin_ranked(struct ivf_lists *lists, const struct codebook *codebook, uint32_t i,
+                            float length2)
+{
+    struct ivf_lists_ranked *ranked = &lists->ranked[i];
+    float *keys = lists->keys, *maxima = lists->maxima;
+    lists->keys = ranked->keys;
+    lists->maxima = ranked->maxima;
+    ranked->keys = keys;
+    ranked->maxima = maxima;
+    begin(lists, codebook, ranked->scale, length2);
 }
 
 bool ivf_lists_all_taken(const struct ivf_lists *lists)

@@ -12,6 +12,14 @@
 #include <stdint.h>
 
 #include "shard/index/codebook.h"
+#include "shard/index/ivf_kernels.h"
+
+/* Keys of a query that is to come. */
+struct ivf_lists_ranked {
+    float *keys, *maxima;
+    int8_t *bytes;
+    float scale;
+};
 
 struct ivf_lists {
     uint32_t n_lists, n_keys; /* n_keys: with padding */
@@ -30,6 +38,7 @@ struct ivf_lists {
     int8_t *bytes; /* of the query */
     float spread;  /* about how far keys differ: where to begin looking for a bound */
     uint32_t dim4;
+    struct ivf_lists_ranked ranked[IVF_KERNELS_BATCH];
 };
 
 enum kith_err ivf_lists_init(struct ivf_lists *lists, const struct codebook *codebook,
@@ -39,6 +48,13 @@ void ivf_lists_fini(struct ivf_lists *lists); /* a zeroed one is allowed */
 /* Begins a query. False: its numbers are too large to be ranked by bytes. */
 bool ivf_lists_rank(struct ivf_lists *lists, const struct codebook *codebook, const float *query,
                     float length2);
+/* Ranks for so many queries, which reads the centroids once. False: nothing is gained by it here,
+ * or one has numbers that are too large. */
+bool ivf_lists_rank_batch(struct ivf_lists *lists, const struct codebook *codebook,
+                          const float *const queries[IVF_KERNELS_BATCH]);
+/* Begins query i of the batch, once: the same as ivf_lists_rank. */
+void ivf_lists_begin_ranked(struct ivf_lists *lists, const struct codebook *codebook, uint32_t i,
+                            float length2);
 /* The next portion is the nearest again. */
 void ivf_lists_restart(struct ivf_lists *lists);
 /* The next portion: about n lists, at least n if there are so many. */

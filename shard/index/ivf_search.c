@@ -223,12 +223,20 @@ static bool search_all(struct ivf_job *job)
     return true;
 }
 
+static bool rank_lists(struct ivf_job *job)
+{
+    struct ivf_lists *lists = &job->scratch->lists;
+    if (job->query->ranked == 0)
+        return ivf_lists_rank(lists, job->codebook, job->query->vector, job->length2);
+    ivf_lists_begin_ranked(lists, job->codebook, job->query->ranked - 1, job->length2);
+    return true;
+}
+
 static bool search_lists(struct ivf_job *job)
 {
     struct ivf_scratch *s = job->scratch;
     bool by_bytes = job->query->by_bytes;
-    if (!(job->length2 < LENGTH2_MAX) ||
-        (!by_bytes && !ivf_lists_rank(&s->lists, job->codebook, job->query->vector, job->length2)))
+    if (!(job->length2 < LENGTH2_MAX) || (!by_bytes && !rank_lists(job)))
         return search_all(job);
     if (job->codebook->codes != CODEBOOK_ROWS)
         set_query8(job);
@@ -241,6 +249,15 @@ static bool search_lists(struct ivf_job *job)
     if (job->codebook->codes != CODEBOOK_ROWS)
         ivf_rerank_finish(job);
     return true;
+}
+
+_Static_assert(IVF_BATCH == IVF_KERNELS_BATCH, "what the kernels take at once");
+
+bool ivf_rank_batch(struct ivf_scratch *scratch, const struct codebook *codebook,
+                    const float *const vectors[IVF_BATCH])
+{
+    kith_assert(scratch->codebook_hash == codebook->hash);
+    return ivf_lists_rank_batch(&scratch->lists, codebook, vectors);
 }
 
 bool ivf_search(const struct ivf_query *query, const struct ivf_part *parts, uint32_t n_parts,

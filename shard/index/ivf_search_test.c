@@ -153,18 +153,28 @@ static struct topk exact(const struct world *world, const float *query, uint32_t
     return top;
 }
 
-static struct topk search(struct world *world, const float *query, uint32_t k,
-                          struct ivf_effort effort)
+/* ranked: as in struct ivf_query. */
+static struct topk search_ranked(struct world *world, const float *query, uint32_t k,
+                                 struct ivf_effort effort, uint32_t ranked)
 {
     struct topk top;
     topk_init(&top, k, -FLT_MAX, hits_of(k));
     assert_int_equal(ivf_scratch_fit(&world->scratch, &world->codebook.codebook, k, NULL), KITH_OK);
-    struct ivf_query asked = {
-        .vector = query, .top = &top, .effort = effort, .by_bytes = world->by_bytes};
+    struct ivf_query asked = {.vector = query,
+                              .top = &top,
+                              .effort = effort,
+                              .by_bytes = world->by_bytes,
+                              .ranked = ranked};
     assert_true(
         ivf_search(&asked, world->parts, world->shape.n_parts, world->scratch, &world->stats));
     topk_sort(&top);
     return top;
+}
+
+static struct topk search(struct world *world, const float *query, uint32_t k,
+                          struct ivf_effort effort)
+{
+    return search_ranked(world, query, k, effort, 0);
 }
 
 static uint32_t common(const struct topk *want, const struct topk *got)
@@ -599,6 +609,42 @@ static void test_ivf_search_allocates_in_fit_alone(void **state)
     drop_world(&world);
 }
 
+/* Ranked with others or alone, a query looks at the same rows and finds the same. */
+static void test_ivf_search_in_a_batch_is_as_alone(void **state)
+{
+    (void)state;
+    for (int metric = KITH_COSINE; metric <= KITH_MANHATTAN; metric++) {
+        static struct world world;
+        struct world_shape shape = shape_of(
+            (enum kith_metric)metric, metric == KITH_MANHATTAN ? CODEBOOK_INT8 : CODEBOOK_PQ4, 25);
+        make_world(&world, &shape);
+        assert_int_equal(ivf_scratch_fit(&world.scratch, &world.codebook.codebook, 10, NULL),
+                         KITH_OK);
+        const float *vectors[IVF_BATCH];
+        for (uint32_t i = 0; i < IVF_BATCH; i++)
+            vectors[i] = world.queries + (size_t)i * shape.index.dim;
+        bool ranked = ivf_rank_batch(world.scratch, &world.codebook.codebook, vectors);
+        assert_true(!ranked || metric != KITH_MANHATTAN);
+        struct topk got[IVF_BATCH];
+        struct ivf_stats stats[IVF_BATCH];
+        for (uint32_t i = 0; i < IVF_BATCH; i++) {
+            world.stats = (struct ivf_stats){0};
+            got[i] = search_ranked(&world, vectors[i], 10, usual, ranked ? i + 1 : 0);
+            stats[i] = world.stats;
+        }
+        for (uint32_t i = 0; i < IVF_BATCH; i++) {
+            world.stats = (struct ivf_stats){0};
+            struct topk want = search(&world, vectors[i], 10, usual);
+            assert_memory_equal(&world.stats, &stats[i], sizeof world.stats);
+            assert_int_equal(got[i].n, want.n);
+            assert_int_equal(common(&want, &got[i]), want.n);
+            free(want.hits);
+            free(got[i].hits);
+        }
+        drop_world(&world);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -619,6 +665,7 @@ int main(void)
         cmocka_unit_test(test_ivf_search_answers_odd_queries),
         cmocka_unit_test(test_ivf_search_stops),
         cmocka_unit_test(test_ivf_search_allocates_in_fit_alone),
+        cmocka_unit_test(test_ivf_search_in_a_batch_is_as_alone),
     };
     return cmocka_run_group_tests(tests, random_set_up, NULL);
 }

@@ -18,7 +18,6 @@ struct ivf_testing_codebook {
     struct codebook codebook;
     float *centroids, *half_norms, *subs, *heights; /* heights: the coordinate added under dot */
     int8_t *centroids8;
-    int32_t *sums8;
 };
 
 struct ivf_testing_index {
@@ -203,13 +202,11 @@ static inline void ivf_testing_derive(struct ivf_testing_codebook *made)
             int8_t byte = (int8_t)lrintf(made->centroids[(size_t)c * dim + j] * 127 / largest);
             size_t at = (((size_t)c / 16 * dim4 + j / 4) * 16 + c % 16) * 4 + j % 4;
             made->centroids8[at] = byte;
-            made->sums8[c] += byte;
         }
     codebook->centroids = made->centroids;
     codebook->half_norms = made->half_norms;
     codebook->subs = made->subs;
     codebook->centroids8 = made->centroids8;
-    codebook->sums8 = made->sums8;
 }
 
 /* centroids NULL: trained. */
@@ -237,7 +234,6 @@ static inline void ivf_testing_train(struct ivf_testing_codebook *made,
     made->subs = calloc((size_t)codebook->n_subs * shape->sub_dim * 16 + 1, sizeof(float));
     made->centroids8 = kith_alloc_aligned(64, (size_t)lists8 * ((dim + 3) / 4) * 4);
     memset(made->centroids8, 0, (size_t)lists8 * ((dim + 3) / 4) * 4);
-    made->sums8 = calloc(lists8, sizeof(int32_t));
     float low = FLT_MAX, high = -FLT_MAX;
     for (size_t i = 0; i < (size_t)n * dim; i++) {
         low = fminf(low, rows[i]);
@@ -272,7 +268,6 @@ static inline void ivf_testing_free_codebook(struct ivf_testing_codebook *made)
     free(made->half_norms);
     free(made->subs);
     kith_free(made->centroids8);
-    free(made->sums8);
 }
 
 static inline void ivf_testing_store_tail(uint8_t *row8, uint32_t row8_bytes, float scale,

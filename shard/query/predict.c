@@ -177,7 +177,7 @@ void predict_bytes(const struct predict_shape *shape, struct memory_use *uses)
     if (has_index(shape)) {
         struct codebook_parts parts = codebook_of(shape);
         uint64_t lists = ((uint64_t)parts.n_lists + 15) / 16 * 16;
-        uint64_t made = lists * ((shape->dim + 3) / 4 * 4 + sizeof(float) + sizeof(int32_t));
+        uint64_t made = lists * ((shape->dim + 3) / 4 * 4 + sizeof(float));
         uses[MEMORY_CODEBOOKS].mapped += codebook_format_bytes(&parts) + made;
     }
     for (uint32_t i = 0; i < MEMORY_KINDS; i++)

@@ -103,6 +103,10 @@ struct search_worker {
     struct search_tables tables[SEARCH_SCRATCHES];
     uint32_t next_tables; /* to be replaced */
     struct search_found found;
+    /* The lists of the group in hand have been ranked for queries [first_ranked, .. + IVF_BATCH).
+     */
+    bool ranked;
+    uint32_t first_ranked;
     struct ivf_stats stats;
     struct topk tops[FLAT_QUERIES_MAX];
     struct kith_hit *hits;

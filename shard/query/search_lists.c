@@ -91,12 +91,27 @@ bool search_lists_query(struct search_job *job, struct search_worker *worker, ui
                                     .effort = group->target.effort,
                                     .by_bytes = group->by_bytes,
                                     .stop = stop->fn,
-                                    .stop_ctx = stop->ctx};
+                                    .stop_ctx = stop->ctx,
+                                    .ranked = worker->ranked ? q - worker->first_ranked + 1 : 0};
     return ivf_search(&query, job->parts + group->first, group->n, scratch, &worker->stats);
 }
 
-static void search_group(struct search_job *job, struct search_worker *worker, uint32_t q,
+/* What it took, for each of them. */
+static double rank_batch(struct search_job *job, struct search_worker *worker, uint32_t first,
                          const struct search_group *group)
+{
+    uint64_t begun = kith_thread_ns();
+    struct ivf_scratch *scratch = scratch_for(job, worker, group->codebook);
+    const float *vectors[IVF_BATCH];
+    for (uint32_t i = 0; i < IVF_BATCH; i++)
+        vectors[i] = job->vectors + (size_t)(first + i) * job->config->dim;
+    worker->first_ranked = first;
+    worker->ranked = scratch != NULL && ivf_rank_batch(scratch, group->codebook, vectors);
+    return (double)(kith_thread_ns() - begun) / IVF_BATCH;
+}
+
+static void search_group(struct search_job *job, struct search_worker *worker, uint32_t q,
+                         const struct search_group *group, double ranked_ns)
 {
     uint64_t begun = kith_thread_ns(),
              allowance = (uint64_t)(GIVE_UP * group->exact_ns + GIVE_UP_NS);
@@ -107,12 +122,28 @@ static void search_group(struct search_job *job, struct search_worker *worker, u
     }
     bool done = group->search(job, worker, q, group, &(struct search_stop){must_stop, &clocked});
     job->again[q] = job->again[q] || !done;
-    double ns = (double)(kith_thread_ns() - begun);
+    double ns = (double)(kith_thread_ns() - begun) + ranked_ns;
     if (clocked.read_disk || (ns > SLOW * group->expected_ns && has_read_disk()))
         return;
     if (done && !(job->part->margin > 1)) /* a wide margin says nothing about the usual one */
         search_cost_learn(&job->context->cost, search_group_learner(group->hash, group->by_bytes),
                           group->share, group->estimated_ns, ns);
+}
+
+/* A whole batch has its lists ranked at once. */
+static void search_queries(struct search_job *job, struct search_worker *worker, uint32_t first,
+                           uint32_t n)
+{
+    for (uint32_t g = 0; g < job->n_groups; g++) {
+        const struct search_group *group = &job->groups[g];
+        double ranked_ns = 0;
+        worker->ranked = false;
+        if (n == IVF_BATCH && group->search == search_lists_query && !group->by_bytes)
+            ranked_ns = rank_batch(job, worker, first, group);
+        for (uint32_t q = first; q < first + n && !search_job_failed(job); q++)
+            if (!job->again[q])
+                search_group(job, worker, q, group, ranked_ns);
+    }
 }
 
 void search_lists_run_task(void *ctx, uint32_t task, uint32_t worker_index)
@@ -122,7 +153,9 @@ void search_lists_run_task(void *ctx, uint32_t task, uint32_t worker_index)
     if (search_job_is_over(job) || !search_job_begin_worker(job, worker))
         return;
     uint32_t first = task * job->queries_per_task, end = first + job->queries_per_task;
-    for (uint32_t q = first; q < end && q < job->n_queries; q++)
-        for (uint32_t g = 0; g < job->n_groups && !job->again[q] && !search_job_failed(job); g++)
-            search_group(job, worker, q, &job->groups[g]);
+    end = end < job->n_queries ? end : job->n_queries;
+    for (uint32_t n; first < end; first += n) {
+        n = end - first < IVF_BATCH ? end - first : IVF_BATCH;
+        search_queries(job, worker, first, n);
+    }
 }

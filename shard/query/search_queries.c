@@ -116,15 +116,19 @@ static enum kith_err run_group(struct search_job *job, uint32_t first, uint32_t 
     return do_again(job, first, n, result, diag);
 }
 
+/* Whole batches, where there are enough queries for all workers. */
 static void set_task(struct search_job *job)
 {
     double lists_ns = 1;
     for (uint32_t g = 0; g < job->n_groups; g++)
         lists_ns += job->groups[g].expected_ns;
     double queries = TASK_NS / lists_ns;
-    job->queries_per_task = queries < 1                  ? 1
-                            : queries > FLAT_QUERIES_MAX ? FLAT_QUERIES_MAX
-                                                         : (uint32_t)queries;
+    uint32_t n = queries < 1                  ? 1
+                 : queries > FLAT_QUERIES_MAX ? FLAT_QUERIES_MAX
+                                              : (uint32_t)queries;
+    if (n > 1 && job->part->n_queries >= IVF_BATCH * job->n_workers)
+        n = (n + IVF_BATCH - 1) / IVF_BATCH * IVF_BATCH;
+    job->queries_per_task = n;
 }
 
 enum kith_err search_queries_run(struct search_job *job, struct search_result *result,

@@ -221,10 +221,28 @@ static inline void fake_search_part(const struct ivf_query *query, const struct 
     }
 }
 
+/* What the thread was last told to rank; each is searched once. */
+static _Thread_local const float *fake_ranked[IVF_BATCH];
+
+bool ivf_rank_batch(struct ivf_scratch *scratch, const struct codebook *codebook,
+                    const float *const vectors[IVF_BATCH])
+{
+    assert_non_null(scratch);
+    assert_non_null(codebook);
+    for (uint32_t i = 0; i < IVF_BATCH; i++)
+        fake_ranked[i] = vectors[i];
+    return true;
+}
+
 bool ivf_search(const struct ivf_query *query, const struct ivf_part *parts, uint32_t n_parts,
                 struct ivf_scratch *scratch, struct ivf_stats *stats)
 {
     assert_non_null(scratch);
+    if (query->ranked > 0) {
+        assert_true(query->ranked <= IVF_BATCH);
+        assert_ptr_equal(fake_ranked[query->ranked - 1], query->vector);
+        fake_ranked[query->ranked - 1] = NULL;
+    }
     atomic_store(&seen_margin, query->effort.margin);
     for (uint32_t i = 0; i < n_parts; i++) {
         assert_ptr_equal(parts[i].index->codebook, parts[0].index->codebook);
