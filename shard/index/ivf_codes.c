@@ -118,9 +118,12 @@ void ivf_codes_end_opening(struct ivf_job *job)
 
 /* ---- codes ----------------------------------------------------------------------------------- */
 
+/* Rounded down; without floorf, which is a call where the target has no instruction for it. */
 static int16_t clamp_i16(float value, float low, float high)
 {
-    return (int16_t)(!(value > low) ? low : value < high ? floorf(value) : high);
+    float within = !(value > low) ? low : value < high ? value : high;
+    int32_t whole = (int32_t)within;
+    return (int16_t)(whole - ((float)whole > within));
 }
 
 /* What a term is multiplied by: a score in steps of the tables. */
