@@ -27,7 +27,7 @@ static inline enum kith_index kith_index_default(enum kith_metric metric)
 enum kith_index_phase {
     KITH_INDEX_ABSENT = 0,   /* none wanted, or too few points yet */
     KITH_INDEX_TRAINING = 1, /* a codebook is being made */
-    KITH_INDEX_BUILDING = 2, /* segments are still to be written with the newest codebook */
+    KITH_INDEX_BUILDING = 2, /* segments without an index are still to be given one */
     KITH_INDEX_READY = 3,
 };
 

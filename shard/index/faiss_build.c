@@ -325,14 +325,16 @@ static bool takes(void *self, uint32_t n_rows)
 }
 
 /* A segment with a note that none can be made is let be, until a merge makes another of it. */
-static bool wants(void *self, const struct segment *segment)
+static enum index_want wants(void *self, const struct segment *segment)
 {
     const struct faiss_builder *builder = self;
     if (segment_index(segment) != NULL || !has_rows_for(builder, segment_rows(segment)))
-        return false;
+        return INDEX_WANT_NOTHING;
     struct faiss_meta meta;
     struct kith_bytes bytes = segment_index_section(segment, FAISS_SECTION_META);
-    return bytes.len == 0 || faiss_format_load(&meta, bytes, NULL) != KITH_OK || meta.bytes > 0;
+    bool noted =
+        bytes.len > 0 && faiss_format_load(&meta, bytes, NULL) == KITH_OK && meta.bytes == 0;
+    return noted ? INDEX_WANT_NOTHING : INDEX_WANT_ANY;
 }
 
 static const struct segment_index_hooks hooks = {.begin = begin,

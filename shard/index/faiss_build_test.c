@@ -92,10 +92,10 @@ static void test_faiss_build_reaches_the_recall_asked_for(void **state)
             struct segment *segment = open_segment_with(&world, io, hooks, 1);
             if (next % 6 == 3) { /* OPQ: its training takes 39 * 256 rows */
                 assert_null(segment_index(segment));
-                assert_false(hooks->wants(hooks->self, segment));
+                assert_int_equal(hooks->wants(hooks->self, segment), INDEX_WANT_NOTHING);
             } else {
                 check_recalls(&world, segment);
-                assert_false(hooks->wants(hooks->self, segment));
+                assert_int_equal(hooks->wants(hooks->self, segment), INDEX_WANT_NOTHING);
             }
             segment_unref(segment);
             faiss_builder_free(builder);
@@ -150,13 +150,13 @@ static void test_faiss_build_notes_what_cannot_be_indexed(void **state)
     struct segment *noted = open_segment_with(&world, io, hooks, 2);
     assert_null(segment_index(bare));
     assert_null(segment_index(noted));
-    assert_true(hooks->wants(hooks->self, bare));
-    assert_false(hooks->wants(hooks->self, noted));
+    assert_int_equal(hooks->wants(hooks->self, bare), INDEX_WANT_ANY);
+    assert_int_equal(hooks->wants(hooks->self, noted), INDEX_WANT_NOTHING);
     world.n = 8 * FAISS_ROWS_A_CENTROID; /* too few to hold some out */
     assert_int_equal(write_segment_with(&world, io, hooks, 3), KITH_OK);
     struct segment *small = open_segment_with(&world, io, hooks, 3);
     assert_null(segment_index(small));
-    assert_false(hooks->wants(hooks->self, small));
+    assert_int_equal(hooks->wants(hooks->self, small), INDEX_WANT_NOTHING);
     segment_unref(bare);
     segment_unref(noted);
     segment_unref(small);
@@ -176,7 +176,7 @@ static void test_faiss_build_takes_its_own_string_only(void **state)
     const struct segment_index_hooks *hooks = faiss_builder_hooks(other);
     struct segment *segment = open_segment_with(&world, io, hooks, 1);
     assert_null(segment_index(segment));
-    assert_true(hooks->wants(hooks->self, segment));
+    assert_int_equal(hooks->wants(hooks->self, segment), INDEX_WANT_ANY);
     segment_unref(segment);
     faiss_builder_free(one);
     faiss_builder_free(other);

@@ -284,19 +284,22 @@ static bool is_older(struct kith_bytes bytes, const struct codebook *than)
                              &(struct codebook){.generation = generation, .hash = hash});
 }
 
-/* A segment with an older codebook is worth rewriting: a search over several codebooks ranks lists
- * once for each. One with a newer or the same one is not. */
-static bool wants(void *self, const struct segment *segment)
+/* A segment with an older codebook is better with this one: a search over several codebooks ranks
+ * lists once for each. One with a newer or the same one is not. */
+static enum index_want wants(void *self, const struct segment *segment)
 {
     struct ivf_builder *builder = self;
     struct kith_bytes bytes = segment_index_section(segment, IVF_SECTION_CODEBOOK);
     const struct codebook *codebook = ivf_builder_codebook(builder);
-    bool wanted =
-        codebook != NULL &&
-        (bytes.len < CODEBOOK_HEADER_BYTES + CODEBOOK_HASH_BYTES || is_older(bytes, codebook)) &&
-        takes(self, segment_rows(segment));
+    enum index_want want = INDEX_WANT_NOTHING;
+    if (codebook != NULL && takes(self, segment_rows(segment))) {
+        if (bytes.len < CODEBOOK_HEADER_BYTES + CODEBOOK_HASH_BYTES)
+            want = INDEX_WANT_ANY;
+        else if (is_older(bytes, codebook))
+            want = INDEX_WANT_BETTER;
+    }
     codebook_unref(codebook);
-    return wanted;
+    return want;
 }
 
 /* ---- the builder ----------------------------------------------------------------------------- */

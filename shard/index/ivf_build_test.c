@@ -222,14 +222,15 @@ static void test_ivf_build_leaves_small_segments_alone(void **state)
     assert_int_equal(write_segment(&world, io, builder, 1), KITH_OK);
     struct segment *bare = open_segment(&world, io, builder, 1);
     assert_null(segment_index(bare));
-    assert_false(hooks->wants(hooks->self, bare)); /* there is no codebook */
+    assert_int_equal(hooks->wants(hooks->self, bare),
+                     INDEX_WANT_NOTHING); /* there is no codebook */
     ivf_builder_set_codebook(builder, codebook);
-    assert_true(hooks->wants(hooks->self, bare));
+    assert_int_equal(hooks->wants(hooks->self, bare), INDEX_WANT_ANY);
     world.n = 9; /* below min_rows */
     assert_int_equal(write_segment(&world, io, builder, 2), KITH_OK);
     struct segment *small = open_segment(&world, io, builder, 2);
     assert_null(segment_index(small));
-    assert_false(hooks->wants(hooks->self, small));
+    assert_int_equal(hooks->wants(hooks->self, small), INDEX_WANT_NOTHING);
     segment_unref(small);
     segment_unref(bare);
     ivf_builder_free(builder);
@@ -329,8 +330,8 @@ static void test_ivf_build_keeps_one_copy_of_a_codebook(void **state)
     assert_true(current == ivf[2]->codebook); /* the copy in use, not a second one */
     codebook_unref(current);
     ivf_builder_set_codebook(other, first); /* older: ignored */
-    assert_true(hooks->wants(hooks->self, segments[0]));
-    assert_false(hooks->wants(hooks->self, segments[2]));
+    assert_int_equal(hooks->wants(hooks->self, segments[0]), INDEX_WANT_BETTER);
+    assert_int_equal(hooks->wants(hooks->self, segments[2]), INDEX_WANT_NOTHING);
     for (uint32_t i = 0; i < 3; i++)
         segment_unref(segments[i]);
     ivf_builder_set_codebook(other, NULL);

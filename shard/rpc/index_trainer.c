@@ -21,7 +21,7 @@
  * trains on rows of all that answered. The others ask it, and fetch what it has. When it is silent
  * for a minute the node of the next slice does its work. Nobody is elected: if two train at once,
  * of their codebooks every node prefers the same one (codebook_is_newer), and what was written with
- * the other one is rewritten like any older segment. So a node needs no state but its segments,
+ * the other one is replaced like any older index. So a node needs no state but its segments,
  * and one that was away, moved or restored asks, and knows.
  *
  * Nobody waits: a node without the newest codebook writes and searches with what it has.

@@ -110,6 +110,7 @@ static bool is_ready(struct rig *rig, uint32_t number, uint32_t generation)
     struct collection_index_state now = collection_index_state(slice_index(held), &stats);
     struct view *view = store_view(slice_store(held));
     bool ready = now.phase == KITH_INDEX_READY && now.generation >= generation;
+    store_assume_rest(slice_store(held));
     for (uint32_t i = 0; i < view->n_segments; i++) {
         const struct ivf *ivf = segment_index(view->segments[i].segment);
         ready = ready && ivf != NULL && ivf->codebook->generation == now.generation;

@@ -143,13 +143,14 @@ static inline bool test_index_takes(void *self, uint32_t n_rows)
     return n_rows >= index->min_rows;
 }
 
-static inline bool test_index_wants(void *self, const struct segment *segment)
+static inline enum index_want test_index_wants(void *self, const struct segment *segment)
 {
     struct test_index *index = self;
     const struct test_index_parsed *parsed = segment_index(segment);
     if (parsed == NULL)
-        return segment_rows(segment) >= index->min_rows;
-    return parsed->generation != atomic_load(&index->generation);
+        return segment_rows(segment) >= index->min_rows ? INDEX_WANT_ANY : INDEX_WANT_NOTHING;
+    return parsed->generation != atomic_load(&index->generation) ? INDEX_WANT_BETTER
+                                                                 : INDEX_WANT_NOTHING;
 }
 
 static inline void test_index_init(struct test_index *index, uint32_t min_rows)

@@ -9,11 +9,17 @@
  * fifth of its rows deleted is rewritten alone, so that disk use stays within 1.25 of the live
  * data. Above SEGMENTS_WANTED the smallest are merged whatever their sizes.
  *
- * Segments that want another index are rewritten too, those of one tier together, because that
- * costs the same bytes and leaves fewer of them. But most of them would be merged soon anyway while
- * points pour in, so that waits until it is quiet, or until as many rows want it as a merge of the
- * first tier holds. While a codebook is being trained nothing is merged that can wait: it would be
- * written twice.
+ * Segments that have no index and want one are rewritten too, those of one tier together, because
+ * that costs the same bytes and leaves fewer of them. But most of them would be merged soon anyway
+ * while points pour in, so that waits until it is quiet, or until as many rows want it as a merge
+ * of the first tier holds. While a codebook is being trained nothing is merged that can wait: it
+ * would be written twice.
+ *
+ * A better index than the one it has is no reason to write a segment until all is at rest: searches
+ * are a little slower with the old one, and the next merge, or the gathering below, replaces it for
+ * nothing. So a new generation of the codebook costs no bytes of its own but for a segment too
+ * large to be gathered. Where there is never rest, a collection that grows outgrows what is old,
+ * and one that changes has it holey.
  *
  * A merge writes an index, too, which takes many times as long as the copying. When more segments
  * come than that keeps up with, the next merges do without: those of small ones, that will be
@@ -67,15 +73,14 @@ struct choosing {
     struct merge_choice *out;
 };
 
-/* The smallest of a tier (or of any), of those that want an index (or of all). */
+/* The smallest of a tier (or of any), of those that want an index so much. */
 #define ANY_TIER UINT32_MAX
-static void take_smallest(const struct choosing *choosing, uint32_t tier, bool wanting)
+static void take_smallest(const struct choosing *choosing, uint32_t tier, enum index_want want)
 {
     struct merge_choice *out = choosing->out;
     for (uint32_t i = choosing->n; i-- > 0 && out->n < MERGE_POLICY_MAX;) {
         const struct merge_part *part = &choosing->parts[i];
-        if ((tier == ANY_TIER || tier_of(part->live, choosing->base) == tier) &&
-            (part->wants || !wanting))
+        if ((tier == ANY_TIER || tier_of(part->live, choosing->base) == tier) && part->want >= want)
             out->from[out->n++] = i;
     }
 }
@@ -95,10 +100,14 @@ static void take_gathered(const struct choosing *choosing)
     }
 }
 
-static void gather(const struct choosing *choosing, enum merge_pace pace)
+/* What only makes searches faster. older: the largest part with an older index, or n. */
+static void gather(const struct choosing *choosing, uint32_t older, enum merge_pace pace)
 {
     struct merge_choice *out = choosing->out;
     take_gathered(choosing);
+    if (out->n == 0 && older < choosing->n)
+        take_smallest(choosing, tier_of(choosing->parts[older].live, choosing->base),
+                      INDEX_WANT_BETTER);
     out->gathers = out->n > 0 && pace != MERGE_REST;
     if (out->gathers)
         out->n = 0;
@@ -108,42 +117,44 @@ static void choose(const struct merge_part *parts, uint32_t n, uint32_t base, en
                    struct merge_choice *out)
 {
     struct choosing choosing = {.parts = parts, .n = n, .base = base, .out = out};
-    uint32_t by_tier[TIERS] = {0}, holey = n, wanting = n;
-    uint64_t wanting_rows = 0;
+    uint32_t by_tier[TIERS] = {0}, holey = n, older = n, bare = n; /* in the end the largest */
+    uint64_t bare_rows = 0;
     kith_assert(n <= KITH_SEGMENTS_MAX);
     *out = (struct merge_choice){0};
     for (uint32_t i = n; i-- > 0;) {
         by_tier[tier_of(parts[i].live, base)]++;
         if (merge_policy_is_holey(parts[i].rows, parts[i].rows - parts[i].live))
             holey = i;
-        if (!parts[i].wants)
+        if (parts[i].want == INDEX_WANT_BETTER)
+            older = i;
+        if (parts[i].want != INDEX_WANT_ANY)
             continue;
-        wanting = i; /* in the end the largest: it gains most */
-        wanting_rows += parts[i].live;
+        bare = i;
+        bare_rows += parts[i].live;
         out->pending++;
     }
     if (pace == MERGE_HELD) {
         out->waits = true;
         if (n > SEGMENTS_HELD)
-            take_smallest(&choosing, ANY_TIER, false);
+            take_smallest(&choosing, ANY_TIER, INDEX_WANT_NOTHING);
         return;
     }
     for (uint32_t tier = 0; tier < TIERS && out->n == 0; tier++)
         if (by_tier[tier] >= TIER_FULL)
-            take_smallest(&choosing, tier, false);
+            take_smallest(&choosing, tier, INDEX_WANT_NOTHING);
     if (out->n == 0 && n > SEGMENTS_WANTED)
-        take_smallest(&choosing, ANY_TIER, false);
+        take_smallest(&choosing, ANY_TIER, INDEX_WANT_NOTHING);
     if (out->n == 0 && holey < n)
         out->from[out->n++] = holey;
     if (out->n > 0)
         return;
-    if (wanting == n) {
-        gather(&choosing, pace);
+    if (bare == n) {
+        gather(&choosing, older, pace);
         return;
     }
-    out->waits = pace == MERGE_BUSY && wanting_rows < (uint64_t)base * TIER_FULL;
+    out->waits = pace == MERGE_BUSY && bare_rows < (uint64_t)base * TIER_FULL;
     if (!out->waits)
-        take_smallest(&choosing, tier_of(parts[wanting].live, base), true);
+        take_smallest(&choosing, tier_of(parts[bare].live, base), INDEX_WANT_ANY);
 }
 
 void merge_policy_choose(const struct merge_part *parts, uint32_t n, uint32_t base,

@@ -7,17 +7,19 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "shard/storage/segment_index.h"
+
 #define MERGE_POLICY_MAX 16u /* segments of one merge */
 
 struct merge_part {
     uint32_t rows, live;
-    bool wants; /* another index than it has */
+    enum index_want want;
 };
 
 struct merge_choice {
     uint32_t n; /* 0: nothing to do now */
     uint32_t from[MERGE_POLICY_MAX];
-    uint32_t pending; /* parts that want another index */
+    uint32_t pending; /* parts that want an index and have none */
     bool waits;       /* something is to be done at another pace */
     bool gathers;     /* something may be done at rest, and need not */
     bool plain;       /* without an index: it is their number that matters now */

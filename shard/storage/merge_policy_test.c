@@ -53,9 +53,9 @@ static bool step(struct slice *slice, enum merge_pace pace, struct merge_choice 
     return true;
 }
 
-static struct merge_part fresh(uint32_t rows, bool wants)
+static struct merge_part fresh(uint32_t rows, enum index_want want)
 {
-    return (struct merge_part){.rows = rows, .live = rows, .wants = wants};
+    return (struct merge_part){.rows = rows, .live = rows, .want = want};
 }
 
 static void test_merge_policy_writes_a_point_once_per_tier(void **state)
@@ -64,7 +64,7 @@ static void test_merge_policy_writes_a_point_once_per_tier(void **state)
     struct slice slice = {0};
     struct merge_choice choice;
     for (uint32_t i = 0; i < 512; i++) {
-        add(&slice, fresh(BASE + i % BASE, i % 3 == 0));
+        add(&slice, fresh(BASE + i % BASE, i % 3 == 0 ? INDEX_WANT_ANY : INDEX_WANT_NOTHING));
         while (step(&slice, MERGE_BUSY, &choice))
             continue;
         if (i == 30) /* a million points in heads of 32,768 */
@@ -82,7 +82,7 @@ static void test_merge_policy_gathers_small_segments_by_tier(void **state)
     struct merge_choice choice;
     const uint32_t rows = BASE / 100, n = 4000;
     for (uint32_t i = 0; i < n; i++) {
-        add(&slice, fresh(rows, false));
+        add(&slice, fresh(rows, INDEX_WANT_NOTHING));
         while (step(&slice, MERGE_QUIET, &choice))
             continue;
     }
@@ -98,7 +98,7 @@ static void test_merge_policy_gathers_at_rest(void **state)
     struct merge_choice choice;
     uint64_t rows = 0;
     for (uint32_t i = 0, size = 1; i < 2000; i++, size = size * 7 % 1999 + 1) {
-        add(&slice, fresh(size, false));
+        add(&slice, fresh(size, INDEX_WANT_NOTHING));
         rows += size;
         while (step(&slice, MERGE_QUIET, &choice))
             continue;
@@ -115,17 +115,19 @@ static void test_merge_policy_gathers_only_at_rest(void **state)
     (void)state;
     struct slice slice = {0};
     struct merge_choice choice;
-    add(&slice, fresh(3 * BASE, false));
-    add(&slice, fresh(BASE, false));
+    add(&slice, fresh(3 * BASE, INDEX_WANT_NOTHING));
+    add(&slice, fresh(BASE, INDEX_WANT_NOTHING));
     assert_false(step(&slice, MERGE_QUIET, &choice));
     assert_true(choice.gathers && !choice.waits);
     assert_true(step(&slice, MERGE_REST, &choice));
     assert_int_equal(slice.n, 1);
     assert_false(step(&slice, MERGE_REST, &choice));
-    add(&slice, fresh(BASE, false)); /* small beside four times as many rows */
+    add(&slice, fresh(BASE, INDEX_WANT_NOTHING)); /* small beside four times as many rows */
     assert_false(step(&slice, MERGE_REST, &choice));
     assert_false(choice.gathers);
-    struct slice large = {.n = 2, .parts = {fresh(3u << 20, false), fresh(2u << 20, false)}};
+    struct slice large = {
+        .n = 2,
+        .parts = {fresh(3u << 20, INDEX_WANT_NOTHING), fresh(2u << 20, INDEX_WANT_NOTHING)}};
     assert_false(step(&large, MERGE_REST, &choice));
 }
 
@@ -134,9 +136,9 @@ static void test_merge_policy_waits_for_quiet_to_reindex(void **state)
     (void)state;
     struct slice slice = {0};
     struct merge_choice choice;
-    add(&slice, fresh(BASE, true));
-    add(&slice, fresh(BASE, false));
-    add(&slice, fresh(BASE, true));
+    add(&slice, fresh(BASE, INDEX_WANT_ANY));
+    add(&slice, fresh(BASE, INDEX_WANT_NOTHING));
+    add(&slice, fresh(BASE, INDEX_WANT_ANY));
     assert_false(step(&slice, MERGE_BUSY, &choice));
     assert_true(choice.waits);
     assert_int_equal(choice.pending, 2);
@@ -153,12 +155,63 @@ static void test_merge_policy_reindexes_the_largest_first(void **state)
     (void)state;
     struct slice slice = {0};
     struct merge_choice choice;
-    add(&slice, fresh(BASE, true));
-    add(&slice, fresh(BASE * 20, true));
+    add(&slice, fresh(BASE, INDEX_WANT_ANY));
+    add(&slice, fresh(BASE * 20, INDEX_WANT_ANY));
     assert_true(step(&slice, MERGE_BUSY, &choice)); /* many rows: it does not wait */
     assert_int_equal(choice.n, 1);
     assert_int_equal(choice.from[0], 0);
     assert_int_equal(slice.written, BASE * 20);
+}
+
+/* A segment with an older index waits for a merge that comes anyway, or for rest. */
+static void test_merge_policy_leaves_older_indexes_until_rest(void **state)
+{
+    (void)state;
+    struct slice slice = {0};
+    struct merge_choice choice;
+    add(&slice, fresh(BASE * 20, INDEX_WANT_BETTER));
+    for (uint32_t i = 0; i < 5; i++)
+        add(&slice, fresh(BASE, INDEX_WANT_BETTER));
+    for (enum merge_pace pace = MERGE_BUSY; pace <= MERGE_QUIET; pace++) {
+        assert_false(step(&slice, pace, &choice));
+        assert_true(choice.gathers && !choice.waits);
+        assert_int_equal(choice.pending, 0);
+    }
+    add(&slice, fresh(BASE, INDEX_WANT_ANY));
+    assert_true(step(&slice, MERGE_QUIET, &choice));
+    assert_int_equal(choice.n, 1); /* alone */
+    assert_true(step(&slice, MERGE_REST, &choice));
+    assert_int_equal(choice.n, 6); /* gathered, which the large one is too large for */
+    assert_true(step(&slice, MERGE_REST, &choice));
+    assert_int_equal(choice.from[0], 0);
+    assert_int_equal(slice.written, BASE + BASE * 6 + BASE * 20);
+    assert_false(step(&slice, MERGE_REST, &choice));
+    assert_false(choice.gathers);
+}
+
+/* A codebook that comes in the middle of a load: what was there is written by merges of its tier
+ * and by the gathering at rest, as without it. */
+static void test_merge_policy_writes_no_more_for_a_generation(void **state)
+{
+    (void)state;
+    uint64_t written[2];
+    struct merge_choice choice;
+    for (uint32_t with = 0; with < 2; with++) {
+        struct slice slice = {0};
+        for (uint32_t i = 0; i < 22; i++) {
+            add(&slice, fresh(BASE, INDEX_WANT_NOTHING));
+            for (uint32_t k = 0; with == 1 && i == 12 && k < slice.n; k++)
+                slice.parts[k].want = INDEX_WANT_BETTER;
+            while (step(&slice, MERGE_BUSY, &choice))
+                continue;
+        }
+        while (step(&slice, MERGE_QUIET, &choice))
+            continue;
+        while (step(&slice, MERGE_REST, &choice))
+            continue;
+        written[with] = slice.written;
+    }
+    assert_int_equal(written[0], written[1]);
 }
 
 static void test_merge_policy_holds_what_would_be_written_twice(void **state)
@@ -167,7 +220,7 @@ static void test_merge_policy_holds_what_would_be_written_twice(void **state)
     struct slice slice = {0};
     struct merge_choice choice;
     for (uint32_t i = 0; i < 100; i++) {
-        add(&slice, fresh(BASE, true));
+        add(&slice, fresh(BASE, INDEX_WANT_ANY));
         while (step(&slice, MERGE_HELD, &choice))
             continue;
         assert_true(choice.waits);
@@ -197,7 +250,7 @@ static void test_merge_policy_bounds_the_number(void **state)
     struct merge_choice choice;
     uint32_t rows = 1;
     for (uint32_t i = 0; i < 2000; i++) {
-        add(&slice, fresh(rows, false));
+        add(&slice, fresh(rows, INDEX_WANT_NOTHING));
         rows = rows * 7 % 900001 + 1;
         while (step(&slice, MERGE_BUSY, &choice))
             continue;
@@ -211,10 +264,10 @@ static void test_merge_policy_leaves_the_index_when_pressed(void **state)
     struct slice slice = {0};
     struct merge_choice choice;
     for (uint32_t i = 0; i < 36; i++)
-        add(&slice, fresh(BASE, true));
+        add(&slice, fresh(BASE, INDEX_WANT_ANY));
     merge_policy_choose(slice.parts, slice.n, BASE, MERGE_BUSY, &choice);
     assert_false(choice.plain);
-    add(&slice, fresh(BASE, true));
+    add(&slice, fresh(BASE, INDEX_WANT_ANY));
     merge_policy_choose(slice.parts, slice.n, BASE, MERGE_BUSY, &choice);
     assert_true(choice.plain && choice.n > 1);
     assert_false(merge_policy_is_pressed(slice.n));
@@ -234,6 +287,8 @@ int main(void)
         cmocka_unit_test(test_merge_policy_gathers_only_at_rest),
         cmocka_unit_test(test_merge_policy_waits_for_quiet_to_reindex),
         cmocka_unit_test(test_merge_policy_reindexes_the_largest_first),
+        cmocka_unit_test(test_merge_policy_leaves_older_indexes_until_rest),
+        cmocka_unit_test(test_merge_policy_writes_no_more_for_a_generation),
         cmocka_unit_test(test_merge_policy_holds_what_would_be_written_twice),
         cmocka_unit_test(test_merge_policy_gives_space_back),
         cmocka_unit_test(test_merge_policy_bounds_the_number),

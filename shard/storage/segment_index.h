@@ -45,6 +45,13 @@ struct segment_source {
 typedef enum kith_err (*segment_emit_fn)(void *ctx, unsigned kind, const void *data, size_t bytes,
                                          struct kith_diag *diag);
 
+/* What a segment would gain by being rewritten now, in ascending order. */
+enum index_want {
+    INDEX_WANT_NOTHING,
+    INDEX_WANT_BETTER, /* it has an index, that serves well until it is merged anyway */
+    INDEX_WANT_ANY,    /* it has none, so every search scans it */
+};
+
 struct segment_index_hooks {
     void *self;
     /* order[i] = the source's number of what becomes row i, a permutation. *made NULL: no index
@@ -60,9 +67,7 @@ struct segment_index_hooks {
     void (*close)(void *index);
     /* True when a segment of so many rows would be given an index if it were written now. */
     bool (*takes)(void *self, uint32_t n_rows);
-    /* True when the segment would be given another index (or its first) if it were rewritten now,
-     * and that is worth it. */
-    bool (*wants)(void *self, const struct segment *segment);
+    enum index_want (*wants)(void *self, const struct segment *segment);
 };
 
 #endif

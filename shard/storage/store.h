@@ -94,7 +94,7 @@ struct store_stats {
     uint64_t fsyncs, writes, write_groups;
     uint64_t wal_written, seal_written, merge_written; /* bytes since it was opened */
     uint64_t indexed_points;                           /* live, in segments with an index */
-    uint32_t index_pending; /* segments that are to be rewritten with another index */
+    uint32_t index_pending; /* segments without an index that are to be rewritten with one */
     bool busy;              /* sealing, merging or indexing is going on or due */
     uint64_t pause_ns_max;  /* the longest that seals, merges and checkpoints kept the writer */
     uint64_t paused_ns;     /* writes waited for seals and merges to catch up, in all */
@@ -139,7 +139,8 @@ void store_hurry(struct store *store);
 
 /* One round of background work now (seal, merge); *did_work says whether there was any. */
 enum kith_err store_maintain(struct store *store, bool *did_work, struct kith_diag *diag);
-/* From now on as for a store that has been at rest for long: small segments are gathered. */
+/* From now on as for a store that has been at rest for long, when nothing was sealed just now:
+ * small segments are gathered, and older indexes replaced. Any thread. */
 void store_assume_rest(struct store *store);
 /* Seals the active head now if it would be sealed without writes for rest_ms. For stores without
  * background work. */

@@ -172,6 +172,7 @@ static void history_run(struct history *h, uint32_t end)
         bool did;
         if (test_random(&h->random) % 16 == 0) {
             atomic_fetch_add(&h->index.generation, 1);
+            store_assume_rest(h->store);
             store_nudge(h->store);
         }
         if (test_random(&h->random) % 8 == 0)

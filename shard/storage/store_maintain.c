@@ -188,5 +188,5 @@ enum kith_err store_maintain(struct store *store, bool *did_work, struct kith_di
 
 void store_assume_rest(struct store *store)
 {
-    store->rests = true;
+    atomic_store_explicit(&store->rests, true, memory_order_relaxed);
 }

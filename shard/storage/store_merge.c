@@ -69,7 +69,8 @@ static void choose(struct merging *merging)
         parts[i] = (struct merge_part){
             .rows = segment_rows(segment),
             .live = view->segments[i].live,
-            .wants = store->index != NULL && store->index->wants(store->index->self, segment),
+            .want = store->index == NULL ? INDEX_WANT_NOTHING
+                                         : store->index->wants(store->index->self, segment),
         };
     }
     uint64_t sealed = atomic_load_explicit(&store->sealed_ns, memory_order_relaxed);
@@ -77,8 +78,9 @@ static void choose(struct merging *merging)
     if (now - store->opened_ns < since)
         since = now - store->opened_ns;
     bool quiet = !store->background || (view->n_heads == 1 && now - sealed >= QUIET_NS);
-    bool rests = store->background ? quiet && since >= REST_NS : store->rests;
-    enum merge_pace pace = rests ? MERGE_REST : quiet ? MERGE_QUIET : MERGE_BUSY;
+    bool rests = atomic_load_explicit(&store->rests, memory_order_relaxed) ||
+                 (store->background && since >= REST_NS);
+    enum merge_pace pace = !quiet ? MERGE_BUSY : rests ? MERGE_REST : MERGE_QUIET;
     if (atomic_load_explicit(&store->merges_held, memory_order_relaxed))
         pace = MERGE_HELD;
     merge_policy_choose(parts, view->n_segments, store->head_rows_max, pace, &merging->choice);

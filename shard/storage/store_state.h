@@ -99,7 +99,7 @@ struct store {
     size_t n_picked, picked_cap;
 
     uint64_t opened_ns;
-    bool rests; /* store_assume_rest */
+    atomic_bool rests; /* store_assume_rest; relaxed */
 
     /* Background work, one checkpoint at a time (checkpoint_busy). */
     uint32_t n_stored;

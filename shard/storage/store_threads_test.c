@@ -61,6 +61,7 @@ static void *writer(void *arg)
         }
         if (test_random(&random) % 32 == 0) {
             atomic_fetch_add(&crowd->index.generation, 1);
+            store_assume_rest(crowd->store);
             store_nudge(crowd->store);
         }
         /* Its own writes are there as soon as they are acknowledged. */
