@@ -2,12 +2,12 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "common/kith_clock.h"
 #include "common/kith_log.h"
 #include "common/kith_mem.h"
+#include "common/kith_thread.h"
 #include "shard/rpc/index_exchange.h"
 #include "shard/rpc/index_sample.h"
 
@@ -447,7 +447,7 @@ static void look(struct index_trainer *trainer)
 static void *run(void *arg)
 {
     struct index_trainer *trainer = arg;
-    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), TRAIN_NICE);
+    kith_thread_behind(TRAIN_NICE);
     (void)pthread_mutex_lock(&trainer->lock);
     while (!stops(trainer)) {
         struct timespec until = kith_clock_in(trainer->options.look_ms);

@@ -4,12 +4,12 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "common/kith_clock.h"
 #include "common/kith_log.h"
 #include "common/kith_mem.h"
+#include "common/kith_thread.h"
 
 #define APART_NS   UINT64_C(500000000)
 #define PROBE_NICE 19
@@ -322,7 +322,7 @@ static void *probe_on(void *ctx)
 {
     struct recall_probe *probe = ctx;
     (void)pthread_setname_np(pthread_self(), "kith-recall");
-    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), PROBE_NICE);
+    kith_thread_behind(PROBE_NICE);
     (void)pthread_mutex_lock(&probe->lock);
     while (!probe->closing) {
         if (probe->job == NULL) {

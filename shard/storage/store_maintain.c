@@ -1,9 +1,9 @@
-#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "common/kith_clock.h"
 #include "common/kith_log.h"
+#include "common/kith_thread.h"
 #include "shard/storage/store_state.h"
 
 /* Two threads, so that a long merge never keeps a full head waiting: one seals, one merges. Each
@@ -92,7 +92,7 @@ static void *merger_thread(void *arg)
     struct store *store = arg;
     bool again = true;
     uint64_t seen = 0;
-    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), MERGER_NICE);
+    kith_thread_behind(MERGER_NICE);
     for (;;) {
         pthread_mutex_lock(&store->lock);
         if (!again && store->merge_nudges == seen && !atomic_load(&store->stop_background))
@@ -127,7 +127,7 @@ struct aside {
 static void *aside_thread(void *arg)
 {
     struct aside *aside = arg;
-    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), aside->nice);
+    kith_thread_behind(aside->nice);
     (void)io_use_reserve(aside->reserve);
     aside->err = aside->run(aside->arg, aside->diag);
     return NULL;
