@@ -25,6 +25,7 @@
 #include "ann_engine.h"
 #include "common/kith_clock.h"
 #include "common/kith_mem.h"
+#include "median.h"
 
 #define K           10u
 #define ENGINES_MAX 16u
@@ -77,22 +78,6 @@ static uint64_t resident_bytes(void)
     return resident * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
-static double median(const double *values, uint32_t n)
-{
-    double sorted[ROUNDS_MAX];
-
-    memcpy(sorted, values, n * sizeof(double));
-    qsort(sorted, n, sizeof(double), by_value);
-    return n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
-}
-
 /* How many dimensions the set has near a query, whatever it is stored in: the median of the maximum
  * likelihood estimates over the nearest rows (Levina and Bickel 2004; Amsaleg et al. 2015). The
  * higher, the harder every index has it. */
@@ -107,7 +92,7 @@ static double local_dimension(const struct ann_set *set)
             sum += 0.5 * log(fmax(2 - 2 * (double)scores[i], 1e-6) / fmax(edge, 1e-6));
         all[q] = sum < 0 ? -(double)(ANN_TRUTH_K - 1) / sum : 0;
     }
-    qsort(all, set->n_queries, sizeof(*all), by_value);
+    qsort(all, set->n_queries, sizeof(*all), median_compare);
     result = all[set->n_queries / 2];
     kith_free(all);
     return result;

@@ -14,6 +14,7 @@
 #include "ann_engine.h"
 #include "common/kith_clock.h"
 #include "common/kith_mem.h"
+#include "median.h"
 
 #define K          10u
 #define ROUNDS_MAX 64u
@@ -35,22 +36,6 @@ struct bench {
 struct run {
     double us, recall;
 };
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
-static double median(const double *values, uint32_t n)
-{
-    double sorted[ROUNDS_MAX];
-
-    memcpy(sorted, values, n * sizeof(double));
-    qsort(sorted, n, sizeof(double), by_value);
-    return n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
-}
 
 /* Queries from number *next on, so many at a time, for SLICE_NS. */
 static struct run run_slice(struct bench *bench, uint32_t size, uint32_t *next)

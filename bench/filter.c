@@ -28,6 +28,7 @@
 #include "common/kith_mem.h"
 #include "filter_peer.h"
 #include "filter_store.h"
+#include "median.h"
 #include "shard/index/kernels.h"
 #include "shard/query/search.h"
 
@@ -74,18 +75,6 @@ static double cpu_s(void)
     struct timespec at;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &at);
     return (double)at.tv_sec + (double)at.tv_nsec * 1e-9;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
-
-static double median(double *values, uint32_t n)
-{
-    qsort(values, n, sizeof *values, by_value);
-    return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
 
 /* ---- filters --------------------------------------------------------------------------------- */

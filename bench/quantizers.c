@@ -19,6 +19,7 @@
 
 #include "common/kith_clock.h"
 #include "common/kith_mem.h"
+#include "median.h"
 #include "quantizers.h"
 #include "shard/index/blas.h"
 #include "shard/index/ivf_ahead.h"
@@ -66,18 +67,6 @@ struct result {
     double scan_ns[ROUNDS_MAX], prepare_us[ROUNDS_MAX];
 };
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
-
-static double median(double *values, uint32_t n)
-{
-    qsort(values, n, sizeof *values, by_value);
-    return values[n / 2];
-}
-
 /* ---- queries --------------------------------------------------------------------------------- */
 
 static const float *query_of(const struct bench *b, uint32_t q)
@@ -107,7 +96,7 @@ static void rank_lists(struct bench *b)
     for (uint32_t q = 0; q < set->n_queries; q++) {
         for (uint32_t c = 0; c < codebook->n_lists; c++)
             sorted[c] = (double)b->gaps[(size_t)q * codebook->n_lists + c];
-        qsort(sorted, codebook->n_lists, sizeof *sorted, by_value);
+        qsort(sorted, codebook->n_lists, sizeof *sorted, median_compare);
         b->first_gaps[q] = (float)sorted[IVF_FIRST_LISTS - 1];
     }
     kith_free(sorted);

@@ -22,6 +22,7 @@
 #include "common/kith_f16.h"
 #include "common/kith_mem.h"
 #include "common/kith_pool.h"
+#include "median.h"
 #include "shard/index/faiss.h"
 #include "shard/index/flat.h"
 
@@ -205,18 +206,6 @@ static double scan_seconds(struct bench *b, uint32_t threads, uint32_t n_queries
 }
 
 /* ---- figures --------------------------------------------------------------------------------- */
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, uint32_t n)
-{
-    qsort(values, n, sizeof *values, by_value);
-    return values[n / 2];
-}
 
 static const char *type_name(enum kernels_type type)
 {
