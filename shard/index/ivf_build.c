@@ -95,13 +95,18 @@ static bool has_rows_for(const struct ivf_builder *builder, const struct codeboo
                     codebook->n_lists);
 }
 
+static bool takes_with(struct ivf_builder *builder, const struct codebook *codebook,
+                       uint32_t n_rows)
+{
+    struct ivf_calibration known;
+    return codebook != NULL &&
+           has_rows_for(builder, codebook, best_known(builder, codebook, &known), n_rows);
+}
+
 static bool takes(void *self, uint32_t n_rows)
 {
-    struct ivf_builder *builder = self;
-    struct ivf_calibration known;
-    const struct codebook *codebook = ivf_builder_codebook(builder);
-    bool would = codebook != NULL &&
-                 has_rows_for(builder, codebook, best_known(builder, codebook, &known), n_rows);
+    const struct codebook *codebook = ivf_builder_codebook(self);
+    bool would = takes_with(self, codebook, n_rows);
     codebook_unref(codebook);
     return would;
 }
@@ -292,7 +297,7 @@ static enum index_want wants(void *self, const struct segment *segment)
     struct kith_bytes bytes = segment_index_section(segment, IVF_SECTION_CODEBOOK);
     const struct codebook *codebook = ivf_builder_codebook(builder);
     enum index_want want = INDEX_WANT_NOTHING;
-    if (codebook != NULL && takes(self, segment_rows(segment))) {
+    if (takes_with(builder, codebook, segment_rows(segment))) {
         if (bytes.len < CODEBOOK_HEADER_BYTES + CODEBOOK_HASH_BYTES)
             want = INDEX_WANT_ANY;
         else if (is_older(bytes, codebook))

@@ -74,12 +74,10 @@ static void choose(struct merging *merging)
         };
     }
     uint64_t sealed = atomic_load_explicit(&store->sealed_ns, memory_order_relaxed);
-    uint64_t now = kith_now_ns(), since = now - sealed;
-    if (now - store->opened_ns < since)
-        since = now - store->opened_ns;
+    uint64_t now = kith_now_ns(), since = sealed > store->opened_ns ? sealed : store->opened_ns;
     bool quiet = !store->background || (view->n_heads == 1 && now - sealed >= QUIET_NS);
     bool rests = atomic_load_explicit(&store->rests, memory_order_relaxed) ||
-                 (store->background && since >= REST_NS);
+                 (store->background && now - since >= REST_NS);
     enum merge_pace pace = !quiet ? MERGE_BUSY : rests ? MERGE_REST : MERGE_QUIET;
     if (atomic_load_explicit(&store->merges_held, memory_order_relaxed))
         pace = MERGE_HELD;
