@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "common/kith_f16.h"
+#include "shard/index/kernels_choose.h"
 #include "shard/index/kernels_sum.h"
 
 static float element(const void *data, enum kernels_type type, size_t at)
@@ -94,25 +95,15 @@ static void norms_scalar(struct kernels_rows rows, uint32_t n, float *out)
 
 static uint32_t select_scalar(const float *ranks, uint32_t n, float bound, uint32_t *out)
 {
-    uint32_t n_out = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        out[n_out] = i;
-        n_out += !(ranks[i] < bound);
-    }
-    return n_out;
+    return kernels_select_from(ranks, 0, n, bound, 0, out);
 }
 
 static void choose_scalar(const struct kernels_products *products, const float *bounds,
                           uint32_t *counts, uint32_t *lists)
 {
-    const float *value = products->values;
     memset(counts, 0, products->n_queries * sizeof *counts);
-    for (uint32_t r = 0; r < products->n_rows; r++) {
-        float minus = products->minus == NULL ? 0.0f : products->minus[r];
-        for (uint32_t q = 0; q < products->n_queries; q++)
-            if (!(*value++ - minus < bounds[q]))
-                lists[(size_t)q * products->n_rows + counts[q]++] = r;
-    }
+    for (uint32_t r = 0; r < products->n_rows; r++)
+        kernels_choose_from(products, r, 0, bounds, counts, lists);
 }
 
 const struct kernels kernels_scalar = {

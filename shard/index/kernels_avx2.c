@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "shard/index/kernels_choose.h"
 #include "shard/index/kernels_sum.h"
 
 #define AVX2   __attribute__((target("avx2,fma,f16c")))
@@ -205,10 +206,7 @@ AVX2 static uint32_t select_ranks(const float *ranks, uint32_t n, float bound, u
         for (; hit != 0; hit &= hit - 1)
             out[n_out++] = i + (uint32_t)__builtin_ctz(hit);
     }
-    for (; i < n; i++)
-        if (!(ranks[i] < bound))
-            out[n_out++] = i;
-    return n_out;
+    return kernels_select_from(ranks, i, n, bound, n_out, out);
 }
 
 AVX2 static void choose(const struct kernels_products *products, const float *bounds,
@@ -218,8 +216,7 @@ AVX2 static void choose(const struct kernels_products *products, const float *bo
     memset(counts, 0, n_queries * sizeof *counts);
     for (uint32_t r = 0; r < products->n_rows; r++) {
         const float *values = products->values + (size_t)r * n_queries;
-        float less = products->minus == NULL ? 0.0f : products->minus[r];
-        __m256 minus = _mm256_set1_ps(less);
+        __m256 minus = _mm256_set1_ps(kernels_minus(products, r));
         uint32_t q = 0;
         for (; q + 8 <= n_queries; q += 8) {
             __m256 value = _mm256_sub_ps(_mm256_loadu_ps(values + q), minus);
@@ -230,9 +227,7 @@ AVX2 static void choose(const struct kernels_products *products, const float *bo
                 lists[(size_t)query * products->n_rows + counts[query]++] = r;
             }
         }
-        for (; q < n_queries; q++)
-            if (!(values[q] - less < bounds[q]))
-                lists[(size_t)q * products->n_rows + counts[q]++] = r;
+        kernels_choose_from(products, r, q, bounds, counts, lists);
     }
 }
 

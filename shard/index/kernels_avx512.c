@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "shard/index/kernels_choose.h"
 #include "shard/index/kernels_sum.h"
 
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma,f16c")))
@@ -206,7 +207,7 @@ AVX512 static void choose(const struct kernels_products *products, const float *
     memset(counts, 0, n_queries * sizeof *counts);
     for (uint32_t r = 0; r < products->n_rows; r++) {
         const float *values = products->values + (size_t)r * n_queries;
-        __m512 minus = _mm512_set1_ps(products->minus == NULL ? 0.0f : products->minus[r]);
+        __m512 minus = _mm512_set1_ps(kernels_minus(products, r));
         for (uint32_t q = 0; q < n_queries; q += 16) {
             __mmask16 live = first_lanes(n_queries - q);
             __m512 value = _mm512_sub_ps(_mm512_maskz_loadu_ps(live, values + q), minus);

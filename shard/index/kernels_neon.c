@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "shard/index/kernels_choose.h"
 #include "shard/index/kernels_sum.h"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -206,10 +207,7 @@ static uint32_t select_ranks(const float *ranks, uint32_t n, float bound, uint32
     for (; i + 8 <= n; i += 8)
         for (uint64_t hit = not_below(ranks + i, zero, limit, limit); hit != 0; hit &= hit - 1)
             out[n_out++] = i + (uint32_t)__builtin_ctzll(hit) / 8;
-    for (; i < n; i++)
-        if (!(ranks[i] < bound))
-            out[n_out++] = i;
-    return n_out;
+    return kernels_select_from(ranks, i, n, bound, n_out, out);
 }
 
 static void choose(const struct kernels_products *products, const float *bounds, uint32_t *counts,
@@ -219,8 +217,7 @@ static void choose(const struct kernels_products *products, const float *bounds,
     memset(counts, 0, n_queries * sizeof *counts);
     for (uint32_t r = 0; r < products->n_rows; r++) {
         const float *values = products->values + (size_t)r * n_queries;
-        float less = products->minus == NULL ? 0.0f : products->minus[r];
-        float32x4_t minus = vdupq_n_f32(less);
+        float32x4_t minus = vdupq_n_f32(kernels_minus(products, r));
         uint32_t q = 0;
         for (; q + 8 <= n_queries; q += 8) {
             uint64_t hit =
@@ -230,9 +227,7 @@ static void choose(const struct kernels_products *products, const float *bounds,
                 lists[(size_t)query * products->n_rows + counts[query]++] = r;
             }
         }
-        for (; q < n_queries; q++)
-            if (!(values[q] - less < bounds[q]))
-                lists[(size_t)q * products->n_rows + counts[q]++] = r;
+        kernels_choose_from(products, r, q, bounds, counts, lists);
     }
 }
 
