@@ -6,7 +6,7 @@
 
 #include "common/kith_mem.h"
 #include "shard/index/ivf_format.h"
-#include "shard/index/ivf_lists.h"
+#include "shard/index/ivf_job.h"
 #include "shard/index/kernels.h"
 
 #define WIDEST_MARGIN 8.0f /* standard errors */
@@ -215,6 +215,16 @@ static float crowding(const struct ivf *segment, double all_rows)
     return 1 / ivf_lists_unit(1 / ivf_lists_crowding(times, (double)segment->local_dim), 1);
 }
 
+/* Where targets were measured, the opening visited lists until it had so many rows: two where a
+ * list is small, because it has a part of a cluster. Among more rows the first list is enough for
+ * an opening, and a short reach asks for no other. */
+static uint32_t least_rows(const struct ivf *segment, double all_rows)
+{
+    double times = all_rows / (double)segment->measured_rows;
+    double rows = ivf_codes_opening(IVF_TARGET_HITS) * times;
+    return times <= 1 ? 0 : rows < UINT32_MAX ? (uint32_t)rows : UINT32_MAX;
+}
+
 static struct ivf_target target_of(const struct ivf *segment, float recall)
 {
     const struct ivf_target *targets = segment->targets;
@@ -236,6 +246,8 @@ static void mix(struct ivf_effort *mean, const struct ivf_effort *one, float par
                                                                  : WIDEST_MARGIN;
     if (one->first_lists > mean->first_lists)
         mean->first_lists = one->first_lists;
+    if (one->least_rows > mean->least_rows)
+        mean->least_rows = one->least_rows;
     if (one->lists_max == 0 || (mean->lists_max != 0 && one->lists_max > mean->lists_max))
         mean->lists_max = one->lists_max;
 }
@@ -251,6 +263,7 @@ struct ivf_target ivf_target_for(const struct ivf *const *segments, uint32_t n, 
         struct ivf_target one = target_of(segments[i], recall);
         if (one.effort.reach < FLT_MAX)
             one.effort.reach *= crowding(segments[i], rows);
+        one.effort.least_rows = least_rows(segments[i], rows);
         if (i == 0)
             all =
                 (struct ivf_target){.recall = one.recall, .effort.lists_max = one.effort.lists_max};

@@ -47,7 +47,8 @@ struct ivf_effort {
     float reach;
     float margin;
     uint32_t first_lists;
-    uint32_t lists_max; /* 0: no limit */
+    uint32_t lists_max;   /* 0: no limit */
+    uint32_t least_rows;  /* lists are in reach until so many rows are visited; not stored */
 };
 
 /* Rows whose mean squared distance from their centroids is so many times that of others fit the

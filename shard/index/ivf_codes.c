@@ -10,7 +10,7 @@
 #define SHIFT_MAX     15u
 #define ESTIMATE_MAX  1e9f /* fits an int32_t with room for what a list adds */
 
-static uint32_t opening_rows(uint32_t k)
+uint32_t ivf_codes_opening(uint32_t k)
 {
     return OPENING_SHARE * ivf_codes_chosen(k);
 }
@@ -18,7 +18,7 @@ static uint32_t opening_rows(uint32_t k)
 /* The opening may leave nearly all it has to wait for their bytes, while one more run comes. */
 size_t ivf_codes_candidates(uint32_t k)
 {
-    return opening_rows(k) + 2 * IVF_RUN_ROWS;
+    return ivf_codes_opening(k) + 2 * IVF_RUN_ROWS;
 }
 
 /* ---- the opening ----------------------------------------------------------------------------- */
@@ -175,7 +175,7 @@ void ivf_codes_scan(struct ivf_job *job, uint32_t number, uint32_t list)
         }
         job->n += n;
         if (job->opening) {
-            if (job->n >= opening_rows(job->best.k))
+            if (job->n >= ivf_codes_opening(job->best.k))
                 ivf_codes_end_opening(job);
             continue;
         }

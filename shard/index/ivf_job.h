@@ -118,6 +118,8 @@ static inline uint32_t ivf_codes_chosen(uint32_t k)
     return k + k / 2 + 1;
 }
 
+/* How many rows the opening collects for k hits. */
+uint32_t ivf_codes_opening(uint32_t k);
 /* How many candidates the scratch holds for k hits. */
 size_t ivf_codes_candidates(uint32_t k);
 void ivf_codes_scan(struct ivf_job *job, uint32_t part, uint32_t list);

@@ -124,7 +124,7 @@ static void visit(struct ivf_job *job, uint32_t list)
 static bool is_out_of_reach(const struct ivf_job *job, uint32_t list)
 {
     const struct ivf_effort *effort = &job->query->effort;
-    if (job->bound == -INFINITY ||
+    if (job->bound == -INFINITY || job->stats.listed < effort->least_rows ||
         (job->n_visited < effort->first_lists && !ivf_best_full(&job->best)))
         return false;
     return job->scratch->lists.keys[list] < job->reach_key ||

@@ -8,6 +8,7 @@
 
 #include "common/kith_mem.h"
 #include "shard/index/ivf_format.h"
+#include "shard/index/ivf_job.h"
 
 #define ROWS  70u /* three blocks, the last one not full */
 #define LISTS 4u
@@ -192,7 +193,9 @@ static void test_ivf_reaches_farther_beside_other_segments(void **state)
     two.n_rows = two.measured_rows = 300;
     const struct ivf *both[] = {&one, &two};
     assert_true(ivf_target_for(both, 1, 0.9f).effort.reach == 1.2f);
+    assert_int_equal(ivf_target_for(both, 1, 0.9f).effort.least_rows, 0);
     struct ivf_target target = ivf_target_for(both, 2, 0.9f);
+    assert_int_equal(target.effort.least_rows, 4 * ivf_codes_opening(IVF_TARGET_HITS));
     assert_true(fabsf(target.effort.reach - 1.2f * (beside(4) + 3 * beside(4 / 3.0f)) / 4) < 1e-5f);
     one.measured_rows = 300; /* taken from the other */
     target = ivf_target_for(both, 2, 0.9f);

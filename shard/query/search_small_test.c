@@ -16,7 +16,7 @@
 #define TINY     1000u /* not worth a segment */
 #define ROWS     (LARGE + SMALL + TINY)
 #define CLUSTERS 50u
-#define QUERIES  TEST_SCALE(200u, 60u)
+#define QUERIES  200u
 #define K        10u
 #define LISTS    64u
 #define LEANING  0.04 /* of queries that the centres were trained on: ivf_build_test.c */
