@@ -4,14 +4,15 @@ here=$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 say() { printf '%s\n' "$*" >&2; }
 usage() {
     say "usage: bench/run ann [--data glove|use[:ROWS]|text768[:ROWS]|clustered:ROWS:DIM] [--peers LIST|all|none] [--rounds N] [--rows N]"
-    say "                     [--queries N] [--quick] [--index pq4|int8|rows|none|faiss:STRING] [--effort] [--segments N,N...]; LIST has hnswlib, faiss, usearch, zvec, with commas"
+    say "                     [--queries N] [--quick] [--index pq4|int8|rows|none|faiss:STRING] [--effort] [--bytes] [--segments N,N...]; LIST has hnswlib, faiss, usearch, zvec, with commas"
     exit 2
 }
 
-data=glove peers=hnswlib,faiss rounds=7 rows=0 queries=0 quick=no effort=no index=pq4 segments=''
+data=glove peers=hnswlib,faiss rounds=7 rows=0 queries=0 quick=no effort=no bytes=no index=pq4 segments=''
 while [ $# -gt 0 ]; do
     case $1 in
     --effort) effort=yes && shift && continue ;;
+    --bytes) bytes=yes && shift && continue ;;
     --quick) quick=yes && shift && continue ;;
     --data | --index | --segments | --peers | --rounds | --rows | --queries) [ $# -ge 2 ] || usage ;;
     *) usage ;;
@@ -36,6 +37,7 @@ engines=(--engine "kith=$index")
 # The same rows in so many segments each.
 for n in ${segments//,/ }; do engines+=(--engine "kith=$index segments $n"); done
 [ $effort = no ] || engines+=(--engine "kith=$index effort")
+[ $bytes = no ] || engines+=(--engine "kith=$index bytes")
 if wants hnswlib; then engines+=(--engine "hnswlib=M16 efC200"); fi
 if wants faiss; then
     # Around 2 sqrt(rows) lists, and 2 or 4 dimensions to a code: whichever is best at a recall counts.

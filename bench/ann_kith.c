@@ -3,8 +3,9 @@
  *
  * spec: the index, "pq4", "int8", "rows" or "none", as in a collection's settings. Its settings are
  * recall targets, as users give them, and exact search. With " effort" behind, they are a grid over
- * what a target stands for: it shows what the targets leave on the table. "pq4 segments 4": without
- * the store, in so many segments of equal size. */
+ * what a target stands for: it shows what the targets leave on the table. With " bytes" behind,
+ * ranks are those of the index's bytes: no row is read. "pq4 segments 4": without the store, in so
+ * many segments of equal size. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +32,7 @@ struct kith {
     char family[ANN_NAME_BYTES];
     enum kith_index kind;
     const char *factory; /* of an index by Faiss */
-    bool by_effort;
+    bool by_effort, no_rescore;
     uint32_t threads, n_segments; /* 0: as the store makes them */
     struct ivf_builder *builder;  /* NULL: no index of lists */
     struct faiss_builder *faiss;
@@ -268,7 +269,10 @@ static void search_batch(void *index, const float *queries, uint32_t n, uint32_t
                          uint32_t *found)
 {
     struct kith *kith = index;
-    struct search_part part = {.n_queries = n, .k = k, .vectors = (const uint8_t *)queries};
+    struct search_part part = {.n_queries = n,
+                               .k = k,
+                               .vectors = (const uint8_t *)queries,
+                               .no_rescore = kith->no_rescore};
     struct search_request request = {
         .views = &kith->view, .n_views = 1, .parts = &part, .n_parts = 1};
     struct search_result result = {0};
@@ -325,7 +329,7 @@ static void tell_memory(void *index, const struct ann_set *set)
         if (stats.fell_back > fell_back)
             fprintf(stderr, "kith: %llu of these queries were done exactly, which reads all rows\n",
                     (unsigned long long)(stats.fell_back - fell_back));
-        ann_memory_tell(kith->view, set->name, n);
+        ann_memory_tell(kith->view, kith->family, set->name, n);
     }
 }
 
@@ -365,8 +369,11 @@ static void read_spec(struct kith *kith, const char *spec)
         if (strlen(names[i]) == length && strncmp(spec, names[i], length) == 0) {
             kith->kind = (enum kith_index)i;
             kith->by_effort = strcmp(spec + length, " effort") == 0;
+            kith->no_rescore = strcmp(spec + length, " bytes") == 0;
             snprintf(kith->family, sizeof(kith->family), "kith%s",
-                     kith->by_effort ? "-effort" : "");
+                     kith->by_effort    ? "-effort"
+                     : kith->no_rescore ? "-bytes"
+                                        : "");
             if (sscanf(spec + length, " segments %u", &kith->n_segments) == 1)
                 snprintf(kith->family, sizeof(kith->family), "kith-%u", kith->n_segments);
             if (kith->n_segments <= SEGMENTS_MAX)

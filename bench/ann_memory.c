@@ -61,7 +61,7 @@ void ann_memory_evict(struct view *view, const char *dir)
     forget_files(dir);
 }
 
-void ann_memory_tell(struct view *view, const char *set, uint32_t queries)
+void ann_memory_tell(struct view *view, const char *engine, const char *set, uint32_t queries)
 {
     struct memory_use uses[MEMORY_KINDS] = {0};
     uint32_t dim = view->config.dim, n_lists = 0;
@@ -74,11 +74,12 @@ void ann_memory_tell(struct view *view, const char *set, uint32_t queries)
         n_lists = index != NULL ? index->codebook->n_lists : n_lists;
     }
     fprintf(stderr,
-            "kith: memory after everything was put out of it and %u queries ran: bytes a point",
-            queries);
-    printf("{\"bench\":\"ann\",\"case\":\"memory\",\"data\":\"%s\",\"rows\":%.0f,\"dim\":%u,"
+            "%s: memory after everything was put out of it and %u queries ran: bytes a point",
+            engine, queries);
+    printf("{\"bench\":\"ann\",\"case\":\"memory\",\"engine\":\"%s\",\"data\":\"%s\",\"rows\":%.0f,"
+           "\"dim\":%u,"
            "\"queries\":%u,\"segments\":%u,\"lists\":%u",
-           set, points, dim, queries, view->n_segments, n_lists);
+           engine, set, points, dim, queries, view->n_segments, n_lists);
     for (int kind = 0; kind < MEMORY_KINDS; kind++) {
         file += (double)uses[kind].file;
         resident += (double)uses[kind].resident;
@@ -92,9 +93,9 @@ void ann_memory_tell(struct view *view, const char *set, uint32_t queries)
                (double)uses[kind].resident / points, (double)uses[kind].mapped / points);
     }
     fprintf(stderr,
-            "\nkith: %.1f bytes a point on disk, %.1f resident: %.3f of the rows as f32; "
+            "\n%s: %.1f bytes a point on disk, %.1f resident: %.3f of the rows as f32; "
             "codes and bytes, what may be locked, %.1f\n",
-            file / points, resident / points, resident / points / f32, hot / points);
+            engine, file / points, resident / points, resident / points / f32, hot / points);
     printf(",\"file_per_point\":%.1f,\"value\":%.1f,\"unit\":\"resident bytes a point\","
            "\"of_f32\":%.3f,\"lockable_per_point\":%.1f}\n",
            file / points, resident / points, resident / points / f32, hot / points);

@@ -13,6 +13,6 @@ void ann_memory_evict(struct view *view, const char *dir);
 
 /* JSON fields and a table of the bytes a point: on disk and in memory by kind of content, and the
  * parts of the size of the rows as f32. `points` and `dim` are of the set. */
-void ann_memory_tell(struct view *view, const char *set, uint32_t queries);
+void ann_memory_tell(struct view *view, const char *engine, const char *set, uint32_t queries);
 
 #endif

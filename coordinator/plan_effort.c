@@ -18,7 +18,7 @@ float plan_effort_of_beam(uint32_t ef, uint32_t k)
 bool plan_effort_equal(const struct plan_effort *a, const struct plan_effort *b)
 {
     return a->exact == b->exact && a->indexed_only == b->indexed_only && a->explain == b->explain &&
-           a->recall == b->recall && a->margin == b->margin;
+           a->no_rescore == b->no_rescore && a->recall == b->recall && a->margin == b->margin;
 }
 
 static const struct plan_field quantization_fields[] = {
@@ -34,7 +34,7 @@ static enum kith_err quantization_of(struct kith_json params, const char *where,
 {
     struct kith_json object, value;
     char at[KITH_DIAG_BYTES];
-    bool ignore = false, rescore = true; /* of rescore only the type matters: scores are exact */
+    bool ignore = false, rescore = true;
     if (!kith_json_opt(params, "quantization", &object))
         return KITH_OK;
     (void)snprintf(at, sizeof at, "%s.quantization", where);
@@ -52,6 +52,7 @@ static enum kith_err quantization_of(struct kith_json params, const char *where,
                              "%s.oversampling: expected a number from 1 to 1000000", at);
         out->margin = (float)sqrt(times);
     }
+    out->no_rescore = !rescore;
     if (ignore)
         out->margin = INFINITY;
     return KITH_OK;

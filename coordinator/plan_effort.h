@@ -10,7 +10,7 @@
 #include "common/kith_json.h"
 
 struct plan_effort {
-    bool exact, indexed_only, explain;
+    bool exact, indexed_only, explain, no_rescore;
     float recall; /* 0: not said */
     float margin; /* as in struct kith_msg_search_part; 0: not said */
 };

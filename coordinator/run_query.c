@@ -62,6 +62,7 @@ static void write_body(struct request *req, struct scatter_ask *ask, struct kith
             .exact = first->effort.exact,
             .indexed_only = first->effort.indexed_only,
             .explain = first->effort.explain,
+            .no_rescore = first->effort.no_rescore,
             .recall = first->effort.recall,
             .margin = first->effort.margin,
         };

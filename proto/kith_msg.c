@@ -141,7 +141,7 @@ bool kith_msg_read_write(struct kith_bytes body, struct kith_msg_write *out)
 }
 
 /* Bits of a part's flags. A node passes over those it does not know. */
-enum { PART_EXACT = 1, PART_INDEXED_ONLY = 2, PART_EXPLAIN = 4 };
+enum { PART_EXACT = 1, PART_INDEXED_ONLY = 2, PART_EXPLAIN = 4, PART_NO_RESCORE = 8 };
 
 void kith_msg_write_search(struct kith_writer *w, const struct kith_msg_scope *scope, uint32_t dim,
                            uint32_t n_parts)
@@ -158,7 +158,7 @@ void kith_msg_write_search_part(struct kith_writer *w, const struct kith_msg_sea
 {
     kith_assert(part->vectors.len == (size_t)part->n_queries * dim * 4);
     uint64_t flags = (part->exact ? PART_EXACT : 0) | (part->indexed_only ? PART_INDEXED_ONLY : 0) |
-                     (part->explain ? PART_EXPLAIN : 0);
+                     (part->explain ? PART_EXPLAIN : 0) | (part->no_rescore ? PART_NO_RESCORE : 0);
     bool usual = flags == 0 && !(part->recall > 0) && !(part->margin > 0);
     kith_write_array(w, usual ? 5 : 8);
     kith_write_u64(w, part->n_queries);
@@ -198,6 +198,7 @@ static bool read_effort(struct kith_cursor *c, uint32_t n, struct kith_msg_searc
     out->exact = (flags & PART_EXACT) != 0;
     out->indexed_only = (flags & PART_INDEXED_ONLY) != 0;
     out->explain = (flags & PART_EXPLAIN) != 0;
+    out->no_rescore = (flags & PART_NO_RESCORE) != 0;
     if (!(out->recall >= 0 && out->recall <= 1) || !(out->margin == 0 || out->margin >= 1))
         return false;
     for (; n > 3; n--)

@@ -1,5 +1,5 @@
-/* Messages between coordinators and shards, and from shard to shard: the bodies of frames, as msgpack arrays of fixed
- * positions.
+/* Messages between coordinators and shards, and from shard to shard: the bodies of frames, as
+ * msgpack arrays of fixed positions.
  *
  * Each message has a struct, a writer and a reader. Readers borrow from the body, check every count
  * and size, and return false on anything malformed (the caller answers KITH_PROTOCOL). A reader
@@ -100,6 +100,7 @@ struct kith_msg_search_part {
     bool exact;        /* no index is used */
     bool indexed_only; /* segments that are to have an index and have none yet are left out */
     bool explain;      /* the reply says how the part was searched */
+    bool no_rescore;   /* ranks are those of the index's bytes; rows are not read */
     float recall;      /* the target in (0, 1]; 0: the node's default */
     float margin;      /* times the usual number of standard errors below which codes leave a row
                           out, at least 1, infinity: they leave none out; 0: as usual */
@@ -260,8 +261,8 @@ struct kith_msg_codebooked {
     struct kith_msg_slices slices;
     uint32_t generation; /* of the newest codebook the node has; 0: it has none */
     uint64_t hash, bytes;
-    float energy;            /* mean residual energy of rows that were given a list with it lately */
-    uint64_t energy_rows;    /* how many those are; 0: energy says nothing */
+    float energy;         /* mean residual energy of rows that were given a list with it lately */
+    uint64_t energy_rows; /* how many those are; 0: energy says nothing */
     struct kith_bytes piece; /* from offset, at most KITH_CODEBOOK_PIECE; empty when the node has no
                                 codebook of that hash any more */
 };

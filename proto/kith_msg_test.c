@@ -67,8 +67,7 @@ static void test_msg_requests_round_trip(void **state)
 
     w = fresh();
     static struct kith_msg_open open, got_open;
-    open = (struct kith_msg_open){scope,          100, KITH_EUCLID, KITH_ROWS_F16,
-                                  KITH_INDEX_INT8, ""};
+    open = (struct kith_msg_open){scope, 100, KITH_EUCLID, KITH_ROWS_F16, KITH_INDEX_INT8, ""};
     kith_msg_write_open(&w, &open);
     assert_true(kith_msg_read_open(body(), &got_open));
     assert_int_equal(got_open.dim, 100);
@@ -140,6 +139,7 @@ static void test_msg_search_says_how_hard(void **state)
                                              .k = 10,
                                              .indexed_only = true,
                                              .explain = true,
+                                             .no_rescore = true,
                                              .recall = 0.75f,
                                              .margin = INFINITY};
     kith_msg_write_search(&w, &scope, 2, 2);
@@ -161,10 +161,10 @@ static void test_msg_search_says_how_hard(void **state)
     assert_true(kith_msg_read_search(body(), &search));
     struct kith_cursor parts = kith_cursor_of(search.parts.data, search.parts.len);
     assert_true(kith_msg_search_next(&parts, search.dim, &got));
-    assert_true(!got.exact && got.indexed_only && got.explain);
+    assert_true(!got.exact && got.indexed_only && got.explain && got.no_rescore);
     assert_true(got.recall == 0.75f && got.margin > 1e38f);
     assert_true(kith_msg_search_next(&parts, search.dim, &got));
-    assert_true(got.exact && !got.indexed_only && !got.explain);
+    assert_true(got.exact && !got.indexed_only && !got.explain && !got.no_rescore);
     assert_true(got.recall == 0 && got.margin == 2);
     assert_true(kith_cursor_done(&parts));
 

@@ -47,8 +47,8 @@ struct ivf_effort {
     float reach;
     float margin;
     uint32_t first_lists;
-    uint32_t lists_max;   /* 0: no limit */
-    uint32_t least_rows;  /* lists are in reach until so many rows are visited; not stored */
+    uint32_t lists_max;  /* 0: no limit */
+    uint32_t least_rows; /* lists are in reach until so many rows are visited; not stored */
 };
 
 /* Rows whose mean squared distance from their centroids is so many times that of others fit the
@@ -170,9 +170,10 @@ struct ivf_query {
     struct ivf_effort effort;
     bool by_bytes; /* no lists: all rows by their bytes, the best of them exactly; not without bytes
                       (row8_bytes 0) */
+    bool no_rescore;         /* ranks are those of the bytes, in an index that has some */
     bool (*stop)(void *ctx); /* deadline; asked now and then. NULL: never */
     void *stop_ctx;
-    uint32_t ranked;         /* number in ivf_rank_batch, counted from 1; 0: it ranks by itself */
+    uint32_t ranked; /* number in ivf_rank_batch, counted from 1; 0: it ranks by itself */
 };
 
 struct ivf_stats {          /* added to */

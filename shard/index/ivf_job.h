@@ -93,7 +93,7 @@ void ivf_rerank_fetch(struct ivf_job *job, uint32_t from);
 void ivf_rerank_candidates(struct ivf_job *job, uint32_t n);
 /* How many finalists the scratch holds for k hits. */
 size_t ivf_rerank_finalists(uint32_t k);
-/* All that wait, then the exact ranks of the finalists. */
+/* All that wait, then the ranks of the finalists. */
 void ivf_rerank_finish(struct ivf_job *job);
 
 /* ---- ivf_rows.c ---- */

@@ -24,6 +24,14 @@ float ivf_rerank_score(const struct ivf_job *job, float rank)
     return job->codebook->metric == KITH_EUCLID ? (rank + job->length2) / 2 : rank;
 }
 
+/* By bytes a squared distance may come out below 0. */
+static float rank_of(const struct ivf_job *job, float score)
+{
+    if (job->codebook->metric != KITH_EUCLID)
+        return score;
+    return fminf(2 * score - job->length2, 0);
+}
+
 /* Squared distance of the query from a row of this score; manhattan: the distance. */
 float ivf_rerank_distance(const struct ivf_job *job, float score)
 {
@@ -71,7 +79,7 @@ void ivf_rerank_refresh(struct ivf_job *job)
     if (!(bound > job->bound))
         return;
     job->bound = bound;
-    job->keep = bound - byte_error(job);
+    job->keep = query->no_rescore ? bound : bound - byte_error(job);
     bool sums = job->codebook->metric == KITH_MANHATTAN;
     float reach = query->effort.reach, hit = ivf_rerank_distance(job, bound);
     float distance = (sums ? sqrtf(reach) : reach) * ivf_lists_unit(hit, job->front);
@@ -98,18 +106,23 @@ bool ivf_rerank_allowed(const struct ivf_part *part, uint32_t row)
 
 /* ---- exact ranks ----------------------------------------------------------------------------- */
 
+static void push(struct ivf_job *job, const struct ivf_part *part, uint32_t row, float rank)
+{
+    struct kith_hit hit = {.rank = rank};
+    if (rank >= floor_of(job->query) && part->name(part->name_ctx, row, &hit.id, &hit.seq))
+        (void)topk_push(job->query->top, &hit);
+}
+
 void ivf_rerank_exact(struct ivf_job *job, const struct ivf_part *part, uint32_t row)
 {
     static const uint32_t itself = 0;
     const struct ivf *index = part->index;
     struct kernels_rows one = {ivf_row(index, row), job->codebook->dim};
-    struct topk *top = job->query->top;
-    struct kith_hit hit = {0};
+    float rank;
     kernels_best()->pick[kernels_form_of(job->codebook->metric)][kernels_type_of(index->row_type)](
-        job->query->vector, one, &itself, 1, &hit.rank);
+        job->query->vector, one, &itself, 1, &rank);
     job->stats.exact++;
-    if (hit.rank >= floor_of(job->query) && part->name(part->name_ctx, row, &hit.id, &hit.seq))
-        (void)topk_push(top, &hit);
+    push(job, part, row, rank);
 }
 
 static void fetch(const uint8_t *at, size_t bytes)
@@ -136,20 +149,35 @@ static void drop_finalists(struct ivf_job *job)
     job->n_finalists = kept;
 }
 
+static void fetch_finalist(const struct ivf_job *job, const struct ivf_finalist *finalist)
+{
+    const struct ivf_part *part = &job->parts[finalist->part];
+    const struct ivf *index = part->index;
+    if (part->fetch_name != NULL)
+        part->fetch_name(part->name_ctx, finalist->row);
+    if (job->query->no_rescore)
+        return;
+    (void)ivf_verify_rows(index, finalist->row, 1);
+    fetch(ivf_row(index, finalist->row),
+          kernels_row_bytes(kernels_type_of(index->row_type), job->codebook->dim));
+}
+
+static void rank_finalist(struct ivf_job *job, const struct ivf_finalist *finalist)
+{
+    const struct ivf_part *part = &job->parts[finalist->part];
+    if (job->query->no_rescore)
+        push(job, part, finalist->row, rank_of(job, finalist->score));
+    else
+        ivf_rerank_exact(job, part, finalist->row);
+}
+
 static void rank_finalists(struct ivf_job *job)
 {
     const struct ivf_finalist *finalists = job->scratch->finalists;
-    for (uint32_t i = 0; i < job->n_finalists; i++) {
-        const struct ivf_part *part = &job->parts[finalists[i].part];
-        const struct ivf *index = part->index;
-        (void)ivf_verify_rows(index, finalists[i].row, 1);
-        fetch(ivf_row(index, finalists[i].row),
-              kernels_row_bytes(kernels_type_of(index->row_type), job->codebook->dim));
-        if (part->fetch_name != NULL)
-            part->fetch_name(part->name_ctx, finalists[i].row);
-    }
     for (uint32_t i = 0; i < job->n_finalists; i++)
-        ivf_rerank_exact(job, &job->parts[finalists[i].part], finalists[i].row);
+        fetch_finalist(job, &finalists[i]);
+    for (uint32_t i = 0; i < job->n_finalists; i++)
+        rank_finalist(job, &finalists[i]);
     job->n_finalists = 0;
 }
 

@@ -49,6 +49,8 @@ struct search_part {
     bool exact;                       /* no index is used */
     bool indexed_only; /* segments that should have an index and have none yet are left out, also of
                           `matched` */
+    bool no_rescore;   /* ranks of rows that lists find are those of their bytes, where they have
+                          some: faster, and the rows stay out of memory */
     float recall;      /* the target in (0, 1]; 0: SEARCH_RECALL_DEFAULT */
     float margin;      /* times the effort's own, at least 1; infinity: codes leave no row of the
                           lists out; 0: 1 */

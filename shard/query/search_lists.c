@@ -90,6 +90,7 @@ bool search_lists_query(struct search_job *job, struct search_worker *worker, ui
                                     .floor = &job->floors[q],
                                     .effort = group->target.effort,
                                     .by_bytes = group->by_bytes,
+                                    .no_rescore = job->part->no_rescore,
                                     .stop = stop->fn,
                                     .stop_ctx = stop->ctx,
                                     .ranked = worker->ranked ? q - worker->first_ranked + 1 : 0};

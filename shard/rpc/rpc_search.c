@@ -74,6 +74,7 @@ static enum kith_err read_parts(struct searching *s, struct kith_diag *diag)
                                            .threshold = part.threshold,
                                            .exact = part.exact,
                                            .indexed_only = part.indexed_only,
+                                           .no_rescore = part.no_rescore,
                                            .recall = part.recall,
                                            .margin = part.margin};
         s->explained[i] = part.explain;

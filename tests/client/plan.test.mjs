@@ -9,11 +9,12 @@ const seed = Number(process.env.SEED ?? Date.now() % 1e9);
 console.log(`SEED=${seed}`);
 const ROWS = 60000, DIM = 128, BATCH = 1000;
 
-const post = async (url, method, body) => {
+const whole = async (url, method, body) => {
   const answer = await fetch(url, { method, headers: { 'content-type': 'application/json' }, body: body && JSON.stringify(body) });
   assert.equal(answer.status, 200, `${method} ${url}`);
-  return (await answer.json()).result;
+  return answer.json();
 };
+const post = async (url, method, body) => (await whole(url, method, body)).result;
 
 // Vectors in clusters, as real ones are.
 function* batches(next) {
@@ -46,6 +47,11 @@ for (const quantization of ['pq4', 'int8']) {
     assert.ok(plan.memory_least <= plan.memory && plan.index_us > 0 && plan.exact_us > 0);
     const hits = await post(`${collection}/points/query`, 'POST', { query: Array(DIM).fill(0.5), params: { recall: 0.9, explain: true } });
     assert.equal(hits.points.length, 10);
+    // Without rescoring no row is read, and scores are about the same.
+    const [ranked, bytes] = await Promise.all([true, false].map((rescore) => whole(`${collection}/points/query`, 'POST', { query: 0, params: { recall: 0.9, explain: true, quantization: { rescore } } })));
+    const read = (of) => of.explain[0].nodes.reduce((sum, node) => sum + node.reranked_exactly, 0);
+    assert.ok(read(ranked) >= 10 && read(bytes) === 0, `${read(ranked)} and ${read(bytes)} rows read: ${JSON.stringify(bytes.explain)}`);
+    for (const { id, score } of bytes.result.points) for (const other of ranked.result.points) if (id === other.id) assert.ok(Math.abs(score - other.score) < 0.01, `${id}: ${score}, ${other.score}`);
     // What queries really find is measured on the way.
     const next = random(seed + 1);
     let said = null;

@@ -1,0 +1,251 @@
+/* What leaves rows out of a search (filters, thresholds, what others know), and ranks by bytes. */
+#include "shard/index/ivf.h"
+
+#include "shard/index/ivf_search_testing.h"
+
+/* ---- filters --------------------------------------------------------------------------------- */
+
+static void test_ivf_search_keeps_to_the_filter(void **state)
+{
+    (void)state;
+    static const uint32_t one_in[] = {1, 2, 10, 100, 1000, 0};
+    for (enum codebook_codes codes = CODEBOOK_ROWS; codes <= CODEBOOK_PQ4; codes++) {
+        static struct world world;
+        struct world_shape shape = shape_of(KITH_COSINE, codes, 24);
+        shape.n_parts = 3;
+        make_world(&world, &shape);
+        for (uint32_t i = 0; i < sizeof one_in / sizeof *one_in; i++) {
+            allow(&world, one_in[i]);
+            double reached = recall(&world, 10, usual);
+            if (!(reached >= 0.9))
+                fail_msg("codes %d, one row in %u: recall %.3f", (int)codes, one_in[i], reached);
+        }
+        drop_world(&world);
+    }
+}
+
+static void test_ivf_search_ranks_what_is_allowed_by_bytes(void **state)
+{
+    (void)state;
+    static const uint32_t one_in[] = {1, 3, 100, 1000, 0};
+    for (int metric = KITH_COSINE; metric <= KITH_MANHATTAN; metric++) {
+        static struct world world;
+        struct world_shape shape = shape_of((enum kith_metric)metric,
+                                            metric == KITH_MANHATTAN ? CODEBOOK_INT8 : CODEBOOK_PQ4,
+                                            1 + random_u32() % 90);
+        shape.n_parts = 2;
+        make_world(&world, &shape);
+        world.by_bytes = true;
+        for (uint32_t i = 0; i < sizeof one_in / sizeof *one_in; i++) {
+            allow(&world, one_in[i]);
+            uint64_t allowed = world.parts[0].n_allowed + world.parts[1].n_allowed;
+            double reached = recall(&world, 10, (struct ivf_effort){0});
+            if (!(reached >= 0.99))
+                fail_msg("metric %d dim %u, one row in %u: recall %.3f", metric, shape.index.dim,
+                         one_in[i], reached);
+            assert_int_equal(world.stats.rows, allowed * shape.n_queries);
+        }
+        drop_world(&world);
+    }
+}
+
+static void test_ivf_search_finds_the_only_row_allowed(void **state)
+{
+    (void)state;
+    static struct world world;
+    struct world_shape shape = shape_of(KITH_EUCLID, CODEBOOK_PQ4, 24);
+    shape.n_parts = 2;
+    make_world(&world, &shape);
+    allow(&world, 0);
+    for (uint32_t round = 0; round < 100; round++) {
+        uint32_t row = random_u32() % world.indexes[1].ivf.n_rows;
+        world.allowed[1][row / 64] = UINT64_C(1) << (row % 64);
+        struct topk top = search(&world, world.queries, 10, usual);
+        assert_int_equal(top.n, 1);
+        struct kith_id id = kith_id_number(world.indexes[1].order[row]);
+        assert_int_equal(kith_id_compare(&top.hits[0].id, &id), 0);
+        free(top.hits);
+        world.allowed[1][row / 64] = 0;
+    }
+    drop_world(&world);
+}
+
+/* ---- bounds ---------------------------------------------------------------------------------- */
+
+static void test_ivf_search_keeps_to_the_threshold(void **state)
+{
+    (void)state;
+    static const enum kith_metric metrics[] = {KITH_COSINE, KITH_DOT, KITH_EUCLID};
+    for (uint32_t m = 0; m < 3; m++) {
+        static struct world world;
+        struct world_shape shape = shape_of(metrics[m], CODEBOOK_PQ4, 24);
+        make_world(&world, &shape);
+        uint32_t found = 0, all = 0;
+        for (uint32_t q = 0; q < shape.n_queries; q++) {
+            const float *query = world.queries + (size_t)q * 24;
+            struct topk want = exact(&world, query, 20), got;
+            want.n = 7;
+            topk_init(&got, 20, want.hits[6].rank, hits_of(20));
+            assert_int_equal(ivf_scratch_fit(&world.scratch, &world.codebook.codebook, 20, NULL),
+                             KITH_OK);
+            struct ivf_query asked = {
+                .vector = query, .top = &got, .effort = m == 1 ? usual_for_dot : usual};
+            assert_true(ivf_search(&asked, world.parts, 1, world.scratch, &world.stats));
+            assert_true(got.n <= 7);
+            found += common(&want, &got);
+            all += 7;
+            free(want.hits);
+            free(got.hits);
+        }
+        if (!(found >= all * 0.88))
+            fail_msg("metric %d: %u of %u", (int)metrics[m], found, all);
+        drop_world(&world);
+    }
+}
+
+/* The k-th best rank goes to others, and theirs saves work here. */
+static void test_ivf_search_shares_its_floor(void **state)
+{
+    (void)state;
+    static struct world world;
+    struct world_shape shape = shape_of(KITH_COSINE, CODEBOOK_PQ4, 24);
+    shape.n_rows = 6000; /* with fewer there is little to save */
+    shape.centres = 150;
+    shape.n_queries = 50;
+    make_world(&world, &shape);
+    (void)recall(&world, 10, usual);
+    uint64_t alone = world.stats.reranked;
+    world.stats = (struct ivf_stats){0};
+    for (uint32_t q = 0; q < world.shape.n_queries; q++) {
+        const float *query = world.queries + (size_t)q * 24;
+        struct topk first = search(&world, query, 10, usual), top;
+        struct kith_hit hits[10];
+        _Atomic float floor = -FLT_MAX;
+        struct ivf_query asked = {.vector = query, .top = &top, .floor = &floor, .effort = usual};
+        topk_init(&top, 10, -FLT_MAX, hits);
+        struct ivf_stats ignored = {0};
+        assert_true(ivf_search(&asked, world.parts, 1, world.scratch, &ignored));
+        assert_true(atomic_load(&floor) == first.hits[9].rank);
+        /* Somebody knows of ten hits as good as the best here: little is worth a look. */
+        atomic_store(&floor, first.hits[0].rank);
+        topk_init(&top, 10, -FLT_MAX, hits);
+        assert_true(ivf_search(&asked, world.parts, 1, world.scratch, &world.stats));
+        for (uint32_t i = 0; i < top.n; i++)
+            assert_true(top.hits[i].rank >= first.hits[0].rank);
+        free(first.hits);
+    }
+    assert_true(world.stats.reranked < alone + alone); /* the sum of two searches */
+    drop_world(&world);
+}
+
+static void test_ivf_search_adds_to_hits_of_others(void **state)
+{
+    (void)state;
+    static struct world world;
+    struct world_shape shape = shape_of(KITH_COSINE, CODEBOOK_PQ4, 24);
+    make_world(&world, &shape);
+    struct topk alone = search(&world, world.queries, 10, usual), top;
+    topk_init(&top, 10, -FLT_MAX, hits_of(10));
+    for (uint32_t i = 0; i < 4; i++) {
+        struct kith_hit better = {.rank = 2, .id = kith_id_number(1000000 + i)};
+        assert_true(topk_push(&top, &better));
+    }
+    struct ivf_query asked = {.vector = world.queries, .top = &top, .effort = usual};
+    assert_true(ivf_search(&asked, world.parts, 1, world.scratch, &world.stats));
+    topk_sort(&top);
+    for (uint32_t i = 0; i < 6; i++)
+        assert_int_equal(kith_id_compare(&top.hits[4 + i].id, &alone.hits[i].id), 0);
+    free(alone.hits);
+    free(top.hits);
+    drop_world(&world);
+}
+
+/* ---- ranks by bytes -------------------------------------------------------------------------- */
+
+static float exact_rank(const struct topk *all, const struct kith_id *id)
+{
+    for (uint32_t i = 0; i < all->n; i++)
+        if (kith_id_compare(&all->hits[i].id, id) == 0)
+            return all->hits[i].rank;
+    fail_msg("a hit that is no row");
+    return 0;
+}
+
+/* A search that may not read rows: they are taken away. */
+static struct topk search_without_rows(struct world *world, const float *query, uint32_t k)
+{
+    const void *rows = world->indexes[0].ivf.rows;
+    world->indexes[0].ivf.rows = NULL;
+    struct topk top = search(world, query, k, all_lists);
+    world->indexes[0].ivf.rows = rows;
+    return top;
+}
+
+static void expect_ranks_by_bytes(const struct world_shape *shape)
+{
+    static struct world world;
+    make_world(&world, shape);
+    world.no_rescore = true;
+    uint32_t k = 10, found = 0;
+    for (uint32_t q = 0; q < shape->n_queries; q++) {
+        const float *query = world.queries + (size_t)q * shape->index.dim;
+        struct topk all = exact(&world, query, shape->n_rows);
+        struct topk got = search_without_rows(&world, query, k);
+        assert_int_equal(got.n, k);
+        /* All ranks are taken as products or distances of vectors about so long. */
+        float length2 = (float)ivf_testing_dot(query, query, shape->index.dim);
+        for (uint32_t i = 0; i < k; i++) {
+            float rank = exact_rank(&all, &got.hits[i].id), is = got.hits[i].rank;
+            if (!(fabsf(is - rank) <= 0.03f * (length2 + fabsf(rank))))
+                fail_msg("metric %d: rank %g for %g", (int)shape->index.metric, (double)is,
+                         (double)rank);
+            assert_true(shape->index.metric != KITH_EUCLID || is <= 0);
+            found += rank >= all.hits[k - 1].rank;
+        }
+        free(all.hits);
+        free(got.hits);
+    }
+    assert_int_equal(world.stats.exact, 0);
+    if (found < 0.9 * k * shape->n_queries)
+        fail_msg("metric %d: %u of %u", (int)shape->index.metric, found, k * shape->n_queries);
+    drop_world(&world);
+}
+
+static void test_ivf_search_without_rescoring_reads_no_rows(void **state)
+{
+    (void)state;
+    for (int metric = KITH_COSINE; metric <= KITH_MANHATTAN; metric++)
+        for (enum codebook_codes codes = CODEBOOK_INT8; codes <= CODEBOOK_PQ4; codes++) {
+            if (metric == KITH_MANHATTAN && codes == CODEBOOK_PQ4)
+                continue;
+            struct world_shape shape = shape_of((enum kith_metric)metric, codes, 24);
+            expect_ranks_by_bytes(&shape);
+        }
+}
+
+/* Without bytes there is nothing else to rank by. */
+static void test_ivf_search_without_bytes_ranks_exactly(void **state)
+{
+    (void)state;
+    static struct world world;
+    struct world_shape shape = shape_of(KITH_COSINE, CODEBOOK_ROWS, 24);
+    make_world(&world, &shape);
+    world.no_rescore = true;
+    assert_true(recall(&world, 10, all_lists) >= 1); /* it compares ranks, too */
+    drop_world(&world);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_ivf_search_keeps_to_the_filter),
+        cmocka_unit_test(test_ivf_search_ranks_what_is_allowed_by_bytes),
+        cmocka_unit_test(test_ivf_search_finds_the_only_row_allowed),
+        cmocka_unit_test(test_ivf_search_keeps_to_the_threshold),
+        cmocka_unit_test(test_ivf_search_shares_its_floor),
+        cmocka_unit_test(test_ivf_search_adds_to_hits_of_others),
+        cmocka_unit_test(test_ivf_search_without_rescoring_reads_no_rows),
+        cmocka_unit_test(test_ivf_search_without_bytes_ranks_exactly),
+    };
+    return cmocka_run_group_tests(tests, random_set_up, NULL);
+}
