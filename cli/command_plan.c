@@ -10,6 +10,7 @@
 #define ROWS_MAX 100000000000u
 
 static const char *rows_text, *dim_text, *metric_text, *quantization, *slices_text, *payload_text;
+static bool uuids;
 
 static bool metric_of(const char *text, enum kith_metric *out)
 {
@@ -63,6 +64,7 @@ static bool read_shape(struct predict_shape *shape)
     shape->dim = (uint32_t)dim;
     shape->n_slices = (uint32_t)slices;
     shape->payload_bytes = (uint32_t)payload;
+    shape->uuids = uuids;
     shape->row_type = q.has_rows ? q.rows : KITH_ROWS_F32;
     shape->index = q.has_index ? q.index : kith_index_default(shape->metric);
     return true;
@@ -162,6 +164,7 @@ int command_plan(int argc, char **argv)
         {"metric", "NAME", "cosine (default), dot, euclid or manhattan", &metric_text, NULL},
         {"slices", "N", "of the collection, all on one node (1)", &slices_text, NULL},
         {"payload", "BYTES", "packed payload of a point (0)", &payload_text, NULL},
+        {"uuids", NULL, "ids are UUIDs, not numbers", NULL, &uuids},
         {NULL, NULL, NULL, NULL, NULL},
     };
     static const struct flags_spec spec = {

@@ -116,7 +116,7 @@ static void test_faiss_build_keeps_rows_and_numbers_together(void **state)
     const struct faiss_segment *index = segment_index(segment);
     bool seen[900] = {false};
     for (uint32_t row = 0; row < world.n; row++) {
-        uint32_t from = (uint32_t)segment_id(segment, row)->lo; /* write_points numbers them */
+        uint32_t from = (uint32_t)segment_id(segment, row).lo; /* write_points numbers them */
         assert_false(seen[from]);
         seen[from] = true;
         assert_memory_equal(segment_row_data(segment, row, 1), row_at(&world, from),

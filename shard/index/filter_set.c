@@ -80,7 +80,7 @@ static enum kith_err make_lists(struct work *work)
     return filter_lists_new(&work->lists, work->filter, work->diag);
 }
 
-static enum kith_err look(struct work *work, uint32_t row, const struct kith_id **id,
+static enum kith_err look(struct work *work, uint32_t row, struct kith_id *id,
                           struct kith_bytes *payload)
 {
     if (work->segment != NULL) {
@@ -89,7 +89,7 @@ static enum kith_err look(struct work *work, uint32_t row, const struct kith_id 
     }
     struct head_row found;
     head_row_get(work->head->head, work->first + row, &found);
-    *id = found.id;
+    *id = *found.id;
     *payload = found.payload;
     return KITH_OK;
 }
@@ -104,12 +104,12 @@ static enum kith_err walk(struct work *work, uint32_t node, const struct bitmap 
     enum kith_err err = make_lists(work);
     while (err == KITH_OK && (n = bitmap_read(candidates, from, rows, 256)) > 0) {
         for (size_t i = 0; err == KITH_OK && i < n; i++) {
-            const struct kith_id *id;
+            struct kith_id id;
             struct kith_bytes payload = {0};
             err = in_time(work);
             if (err == KITH_OK)
                 err = look(work, rows[i], &id, &payload);
-            if (err == KITH_OK && filter_doc_node(work->filter, work->lists, node, id, payload))
+            if (err == KITH_OK && filter_doc_node(work->filter, work->lists, node, &id, payload))
                 bitmap_add(into, rows[i]);
         }
         if (rows[n - 1] == UINT32_MAX)

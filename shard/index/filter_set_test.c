@@ -42,14 +42,9 @@ uint32_t segment_rows(const struct segment *segment)
     return ROWS;
 }
 
-const struct kith_id *segment_ids(const struct segment *segment)
+struct kith_id segment_id(const struct segment *segment, uint32_t row)
 {
-    return segment->ids;
-}
-
-const struct kith_id *segment_id(const struct segment *segment, uint32_t row)
-{
-    return &segment->ids[row];
+    return segment->ids[row];
 }
 
 const struct columns *segment_columns(const struct segment *segment)

@@ -107,7 +107,7 @@ static void check_index(const struct world *w, const struct segment *segment)
     double energy = 0.0;
     uint32_t list = 0;
     for (uint32_t at = 0; at < w->n; at++) {
-        uint32_t from = (uint32_t)segment_ids(segment)[at].lo; /* write_points numbers them */
+        uint32_t from = (uint32_t)segment_id(segment, at).lo; /* write_points numbers them */
         const float *row = w->rows + (size_t)from * c->dim;
         while (ivf->lists[list + 1] <= at)
             list++;
@@ -467,7 +467,7 @@ static void check_damaged(struct world *w, struct io *io, struct ivf_builder *bu
     struct kith_bytes header = segment_place(segment, SEGMENT_ROWS);
     uint64_t at = (uint64_t)(place.data - header.data) + SEGMENT_HEADER_BYTES + place.len / 2, len;
     uint32_t row = (uint32_t)(place.len / 2 / segment_row_bytes(segment));
-    uint32_t id = (uint32_t)segment_id(segment, section == SEGMENT_ROWS ? row : 0)->lo;
+    uint32_t id = (uint32_t)segment_id(segment, section == SEGMENT_ROWS ? row : 0).lo;
     struct kith_diag diag = {0};
     uint8_t *bytes;
     char path[64];

@@ -49,7 +49,7 @@ bool parts_id(const struct parts_spot *spot, struct kith_id *id)
     const struct segment *segment = parts_segment(spot->view, spot->part);
     struct head_row row;
     if (segment != NULL) {
-        *id = *segment_id(segment, spot->row);
+        *id = segment_id(segment, spot->row);
         return true;
     }
     if (!head_at(spot, &row))
@@ -75,7 +75,7 @@ enum kith_err parts_read(const struct parts_spot *spot, bool with_payload,
         if (err != KITH_OK)
             return err;
     }
-    *out = (struct parts_row){*segment_id(segment, spot->row), segment_seq(segment, spot->row),
+    *out = (struct parts_row){segment_id(segment, spot->row), segment_seq(segment, spot->row),
                               segment_row_data(segment, spot->row, 1), payload};
     return KITH_OK;
 }

@@ -12,6 +12,7 @@
 #include "shard/query/search_cost.h"
 #include "shard/storage/column_format.h"
 #include "shard/storage/segment_format.h"
+#include "shard/storage/segment_names.h"
 #include "shard/storage/wal.h"
 #include "shard/storage/write_record.h"
 
@@ -128,13 +129,15 @@ static void add_segment(const struct predict_shape *shape, uint32_t rows, struct
         slots *= 2;
     uint64_t blocks = (uint64_t)rows * shape->payload_bytes / SEGMENT_PAYLOAD_BLOCK;
     add_section(uses, MEMORY_ROWS, (uint64_t)rows * row_bytes_of(shape));
-    add_section(uses, MEMORY_IDS, (uint64_t)rows * sizeof(struct kith_id));
+    add_section(uses, MEMORY_IDS,
+                (uint64_t)rows * (shape->uuids ? SEGMENT_ID_UUID : SEGMENT_ID_NUMBER));
     add_section(uses, MEMORY_IDS, slots * sizeof(uint32_t));
     add_section(uses, MEMORY_IDS, (uint64_t)rows * sizeof(uint32_t));
-    add_section(uses, MEMORY_IDS, (uint64_t)rows * sizeof(uint64_t));
+    add_section(uses, MEMORY_IDS, (uint64_t)rows * SEGMENT_SEQ_NARROW);
     add_section(uses, MEMORY_COLUMNS, sizeof(struct column_format_header));
     add_section(uses, MEMORY_PAYLOADS, (uint64_t)rows * shape->payload_bytes);
-    add_section(uses, MEMORY_PAYLOADS, (uint64_t)rows * sizeof(uint64_t));
+    if (shape->payload_bytes > 0)
+        add_section(uses, MEMORY_PAYLOADS, (uint64_t)rows * sizeof(uint64_t));
     add_section(uses, MEMORY_PAYLOADS, blocks * SEGMENT_BLOCK_ENTRY);
     if (is_indexed(shape, rows))
         add_index(shape, rows, uses);

@@ -21,6 +21,7 @@ struct predict_shape {
     enum kith_index index;
     uint32_t n_slices;      /* at least 1; those of one node */
     uint32_t payload_bytes; /* of a point, packed */
+    bool uuids;             /* ids are UUIDs; else numbers */
 };
 
 /* uses: MEMORY_KINDS. `resident` is what heads and codebooks take, and all that is mapped. */

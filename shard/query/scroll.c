@@ -100,12 +100,12 @@ static enum kith_err offer(struct page *page, const struct pick *pick, bool *use
 
 static uint32_t seek_id(const struct segment *segment, const struct kith_id *from)
 {
-    const struct kith_id *ids = segment_ids(segment);
     uint32_t low = 0;
     uint32_t high = segment_rows(segment);
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        if (kith_id_compare(&ids[segment_by_id(segment, middle)], from) < 0)
+        struct kith_id id = segment_id(segment, segment_by_id(segment, middle));
+        if (kith_id_compare(&id, from) < 0)
             low = middle + 1;
         else
             high = middle;
@@ -125,7 +125,7 @@ static enum kith_err along_ids(struct page *page, const struct parts_spot *part,
         pick.spot.row = segment_by_id(segment, i);
         if (!bitmap_contains(set, pick.spot.row))
             continue;
-        pick.id = *segment_id(segment, pick.spot.row);
+        pick.id = segment_id(segment, pick.spot.row);
         err = offer(page, &pick, &useless);
         offered++;
     }

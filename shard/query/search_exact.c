@@ -55,7 +55,7 @@ bool search_exact_name_segment_row(void *ctx, uint32_t row, struct kith_id *id, 
 {
     const struct search_unit *unit = ctx;
     const struct segment *segment = unit->view->segments[unit->index].segment;
-    *id = *segment_id(segment, row);
+    *id = segment_id(segment, row);
     *seq = segment_seq(segment, row);
     return true;
 }

@@ -79,14 +79,9 @@ uint32_t segment_row_bytes(const struct segment *segment)
     return segment->row_bytes;
 }
 
-const struct kith_id *segment_ids(const struct segment *segment)
+struct kith_id segment_id(const struct segment *segment, uint32_t row)
 {
-    return segment->ids;
-}
-
-const struct kith_id *segment_id(const struct segment *segment, uint32_t row)
-{
-    return &segment->ids[row];
+    return segment->ids[row];
 }
 
 uint64_t segment_seq(const struct segment *segment, uint32_t row)

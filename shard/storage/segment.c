@@ -11,6 +11,7 @@
 #include "shard/storage/row_codec.h"
 #include "shard/storage/segment_blocks.h"
 #include "shard/storage/segment_format.h"
+#include "shard/storage/segment_names.h"
 #include "shard/storage/segment_writer.h"
 
 /* Opening checks the header by its own CRC, every section against the file, and the table of
@@ -19,8 +20,7 @@
  * that lead elsewhere - slots of the id table, the id order, payload offsets - are checked where
  * they are used: a lookup touches few of them, and a file that is cut turns into zeros meanwhile.
  *
- * ids, seqs and rows are used in place: struct kith_id's layout is the disk's (its static assert),
- * and row_codec.c refuses big-endian machines. */
+ * Rows are used in place: row_codec.c refuses big-endian machines. */
 
 struct segment {
     /* Immutable after open. */
@@ -31,6 +31,7 @@ struct segment {
     uint32_t n_rows, row_bytes, n_slots, n_blocks;
     const uint8_t *parts[SEGMENT_SECTIONS];
     uint64_t part_bytes[SEGMENT_SECTIONS];
+    struct segment_names names;
     struct columns *columns;
     /* Any thread; behind a pointer, so that readers of a const segment can verify it. */
     struct segment_blocks *blocks;
@@ -64,14 +65,18 @@ static enum kith_err check_sections(struct segment *segment, uint64_t body, stru
     const uint64_t *bytes = segment->part_bytes;
     uint64_t slots = bytes[SEGMENT_ID_TABLE] / 4;
     if (bytes[SEGMENT_ROWS] != n * segment->row_bytes ||
-        bytes[SEGMENT_IDS] != n * sizeof(struct kith_id) || bytes[SEGMENT_ID_ORDER] != n * 4 ||
-        bytes[SEGMENT_SEQS] != n * 8 || bytes[SEGMENT_PAYLOAD_INDEX] != n * 8 ||
+        !segment_names_fit(&segment->names, n, bytes[SEGMENT_IDS], bytes[SEGMENT_SEQS]) ||
+        bytes[SEGMENT_ID_ORDER] != n * 4 ||
+        (bytes[SEGMENT_PAYLOAD_INDEX] != n * 8 && bytes[SEGMENT_PAYLOAD_INDEX] != 0) ||
         bytes[SEGMENT_ID_TABLE] % 4 != 0 || (slots & (slots - 1)) != 0 || slots <= n ||
         slots > UINT32_MAX || bytes[SEGMENT_BLOCKS] % SEGMENT_BLOCK_ENTRY != 0 ||
         bytes[SEGMENT_BLOCKS] / SEGMENT_BLOCK_ENTRY > n)
         return bad(diag, "a section's size does not fit the number of rows");
     segment->n_slots = (uint32_t)slots;
     segment->n_blocks = (uint32_t)(bytes[SEGMENT_BLOCKS] / SEGMENT_BLOCK_ENTRY);
+    segment->names.ids = segment->parts[SEGMENT_IDS];
+    segment->names.seqs = segment->parts[SEGMENT_SEQS];
+    segment->names.min_seq = kith_load_u64(segment->map + SEGMENT_MIN_SEQ);
     return KITH_OK;
 }
 
@@ -83,9 +88,11 @@ static enum kith_err check_header(struct segment *segment, const struct slice_co
         kith_load_u32(page + SEGMENT_HEADER_CRC) != kith_crc32c(0, page, SEGMENT_HEADER_CRC) ||
         kith_load_u64(page) != SEGMENT_MAGIC)
         return bad(diag, "the header fails its checksum");
-    if (kith_load_u32(page + 8) != SEGMENT_VERSION || kith_load_u32(page + 12) != SEGMENT_SECTIONS)
+    uint32_t version = kith_load_u32(page + 8);
+    if (version < SEGMENT_VERSION_READ || version > SEGMENT_VERSION ||
+        kith_load_u32(page + 12) != SEGMENT_SECTIONS)
         return kith_fail(diag, KITH_CORRUPT, "version %u of the segment is not known here",
-                         kith_load_u32(page + 8));
+                         version);
     if (kith_load_u64(page + 16) != segment->number ||
         kith_load_u64(page + 24) != config->collection ||
         kith_load_u32(page + 32) != config->slice || kith_load_u32(page + 36) != config->dim ||
@@ -233,31 +240,33 @@ uint32_t segment_row_bytes(const struct segment *segment)
     return segment->row_bytes;
 }
 
-/* Sections begin at multiples of 4 KiB of a page-aligned map, so the casts below are aligned. */
-const struct kith_id *segment_ids(const struct segment *segment)
+static bool need_id(const struct segment *segment, uint32_t row)
 {
-    (void)segment_need(segment, SEGMENT_IDS, 0, segment->part_bytes[SEGMENT_IDS]);
-    return (const void *)segment->parts[SEGMENT_IDS];
+    uint32_t bytes = segment->names.id_bytes;
+    return segment_need(segment, SEGMENT_IDS, (uint64_t)row * bytes, bytes);
 }
 
-const struct kith_id *segment_id(const struct segment *segment, uint32_t row)
+struct kith_id segment_id(const struct segment *segment, uint32_t row)
 {
-    const struct kith_id *ids = (const void *)segment->parts[SEGMENT_IDS];
-    (void)segment_need(segment, SEGMENT_IDS, (uint64_t)row * sizeof *ids, sizeof *ids);
-    return &ids[row];
+    (void)need_id(segment, row);
+    return segment_names_id(&segment->names, row);
 }
 
 uint64_t segment_seq(const struct segment *segment, uint32_t row)
 {
-    (void)segment_need(segment, SEGMENT_SEQS, (uint64_t)row * 8, 8);
-    return kith_load_u64(segment->parts[SEGMENT_SEQS] + (size_t)row * 8);
+    uint32_t bytes = segment->names.seq_bytes;
+    (void)segment_need(segment, SEGMENT_SEQS, (uint64_t)row * bytes, bytes);
+    return segment_names_seq(&segment->names, row);
 }
 
 void segment_fetch_name(const struct segment *segment, uint32_t row)
 {
-    __builtin_prefetch(segment->parts[SEGMENT_IDS] + row * sizeof(struct kith_id));
-    __builtin_prefetch(segment->parts[SEGMENT_SEQS] + (size_t)row * 8);
+    const struct segment_names *names = &segment->names;
+    __builtin_prefetch(names->ids + (size_t)row * names->id_bytes);
+    __builtin_prefetch(names->seqs + (size_t)row * names->seq_bytes);
 }
+
+/* Sections begin at multiples of 4 KiB of a page-aligned map, so the casts below are aligned. */
 
 uint32_t segment_by_id(const struct segment *segment, uint32_t index)
 {
@@ -304,7 +313,6 @@ uint64_t segment_file_bytes(const struct segment *segment)
 bool segment_find(const struct segment *segment, const struct kith_id *id, uint32_t *row)
 {
     const uint32_t *slots = (const void *)segment->parts[SEGMENT_ID_TABLE];
-    const struct kith_id *ids = (const void *)segment->parts[SEGMENT_IDS];
     uint32_t mask = segment->n_slots - 1;
     uint32_t at = (uint32_t)(kith_id_hash(id) >> 32) & mask;
     /* Bounded by the table: a file with no empty slot must not turn this for ever. */
@@ -314,10 +322,10 @@ bool segment_find(const struct segment *segment, const struct kith_id *id, uint3
         uint32_t found = slots[at] - 1; /* an empty slot gives UINT32_MAX */
         if (found == UINT32_MAX)
             return false;
-        if (found >= segment->n_rows ||
-            !segment_need(segment, SEGMENT_IDS, (uint64_t)found * sizeof *ids, sizeof *ids))
+        if (found >= segment->n_rows || !need_id(segment, found))
             continue;
-        if (kith_id_equal(&ids[found], id)) {
+        struct kith_id its = segment_names_id(&segment->names, found);
+        if (kith_id_equal(&its, id)) {
             *row = found;
             return true;
         }
@@ -372,6 +380,8 @@ static enum kith_err load_block(const struct segment *segment, uint32_t block,
 
 static struct segment_spot spot_of(const struct segment *segment, uint32_t row)
 {
+    if (segment->part_bytes[SEGMENT_PAYLOAD_INDEX] == 0)
+        return (struct segment_spot){0};
     (void)segment_need(segment, SEGMENT_PAYLOAD_INDEX, (uint64_t)row * 8, 8);
     return segment_format_spot_of(
         kith_load_u64(segment->parts[SEGMENT_PAYLOAD_INDEX] + (size_t)row * 8));

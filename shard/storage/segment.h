@@ -34,8 +34,7 @@ uint32_t segment_rows(const struct segment *segment);
 const void *segment_row_data(const struct segment *segment, uint32_t first, uint32_t n);
 uint32_t
 segment_row_bytes(const struct segment *segment); /* stride: dim * element size, no padding */
-const struct kith_id *segment_ids(const struct segment *segment); /* of all rows */
-const struct kith_id *segment_id(const struct segment *segment, uint32_t row);
+struct kith_id segment_id(const struct segment *segment, uint32_t row);
 uint64_t segment_seq(const struct segment *segment, uint32_t row);
 /* Begins to load what these two need of a row into the cache. */
 void segment_fetch_name(const struct segment *segment, uint32_t row);

@@ -12,22 +12,24 @@
 #include "proto/kith_wire.h"
 
 #define SEGMENT_MAGIC        0x3147455348544bull /* "KTHSEG1" */
-#define SEGMENT_VERSION      3u
+#define SEGMENT_VERSION      4u
+#define SEGMENT_VERSION_READ 3u /* the oldest; its ids, seqs and payload index are always wide */
 #define SEGMENT_HEADER_BYTES 4096u
 #define SEGMENT_HEADER_CRC   4092u /* offset of the header's own CRC */
+#define SEGMENT_MIN_SEQ      64u   /* offset of the lowest seq, a u64 */
 #define SEGMENT_TABLE        96u   /* offset of the section table; 24 bytes an entry */
 #define SEGMENT_ENTRY_BYTES  24u
 #define SEGMENT_ROWS_MAX     (1u << 30)
 
 enum segment_section {
     SEGMENT_ROWS = 0,          /* n_rows * row_bytes */
-    SEGMENT_IDS = 1,           /* struct kith_id each */
+    SEGMENT_IDS = 1,           /* segment_names.h */
     SEGMENT_ID_TABLE = 2,      /* u32 slots, a power of two: row + 1, 0 = empty; linear probing */
     SEGMENT_ID_ORDER = 3,      /* u32 each: rows by ascending id */
-    SEGMENT_SEQS = 4,          /* u64 each */
+    SEGMENT_SEQS = 4,          /* segment_names.h */
     SEGMENT_COLUMNS = 5,       /* shard/storage/column.h */
     SEGMENT_PAYLOADS = 6,      /* compressed blocks, one after another */
-    SEGMENT_PAYLOAD_INDEX = 7, /* per row a u64: segment_format_spot */
+    SEGMENT_PAYLOAD_INDEX = 7, /* per row a u64: segment_format_spot; empty: no payloads */
     SEGMENT_BLOCKS = 8,        /* per block: u64 offset, u32 packed bytes, u32 bytes */
     /* Opaque here: the approximate index (segment_index.h). Empty when there is none. */
     SEGMENT_INDEX_FIRST = 9,

@@ -11,6 +11,7 @@
 #include "shard/storage/column.h"
 #include "shard/storage/row_codec.h"
 #include "shard/storage/segment_format.h"
+#include "shard/storage/segment_names.h"
 
 /* One pass over the disk: vectors first (they are most of the bytes), then the index, then payload
  * blocks, then the points' other parts, which are collected in memory, then the checksums. The
@@ -263,7 +264,7 @@ enum kith_err segment_writer_point(struct segment_writer *writer, uint32_t row,
     writer->ids[row] = *point->id;
     writer->min_seq = point->seq < writer->min_seq ? point->seq : writer->min_seq;
     writer->max_seq = point->seq > writer->max_seq ? point->seq : writer->max_seq;
-    kith_store_u64((uint8_t *)&writer->seqs[row], point->seq);
+    writer->seqs[row] = point->seq;
     kith_store_u64((uint8_t *)&writer->spots[row], segment_format_spot(&spot));
     kith_buf_append(&writer->raw, point->payload.data, point->payload.len);
     if (writer->raw.failed)
@@ -307,11 +308,12 @@ static enum kith_err id_sections(struct segment_writer *writer, struct kith_diag
         order[row] = row;
     }
     qsort_r(order, n, sizeof *order, by_id, writer->ids);
-    err = section(writer, SEGMENT_IDS, writer->ids, (size_t)n * sizeof *writer->ids, diag);
-    if (err == KITH_OK)
-        err = section(writer, SEGMENT_ID_TABLE, table, (size_t)slots * 4, diag);
+    err = section(writer, SEGMENT_ID_TABLE, table, (size_t)slots * 4, diag);
     if (err == KITH_OK)
         err = section(writer, SEGMENT_ID_ORDER, order, (size_t)n * 4, diag);
+    if (err == KITH_OK)
+        err = section(writer, SEGMENT_IDS, writer->ids,
+                      (size_t)n * segment_names_pack_ids(writer->ids, n), diag);
 out:
     kith_free(table);
     kith_free(order);
@@ -320,21 +322,23 @@ out:
 
 static enum kith_err body_sections(struct segment_writer *writer, struct kith_diag *diag)
 {
+    uint32_t n = writer->rows;
     enum kith_err err = close_block(writer, diag);
     if (err == KITH_OK)
         err = id_sections(writer, diag);
+    size_t seq_bytes = segment_names_pack_seqs(writer->seqs, n, writer->min_seq, writer->max_seq);
     if (err == KITH_OK)
-        err = section(writer, SEGMENT_SEQS, writer->seqs, (size_t)writer->rows * 8, diag);
+        err = section(writer, SEGMENT_SEQS, writer->seqs, n * seq_bytes, diag);
     if (err == KITH_OK) {
         kith_buf_reset(&writer->raw);
-        err = column_builder_finish(writer->columns, writer->rows, &writer->raw, diag);
+        err = column_builder_finish(writer->columns, n, &writer->raw, diag);
     }
     if (err == KITH_OK && writer->raw.failed)
         err = kith_fail(diag, KITH_NOMEM, "columns");
     if (err == KITH_OK)
         err = section(writer, SEGMENT_COLUMNS, writer->raw.data, writer->raw.len, diag);
-    if (err == KITH_OK)
-        err = section(writer, SEGMENT_PAYLOAD_INDEX, writer->spots, (size_t)writer->rows * 8, diag);
+    if (err == KITH_OK && writer->blocks.len > 0) /* else there is no payload */
+        err = section(writer, SEGMENT_PAYLOAD_INDEX, writer->spots, (size_t)n * 8, diag);
     if (err == KITH_OK && writer->blocks.failed)
         err = kith_fail(diag, KITH_NOMEM, "payload blocks");
     if (err == KITH_OK)
@@ -357,7 +361,7 @@ static void header_encode(const struct segment_writer *writer, uint64_t body_byt
     kith_store_u32(page + 44, (uint32_t)config->rows);
     kith_store_u32(page + 48, writer->rows);
     kith_store_u64(page + 56, body_bytes);
-    kith_store_u64(page + 64, writer->min_seq);
+    kith_store_u64(page + SEGMENT_MIN_SEQ, writer->min_seq);
     kith_store_u64(page + 72, writer->max_seq);
     for (unsigned i = 0; i < SEGMENT_SECTIONS; i++) {
         uint8_t *entry = page + SEGMENT_TABLE + (size_t)i * SEGMENT_ENTRY_BYTES;

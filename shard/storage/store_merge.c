@@ -155,8 +155,8 @@ static enum kith_err add_source(const struct merging *merging, uint32_t k,
         uint32_t row = order[i];
         if (merging->map[k][row] == NO_ROW)
             continue;
-        struct segment_point point = {.id = segment_id(segment, row),
-                                      .seq = segment_seq(segment, row)};
+        struct kith_id id = segment_id(segment, row);
+        struct segment_point point = {.id = &id, .seq = segment_seq(segment, row)};
         err = segment_payload_cached(segment, row, &cache, &point.payload, diag);
         if (err == KITH_OK)
             err = segment_build_point(building, merging->map[k][row], &point, diag);

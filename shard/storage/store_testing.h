@@ -93,11 +93,12 @@ static inline enum kith_err test_select(const struct view *view, struct kith_byt
     bool ok = true;
     for (uint32_t s = 0; s < view->n_segments && ok; s++) {
         const struct view_segment *part = &view->segments[s];
-        const struct kith_id *ids = segment_ids(part->segment);
-        for (uint32_t row = 0; row < segment_rows(part->segment) && ok; row++)
+        for (uint32_t row = 0; row < segment_rows(part->segment) && ok; row++) {
+            struct kith_id id = segment_id(part->segment, row);
             if ((part->deleted == NULL || !bitmap_contains(part->deleted, row)) &&
-                ids[row].lo % modulus == rest)
-                ok = emit(ctx, &ids[row]);
+                id.lo % modulus == rest)
+                ok = emit(ctx, &id);
+        }
     }
     for (uint32_t h = 0; h < view->n_heads && ok; h++) {
         struct head_row got;
