@@ -19,9 +19,9 @@ endforeach()
 set(places PATHS ${root} NO_DEFAULT_PATH)
 find_library(FAISS_C_LIB faiss_c ${places} PATH_SUFFIXES lib lib64 lib/x86_64-linux-gnu)
 find_library(FAISS_LIB NAMES faiss_avx2 faiss ${places} PATH_SUFFIXES lib lib64 lib/x86_64-linux-gnu)
-find_path(FAISS_INCLUDE faiss/c_api/Clustering_c.h ${places} PATH_SUFFIXES include)
+find_path(FAISS_INCLUDE faiss/c_api/index_factory_c.h ${places} PATH_SUFFIXES include)
 if(NOT FAISS_C_LIB OR NOT FAISS_LIB OR NOT FAISS_INCLUDE)
-  message(FATAL_ERROR "${root} does not hold a build of Faiss with its C API: include/faiss/c_api/Clustering_c.h, lib/libfaiss_c "
+  message(FATAL_ERROR "${root} does not hold a build of Faiss with its C API: include/faiss/c_api/index_factory_c.h, lib/libfaiss_c "
                       "and lib/libfaiss_avx2 or lib/libfaiss are needed. Without -DKITH_FAISS_ROOT, ./deploy/faiss builds one.")
 endif()
 

@@ -4,25 +4,15 @@
  * Two things of Faiss would not come back as errors, and are kept from happening. Distances that
  * overflow leave rows without a centroid, and the search for a large cluster to split then never
  * ends: rows are checked first (check_rows). And an exception inside an OpenMP region ends the
- * process; with one thread such a region allocates only small things.
- *
- * k-means runs one iteration a call, which gives a place to poll: train() goes on from the
- * centroids it left. Initial centroids get in by training on exactly k rows, which Faiss copies.
- *
- * Lost: k-means of our own over blas_products. It was 1.3 times slower (0.51 s against 0.38 s for
- * an iteration over 131,072 rows, 1024 centroids, dimension 100), because Faiss finds the nearest
- * centroid while a block of products is still in the cache. */
+ * process; with one thread such a region allocates only small things. */
 #include "shard/index/faiss.h"
 
 #include <faiss/c_api/AutoTune_c.h>
-#include <faiss/c_api/Clustering_c.h>
-#include <faiss/c_api/IndexFlat_c.h>
 #include <faiss/c_api/VectorTransform_c.h>
 #include <faiss/c_api/error_c.h>
 #include <faiss/c_api/index_factory_c.h>
 #include <faiss/c_api/index_io_c.h>
 #include <float.h>
-#include <limits.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -99,95 +89,12 @@ static enum kith_err check_rows(struct blas_block rows, struct kith_diag *diag)
 
 static enum kith_err check_train(struct blas_block rows, const char *what, struct kith_diag *diag)
 {
-    if (rows.dim == 0 || rows.dim > KITH_DIM_MAX)
-        return kith_fail(diag, KITH_TOO_BIG, "%s: dimension %u; 1 to %u are allowed", what,
-                         rows.dim, KITH_DIM_MAX);
     if (rows.n > KITH_FAISS_TRAIN_ROWS_MAX)
         return kith_fail(diag, KITH_TOO_BIG, "%s: %u rows to train on; the limit is %u", what,
                          rows.n, KITH_FAISS_TRAIN_ROWS_MAX);
     enum kith_err err = check_rows(rows, diag);
     if (err != KITH_OK)
         kith_diag_prefix(diag, "%s", what);
-    return err;
-}
-
-static enum kith_err ask(struct faiss_poll poll, struct kith_diag *diag)
-{
-    return poll.fn == NULL ? KITH_OK : poll.fn(poll.ctx, diag);
-}
-
-/* --- k-means --------------------------------------------------------------------------------- */
-
-static enum kith_err check_kmeans(const struct faiss_kmeans *job, struct kith_diag *diag)
-{
-    if (job->k == 0 || job->k > KITH_FAISS_CENTROIDS_MAX)
-        return kith_fail(diag, KITH_TOO_BIG, "k-means: %u centroids; 1 to %u are allowed", job->k,
-                         KITH_FAISS_CENTROIDS_MAX);
-    if (job->rows.n < job->k)
-        return kith_fail(diag, KITH_UNPROCESSABLE, "k-means: %u rows for %u centroids", job->rows.n,
-                         job->k);
-    enum kith_err err = check_train(job->rows, "k-means", diag);
-    if (err == KITH_OK && job->initial != NULL) {
-        struct blas_block initial = {job->initial, job->k, job->rows.dim};
-        err = check_train(initial, "k-means: initial centroids", diag);
-    }
-    return err;
-}
-
-static enum kith_err iterate(const struct faiss_kmeans *job, FaissClustering *clustering,
-                             FaissIndex *index, struct kith_diag *diag)
-{
-    if (job->initial != NULL) {
-        int code = faiss_Clustering_train(clustering, job->k, job->initial, index);
-        if (code != 0)
-            return failed(code, KITH_INTERNAL, "k-means", diag);
-    }
-    for (uint32_t i = 0; i < job->iterations; i++) {
-        enum kith_err err = ask(job->poll, diag);
-        if (err != KITH_OK)
-            return err;
-        int code = faiss_Clustering_train(clustering, job->rows.n, job->rows.rows, index);
-        if (code != 0)
-            return failed(code, KITH_UNPROCESSABLE, "k-means", diag);
-    }
-    return KITH_OK;
-}
-
-enum kith_err faiss_kmeans_run(const struct faiss_kmeans *job, float *centroids,
-                               struct kith_diag *diag)
-{
-    kith_assert(job->iterations > 0);
-    enter();
-    FaissClustering *clustering = NULL;
-    FaissIndexFlatL2 *index = NULL;
-    enum kith_err err = check_kmeans(job, diag);
-    if (err != KITH_OK)
-        return err;
-
-    FaissClusteringParameters parameters;
-    faiss_ClusteringParameters_init(&parameters);
-    parameters.niter = 1;
-    parameters.seed = (int)(job->seed & INT_MAX);
-    parameters.min_points_per_centroid = 1;                     /* no warning on stderr */
-    parameters.max_points_per_centroid = INT_MAX / (int)job->k; /* sampling is the caller's */
-    int code =
-        faiss_Clustering_new_with_params(&clustering, (int)job->rows.dim, (int)job->k, &parameters);
-    if (code == 0)
-        code = faiss_IndexFlatL2_new_with(&index, job->rows.dim);
-    err = failed(code, KITH_INTERNAL, "k-means", diag);
-    if (err == KITH_OK)
-        err = iterate(job, clustering, index, diag);
-    if (err == KITH_OK) {
-        float *found = NULL;
-        size_t count = 0;
-        faiss_Clustering_centroids(clustering, &found, &count);
-        kith_assert(count == (size_t)job->k * job->rows.dim);
-        memcpy(centroids, found, count * sizeof *found);
-    }
-    if (index != NULL)
-        faiss_Index_free(index);
-    if (clustering != NULL)
-        faiss_Clustering_free(clustering);
     return err;
 }
 
@@ -236,9 +143,9 @@ static bool is_orthonormal(const float *matrix, uint32_t dim, float *products)
 static enum kith_err check_rotation(struct blas_block rows, uint32_t rows_min, const char *what,
                                     struct kith_diag *diag)
 {
-    if (rows.dim > KITH_FAISS_ROTATION_MAX)
-        return kith_fail(diag, KITH_TOO_BIG, "%s: dimension %u; the limit is %u", what, rows.dim,
-                         KITH_FAISS_ROTATION_MAX);
+    if (rows.dim == 0 || rows.dim > KITH_FAISS_ROTATION_MAX)
+        return kith_fail(diag, KITH_TOO_BIG, "%s: dimension %u; 1 to %u are allowed", what,
+                         rows.dim, KITH_FAISS_ROTATION_MAX);
     if (rows.n < rows_min)
         return kith_fail(diag, KITH_UNPROCESSABLE, "%s: %u rows; it takes %u or more", what, rows.n,
                          rows_min);
@@ -604,7 +511,7 @@ enum kith_err faiss_index_add(struct faiss_index *index, struct blas_block rows,
     if (err == KITH_OK)
         err = check_block(index, rows, "index rows", diag);
     for (uint32_t at = 0; err == KITH_OK && at < rows.n; at += CHUNK) {
-        err = ask(poll, diag);
+        err = poll.fn == NULL ? KITH_OK : poll.fn(poll.ctx, diag);
         if (err != KITH_OK)
             break;
         uint32_t n = rows.n - at < CHUNK ? rows.n - at : CHUNK;

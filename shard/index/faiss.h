@@ -1,5 +1,5 @@
-/* Training for approximate indexes, and indexes by factory string: the one home of Faiss (1.7.3,
- * its C API; deploy/faiss).
+/* Rotations learned from rows, and indexes by factory string: the one home of Faiss (1.7.3, its C
+ * API; deploy/faiss).
  *
  * Rows are f32, row-major, finite, and borrowed for the call; results go into the caller's memory.
  *
@@ -29,35 +29,6 @@
 
 /* The largest squared length of a row: distances of such rows stay finite. */
 #define FAISS_NORM_MAX 1e37f
-
-/* Asked between iterations: anything but KITH_OK ends the call with that error and its text.
- * fn == NULL: never ends early. */
-struct faiss_poll {
-    enum kith_err (*fn)(void *ctx, struct kith_diag *diag);
-    void *ctx;
-};
-
-struct faiss_kmeans {
-    struct blas_block rows;
-    uint32_t k;          /* centroids, at most rows.n */
-    uint32_t iterations; /* full passes over the rows */
-    uint32_t seed;
-    const float *initial; /* k * rows.dim centroids to go on from; NULL: k rows chosen by seed */
-    struct faiss_poll poll;
-};
-
-/* k-means (Lloyd, Least squares quantization in PCM, 1982) under euclidean distance: k * rows.dim
- * centroids. A centroid without rows gets half of a large one's. The same input gives the same
- * centroids on the same CPU.
- *
- * To train well in little time, call with growing samples (16, 64, 256 rows for each centroid),
- * each from the centroids of the one before. An iteration costs about the product of rows and
- * centroids: 0.4 s of one core for 131,072 rows, 1024 centroids, dimension 100.
- *
- * KITH_UNPROCESSABLE also when there are fewer rows than centroids. Memory: about 16 bytes for each
- * row, 3 * k * dim floats and 20 MB. */
-enum kith_err faiss_kmeans_run(const struct faiss_kmeans *job, float *centroids,
-                               struct kith_diag *diag);
 
 /* --- rotations, for use before product quantization ------------------------------------------ */
 
@@ -126,6 +97,13 @@ struct faiss_shape faiss_shape_of(const char *factory);
  * Faiss takes a sample of 256 rows for each centroid at most, and warns on stderr below 39. */
 enum kith_err faiss_index_train(struct faiss_index *index, struct blas_block rows,
                                 struct kith_diag *diag);
+
+/* Asked between blocks of rows: anything but KITH_OK ends the call with that error and its text.
+ * fn == NULL: never ends early. */
+struct faiss_poll {
+    enum kith_err (*fn)(void *ctx, struct kith_diag *diag);
+    void *ctx;
+};
 
 /* Appends rows, numbered on from faiss_index_rows. When it fails, or the poll ends it, a part of
  * the rows may be in: free the index. KITH_UNPROCESSABLE when it was not trained. */
