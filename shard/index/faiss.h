@@ -19,7 +19,6 @@
 #ifndef FAISS_H
 #define FAISS_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -64,30 +63,15 @@ struct faiss_effort {
     uint32_t k_factor;  /* rows ranked again for each of k, of RFlat */
 };
 
-/* factory: pieces joined by commas, in Faiss's own notation (# is a number):
- *   first, optionally   PCA#  PCAR#  OPQ#  OPQ#_#
- *   then                IVF#,CODE  IVF#_HNSW#,CODE  HNSW#  HNSW#,CODE  CODE
- *   last, optionally    RFlat
- *   CODE                Flat  SQ4  SQ6  SQ8  SQfp16  PQ#  PQ#x#  PQ#x4fs  PQ#x4fsr
- * Other kinds of Faiss are refused, for some end the process by an assertion or by an exception
- * inside an OpenMP region. Cosine and dot are searched by inner product (cosine: rows and queries
- * of length 1, the caller's task), euclid by L2, manhattan by L1, which only Flat and HNSW# know.
+/* factory: as faiss_factory.h has it. Cosine and dot are searched by inner product (cosine: rows
+ * and queries of length 1, the caller's task), euclid by L2, manhattan by L1.
  *
- * KITH_BAD_REQUEST: not such a string, with the piece or Faiss's reason. KITH_UNSUPPORTED: not
- * with this metric. */
+ * Errors: those of faiss_factory_check, and of Faiss, with its reason: KITH_BAD_REQUEST for pieces
+ * that do not go together, KITH_UNSUPPORTED for those that do not with this metric. */
 enum kith_err faiss_index_new(const char *factory, uint32_t dim, enum kith_metric metric,
                               struct faiss_index **out, struct kith_diag *diag);
 void faiss_index_free(struct faiss_index *index); /* NULL allowed */
 
-/* What a string asks for that faiss_index_new takes. */
-struct faiss_shape {
-    uint32_t lists;     /* of IVF#; 0: none, and no setting nprobe */
-    uint32_t centroids; /* the most of one training, lists or code words; 0: nothing is clustered */
-    bool graph;         /* HNSW# or IVF#_HNSW#: there is a setting efSearch */
-    bool coded;         /* distances are those of codes, or of rows that were rotated and cut */
-    uint32_t ranked_len; /* characters before ",RFlat", if that is there */
-};
-struct faiss_shape faiss_shape_of(const char *factory);
 /* So many rows for each centroid are enough for Faiss to train without a warning on stderr; and so
  * many train well. */
 #define FAISS_ROWS_A_CENTROID   39u

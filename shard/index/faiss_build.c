@@ -10,6 +10,7 @@
 #include "proto/kith_crc32c.h"
 #include "proto/kith_limits.h"
 #include "shard/index/faiss_calibrate.h"
+#include "shard/index/faiss_factory.h"
 
 #define ADD_BYTES   (8u << 20) /* of rows handed to Faiss at once */
 #define SAMPLE_ROWS 16384u     /* at the least, if there are so many: for rotations and ranges */
@@ -18,7 +19,7 @@
 struct faiss_builder {
     struct faiss_builder_options options;
     struct segment_index_hooks hooks;
-    struct faiss_shape shape;
+    struct faiss_factory_shape shape;
     char factory[KITH_FAISS_FACTORY_MAX + 1]; /* without RFlat */
 };
 
@@ -42,7 +43,7 @@ struct building {
 /* ---- what may be asked for ------------------------------------------------------------------- */
 
 /* Rows that training takes, so many for each centroid, and as memory. */
-static uint64_t sample_bytes(struct faiss_shape shape, uint32_t dim)
+static uint64_t sample_bytes(struct faiss_factory_shape shape, uint32_t dim)
 {
     return (uint64_t)shape.centroids * FAISS_ROWS_A_CENTROID * dim * sizeof(float);
 }
@@ -58,7 +59,7 @@ enum kith_err faiss_build_check(const char *factory, uint32_t dim, enum kith_met
     if (err != KITH_OK)
         return err;
     faiss_index_free(index);
-    struct faiss_shape shape = faiss_shape_of(factory);
+    struct faiss_factory_shape shape = faiss_factory_shape_of(factory);
     if (shape.lists > KITH_FAISS_LISTS_MAX)
         return kith_fail(diag, KITH_TOO_BIG, "IVF%u: segments are indexed in at most %u lists",
                          shape.lists, KITH_FAISS_LISTS_MAX);
@@ -359,7 +360,7 @@ enum kith_err faiss_builder_new(struct faiss_builder **out,
     if (builder == NULL)
         return kith_fail(diag, KITH_NOMEM, "index builder");
     builder->options = *options;
-    builder->shape = faiss_shape_of(config->factory);
+    builder->shape = faiss_factory_shape_of(config->factory);
     (void)snprintf(builder->factory, sizeof builder->factory, "%.*s",
                    (int)builder->shape.ranked_len, config->factory);
     builder->hooks = hooks;

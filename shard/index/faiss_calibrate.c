@@ -38,7 +38,7 @@ struct worker {
 
 struct run {
     struct faiss_index *index;
-    struct faiss_shape shape;
+    struct faiss_factory_shape shape;
     const struct exact_best *scan;
     struct workers *workers;
     struct worker *each;
@@ -245,7 +245,7 @@ static enum kith_err measure(struct run *run, struct faiss_target *targets, uint
     return err;
 }
 
-enum kith_err faiss_calibrate_run(struct faiss_index *index, struct faiss_shape shape,
+enum kith_err faiss_calibrate_run(struct faiss_index *index, struct faiss_factory_shape shape,
                                   const struct exact_best *scan, struct workers *workers,
                                   struct faiss_target targets[FAISS_FORMAT_TARGETS], uint32_t *n,
                                   struct kith_diag *diag)

@@ -12,13 +12,14 @@
 #define FAISS_CALIBRATE_H
 
 #include "shard/index/exact_best.h"
+#include "shard/index/faiss_factory.h"
 #include "shard/index/faiss_format.h"
 
 #define FAISS_CALIBRATE_QUERIES 256u /* of each calibration */
 
 /* scan: the rows of the index, and queries that are not among them; k is set here. *n: 0, when
  * there are too few rows to tell. */
-enum kith_err faiss_calibrate_run(struct faiss_index *index, struct faiss_shape shape,
+enum kith_err faiss_calibrate_run(struct faiss_index *index, struct faiss_factory_shape shape,
                                   const struct exact_best *scan, struct workers *workers,
                                   struct faiss_target targets[FAISS_FORMAT_TARGETS], uint32_t *n,
                                   struct kith_diag *diag);

@@ -464,22 +464,7 @@ static void test_faiss_index_refuses_bad_factories(void **state)
         enum kith_err err;
         const char *text;
     } cases[] = {
-        {"", KITH_BAD_REQUEST, "'' is not a known piece"},
-        {"flat", KITH_BAD_REQUEST, "'flat' is not"},
-        {"LSH", KITH_BAD_REQUEST, "'LSH' is not"},
-        {"IVF16(Index5),Flat", KITH_BAD_REQUEST, "'IVF16(Index5)'"},
-        {"Flat,Refine(IVF4,Flat)", KITH_BAD_REQUEST, "'Refine(IVF4'"},
-        {"NSG16", KITH_BAD_REQUEST, "'NSG16' is not"},
-        {"IVF,Flat", KITH_BAD_REQUEST, "'IVF' is not"},
-        {"IVF64,Flat,", KITH_BAD_REQUEST, "'' is not"},
-        {"IVF0,Flat", KITH_BAD_REQUEST, "0 is not from 1 to 65536"},
-        {"IVF65537,Flat", KITH_BAD_REQUEST, "65537 is not"},
-        {"IVF999999999,Flat", KITH_BAD_REQUEST, "is not a known piece"},
-        {"HNSW1", KITH_BAD_REQUEST, "1 is not from 4"},
-        {"PQ5", KITH_BAD_REQUEST, "5 does not divide dimension 16"},
-        {"PCA6,PQ4", KITH_BAD_REQUEST, "4 does not divide dimension 6"},
-        {"PQ8x16", KITH_BAD_REQUEST, "16 is not from 4 to 12"},
-        {"PQ8x5fs", KITH_BAD_REQUEST, "5 is not from 4 to 4"},
+        {"LSH", KITH_BAD_REQUEST, "'LSH' is not a known piece"},
         {"IVF64", KITH_BAD_REQUEST, "could not parse"},
         {"IVF64,HNSW16", KITH_BAD_REQUEST, "could not parse"},
         {"Flat,Flat", KITH_BAD_REQUEST, "could not parse index string Flat,Flat"},
@@ -495,17 +480,9 @@ static void test_faiss_index_refuses_bad_factories(void **state)
             fail_msg("%s: %s", cases[i].factory, diag.text);
         assert_null(strstr(diag.text, ".cpp"));
     }
-    char longest[KITH_FAISS_FACTORY_MAX + 2];
-    memset(longest, 'x', sizeof longest - 1);
-    longest[sizeof longest - 1] = '\0';
-    assert_int_equal(faiss_index_new(longest, DIM, KITH_DOT, &index, NULL), KITH_TOO_BIG);
-    assert_int_equal(faiss_index_new("Flat", 0, KITH_DOT, &index, NULL), KITH_TOO_BIG);
     assert_int_equal(faiss_index_new("Flat", KITH_DIM_MAX + 1, KITH_DOT, &index, NULL),
                      KITH_TOO_BIG);
-    const char *not_l1[] = {"IVF64,Flat", "SQ8", "PQ4", "PCA4,Flat", "HNSW16,SQ8", "Flat,RFlat"};
-    for (size_t i = 0; i < sizeof not_l1 / sizeof *not_l1; i++)
-        assert_int_equal(faiss_index_new(not_l1[i], DIM, KITH_MANHATTAN, &index, NULL),
-                         KITH_UNSUPPORTED);
+    assert_int_equal(faiss_index_new("SQ8", DIM, KITH_MANHATTAN, &index, NULL), KITH_UNSUPPORTED);
     /* HNSW over PQ would take no notice of the metric. */
     assert_int_equal(faiss_index_new("HNSW16,PQ4", DIM, KITH_DOT, &index, NULL), KITH_UNSUPPORTED);
     kith_mem_fail_after(0);
