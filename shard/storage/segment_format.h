@@ -1,4 +1,4 @@
-/* The layout of a segment file, shared by segment_writer.c and segment.c; docs/STORAGE.md has it in
+/* The layout of a segment file, shared by who writes and who reads it; docs/STORAGE.md has it in
  * words. Disk values: never renumber. Threads: no state. */
 #ifndef SEGMENT_FORMAT_H
 #define SEGMENT_FORMAT_H
