@@ -6,10 +6,11 @@
  * from the moment they were due. The closed loop measures throughput; only the open one measures
  * what a user waits (the "coordinated omission" of Gil Tene's talk).
  *
- * Latencies go into a histogram of 64 steps per power of two of nanoseconds: at most 1.6 % off, in
- * fixed memory. --answers keeps the bodies that came back, a line each, in the order of the
- * requests. One JSON line comes out. Bounded in time, count and connections, and to loopback: this
- * is no tool for other people's machines. */
+ * Of a latency in the open loop two parts are told as well: how late a request left, because this
+ * process waited for a CPU or for a connection, and what the server says it took (`time`, as it is
+ * in the answers of Kith; else 0). --answers keeps the bodies that came back, a line each, in the
+ * order of the requests. One JSON line comes out. Bounded in time, count and connections, and to
+ * loopback: this is no tool for other people's machines. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
@@ -25,6 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "histogram.h"
 #include "common/kith_buf.h"
 #include "common/kith_clock.h"
 #include "common/kith_mem.h"
@@ -35,8 +37,7 @@
 #define RATE_MAX         1000000.0
 #define BODIES_BYTES_MAX (1u << 30)
 #define HEAD_BYTES       4096u
-#define STEPS            64u           /* of a power of two */
-#define SLOTS            (40u * STEPS) /* up to an hour in ns */
+#define TAIL_BYTES       128u /* of a body: "time" is in them */
 
 struct text {
     const char *data;
@@ -52,8 +53,10 @@ struct load_conn {
     size_t head_n;
     size_t body_left;
     bool in_body;
+    char tail[TAIL_BYTES + 1];
+    size_t tail_n;
     int status;
-    uint64_t due_ns;
+    uint64_t due_ns, begun_ns;
     uint64_t request; /* its number, from 0 */
 };
 
@@ -78,9 +81,8 @@ struct load {
     size_t idle_n;
     uint64_t start_ns, measure_ns, end_ns;
     uint64_t sent, due_next;
-    uint64_t answers, refused, failed; /* 2xx, other statuses, cut connections; after the warm-up */
-    uint64_t histogram[SLOTS];
-    uint64_t sum_ns, max_ns;
+    uint64_t refused, failed; /* other statuses than 2xx, cut connections; after the warm-up */
+    struct histogram whole, late, server; /* of 2xx: the latency, and two parts of it */
 };
 
 static void die(const char *what, const char *detail)
@@ -88,36 +90,6 @@ static void die(const char *what, const char *detail)
     fprintf(stderr, "load: %s%s%s\n", what, detail == NULL ? "" : ": ",
             detail == NULL ? "" : detail);
     exit(1);
-}
-
-/* Values below 2 * STEPS have a slot each; above, the top bits pick it. */
-static void record(struct load *load, uint64_t ns)
-{
-    unsigned power = ns < 2 * STEPS ? 0 : (unsigned)(63 - __builtin_clzll(ns)) - 6;
-    size_t slot = (size_t)power * STEPS + (size_t)(ns >> power);
-
-    if (slot >= SLOTS)
-        slot = SLOTS - 1;
-    load->histogram[slot]++;
-    load->sum_ns += ns;
-    if (ns > load->max_ns)
-        load->max_ns = ns;
-}
-
-static double percentile_us(const struct load *load, uint64_t total, double p)
-{
-    uint64_t want = (uint64_t)((double)total * p);
-    uint64_t seen = 0;
-
-    for (size_t slot = 0; slot < SLOTS; slot++) {
-        seen += load->histogram[slot];
-        if (seen > want) {
-            size_t power = slot < 2 * STEPS ? 0 : slot / STEPS - 1;
-            uint64_t ns = (uint64_t)(slot - power * STEPS) << power;
-            return (double)(ns < load->max_ns ? ns : load->max_ns) / 1000.0;
-        }
-    }
-    return (double)load->max_ns / 1000.0;
 }
 
 static void connect_one(struct load *load, struct load_conn *conn)
@@ -137,6 +109,7 @@ static void conn_idle(struct load *load, struct load_conn *conn)
 {
     conn->busy = false;
     conn->head_n = 0;
+    conn->tail_n = 0;
     conn->in_body = false;
     load->idle[load->idle_n++] = conn;
 }
@@ -181,11 +154,24 @@ static void begin(struct load *load, uint64_t due_ns)
 
     conn->busy = true;
     conn->due_ns = due_ns;
+    conn->begun_ns = kith_now_ns();
     conn->request = load->sent;
     conn->out = load->requests[load->sent % load->requests_n];
     conn->out_at = 0;
     load->sent++;
     conn_send(load, conn);
+}
+
+/* The last bytes of a body. */
+static void tail_add(struct load_conn *conn, const char *bytes, size_t n)
+{
+    size_t take = n < TAIL_BYTES ? n : TAIL_BYTES;
+    size_t keep = conn->tail_n < TAIL_BYTES - take ? conn->tail_n : TAIL_BYTES - take;
+
+    memmove(conn->tail, conn->tail + conn->tail_n - keep, keep);
+    memcpy(conn->tail + keep, bytes + n - take, take);
+    conn->tail_n = keep + take;
+    conn->tail[conn->tail_n] = '\0';
 }
 
 static void answered(struct load *load, struct load_conn *conn)
@@ -194,8 +180,11 @@ static void answered(struct load *load, struct load_conn *conn)
 
     if (conn->due_ns >= load->measure_ns) {
         if (conn->status / 100 == 2) {
-            load->answers++;
-            record(load, now - conn->due_ns);
+            const char *time = conn->tail_n > 0 ? strstr(conn->tail, "\"time\":") : NULL;
+            histogram_add(&load->whole, now - conn->due_ns);
+            histogram_add(&load->late, conn->begun_ns - conn->due_ns);
+            histogram_add(&load->server,
+                          time == NULL ? 0 : (uint64_t)(strtod(time + 7, NULL) * 1e9));
         } else {
             load->refused++;
         }
@@ -239,6 +228,7 @@ static void conn_bytes(struct load *load, struct load_conn *conn, const char *by
             take = conn->body_left < n ? conn->body_left : n;
             if (load->kept != NULL)
                 kith_buf_append(&load->kept[conn->request], bytes, take);
+            tail_add(conn, bytes, take);
             conn->body_left -= take;
         }
         bytes += take;
@@ -321,17 +311,21 @@ static void run(struct load *load)
 
 static void report(const struct load *load, double seconds)
 {
+    const struct histogram *whole = &load->whole;
+
     printf("{\"bench\":\"load\",\"name\":\"%s\",\"path\":\"%s\",\"mode\":\"%s\",\"rate\":%.0f,"
            "\"connections\":%u,\"seconds\":%.3f,\"requests\":%llu,\"refused\":%llu,"
            "\"failed\":%llu,\"per_s\":%.1f,\"mean_us\":%.1f,\"p50_us\":%.1f,\"p99_us\":%.1f,"
-           "\"p999_us\":%.1f,\"max_us\":%.1f}\n",
+           "\"p999_us\":%.1f,\"max_us\":%.1f,\"late_p99_us\":%.1f,\"server_p50_us\":%.1f,"
+           "\"server_p99_us\":%.1f}\n",
            load->name, load->path, load->rate > 0 ? "open" : "closed", load->rate,
-           load->connections, seconds, (unsigned long long)load->answers,
+           load->connections, seconds, (unsigned long long)whole->n,
            (unsigned long long)load->refused, (unsigned long long)load->failed,
-           (double)load->answers / seconds,
-           load->answers == 0 ? 0.0 : (double)load->sum_ns / (double)load->answers / 1000.0,
-           percentile_us(load, load->answers, 0.5), percentile_us(load, load->answers, 0.99),
-           percentile_us(load, load->answers, 0.999), (double)load->max_ns / 1000.0);
+           (double)whole->n / seconds,
+           whole->n == 0 ? 0.0 : (double)whole->sum_ns / (double)whole->n / 1000.0,
+           histogram_us(whole, 0.5), histogram_us(whole, 0.99), histogram_us(whole, 0.999),
+           (double)whole->max_ns / 1000.0, histogram_us(&load->late, 0.99),
+           histogram_us(&load->server, 0.5), histogram_us(&load->server, 0.99));
 }
 
 static void answers_write(const struct load *load)
