@@ -31,6 +31,13 @@ written() {
     echo "$now"
 }
 
+# wrote CAUSE: what the server says it wrote for it, for each byte of vectors; the rest of what `written` counts is manifests, deletes, and pages of the log written twice.
+wrote() { ask GET /metrics | awk -v n="$(((early + rest) * row_bytes))" -v name="kith_shard_written_bytes{cause=\"$1\"}" '$1 == name { printf "%.2f", $2 / n }'; }
+account() {
+    local cause
+    for cause in log seal merge index rest; do printf '%s"%s":%s' "$([ $cause = log ] || echo ,)" $cause "$(wrote $cause)"; done
+}
+
 row() { printf '%-26s %10s %9s %9s %8s %8s %8s %9s\n' "$@" >&2; }
 
 # result NAME SECONDS CPU_US SYNC_RATIO: of `points` points; $pid is the server.
@@ -138,7 +145,7 @@ settle_all() {
 
 # while_searched WAY
 while_searched() {
-    local early=$((searched / 5 / piece * piece)) rest rested settled from others watcher bare cpu
+    local early=$((searched / 5 / piece * piece)) rest rested settled from others watcher bare cpu causes
     rest=$(((searched - early) / piece * piece))
     made "$1" 0 "$early"
     made "$1" "$early" "$rest"
@@ -167,14 +174,20 @@ while_searched() {
     window "idle after $1" >/dev/null
     sleep 35 # until the slice is at rest: merge_policy.c
     settle c
+    causes=$(account)
     rested=$(calc 2 "$(written) / (($early + $rest) * $row_bytes)")
-    printf '{"bench":"ingest","case":"searched","way":"%s","points":%s,"dim":%s,"per_s":%s,"indexed_after_s":%s,"written_per_byte":%s,"written_at_rest_per_byte":%s,"unindexed_mean_max":[%s],"cpu_us_per_point":%s,"p50_us":[%s,%s,%s],"p99_us":[%s,%s,%s],"load":"%s"}\n' \
+    printf '{"bench":"ingest","case":"searched","way":"%s","points":%s,"dim":%s,"per_s":%s,"indexed_after_s":%s,"written_per_byte":%s,"written_at_rest_per_byte":%s,"unindexed_mean_max":[%s],"cpu_us_per_point":%s,"p50_us":[%s,%s,%s],"p99_us":[%s,%s,%s],"server_p99_us":[%s,%s,%s],"late_p99_us":[%s,%s,%s],"written":{%s},"load":"%s"}\n' \
         "$1" "$rest" "$dim" "$(calc 0 "$rest / $put_s")" "$settled" "$bytes" "$rested" "$bare" "$cpu" \
         "$(figure "idle before $1" p50_us)" "$(figure "during $1" p50_us)" "$(figure "idle after $1" p50_us)" \
-        "$(figure "idle before $1" p99_us)" "$(figure "during $1" p99_us)" "$(figure "idle after $1" p99_us)" "$(cut -d ' ' -f 1-3 /proc/loadavg)" | tell
+        "$(figure "idle before $1" p99_us)" "$(figure "during $1" p99_us)" "$(figure "idle after $1" p99_us)" \
+        "$(figure "idle before $1" server_p99_us)" "$(figure "during $1" server_p99_us)" "$(figure "idle after $1" server_p99_us)" \
+        "$(figure "idle before $1" late_p99_us)" "$(figure "during $1" late_p99_us)" "$(figure "idle after $1" late_p99_us)" "$causes" "$(cut -d ' ' -f 1-3 /proc/loadavg)" | tell
     printf '%-8s %9s %10s %9s %9s %14s %9s %9s %9s %9s %9s %9s %9s\n' "$1" "$(calc 0 "$rest / $put_s")" "$settled" "$bytes" "$rested" "$bare" "$cpu" \
         "$(figure "idle before $1" p50_us)" "$(figure "during $1" p50_us)" "$(figure "idle after $1" p50_us)" \
         "$(figure "idle before $1" p99_us)" "$(figure "during $1" p99_us)" "$(figure "idle after $1" p99_us)" >&2
+    say "         p99 by the server's own clock: $(figure "idle before $1" server_p99_us), $(figure "during $1" server_p99_us), $(figure "idle after $1" server_p99_us);" \
+        "asked later than due: $(figure "idle before $1" late_p99_us), $(figure "during $1" late_p99_us), $(figure "idle after $1" late_p99_us)"
+    say "         written/B at rest, by cause: ${causes//\"/}"
     stop "$pid"
     rm -r "$work/searched-$1" "$work"/upserts-* "$work"/points-* 2>/dev/null || :
 }

@@ -213,9 +213,11 @@ static void print_figures(const struct options *o, const struct figures *f)
     line("indexed once settled", (double)f->settled.indexed_points, "points", 0);
     line("settled after", f->settled_s, "s", 0);
     double bytes = (double)o->points * (double)point_bytes(o);
-    line("written by the log", (double)f->settled.wal_written / bytes, "bytes/byte", 0);
-    line("written by seals", (double)f->settled.seal_written / bytes, "bytes/byte", 0);
-    line("written by merges", (double)f->settled.merge_written / bytes, "bytes/byte", 0);
+    for (enum store_cause cause = 0; cause < STORE_CAUSES; cause++) {
+        char name[32];
+        (void)snprintf(name, sizeof name, "written: %s", store_cause_name(cause));
+        line(name, (double)f->settled.written[cause] / bytes, "bytes/byte", 0);
+    }
     line("a write, median", f->writes.median, "ms", 0);
     line("a write, p99.9", f->writes.p999, "ms", 0);
     line("a write, longest", f->writes.max, "ms", 0);

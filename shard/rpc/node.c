@@ -59,6 +59,8 @@ static bool add_stats(void *ctx, const struct slice_config *config, struct store
     counts->fsyncs += stats.fsyncs;
     counts->writes += stats.writes;
     counts->paused_ns += stats.paused_ns;
+    for (enum store_cause cause = 0; cause < STORE_CAUSES; cause++)
+        counts->written[cause] += stats.written[cause];
     counts->segments_quarantined += stats.quarantined;
     if (stats.pause_ns_max > counts->pause_ns_max)
         counts->pause_ns_max = stats.pause_ns_max;
@@ -128,6 +130,16 @@ static void collect(void *ctx, struct kith_buf *out)
     kith_metrics_sample(out, bytes, "place=\"segments\"", (double)counts.segment_bytes);
     kith_metrics_sample(out, bytes, "place=\"wal\"", (double)counts.wal_bytes);
     kith_metrics_sample(out, bytes, "place=\"head\"", (double)counts.head_bytes);
+    const char *written = "kith_shard_written_bytes";
+    kith_metrics_family(out, written, "gauge",
+                        "Bytes that the open slices wrote since they were opened, by cause.");
+    for (enum store_cause cause = 0; cause < STORE_CAUSES; cause++) {
+        char text[64] = "";
+        struct kith_buf label = {
+            .data = (uint8_t *)text, .cap = sizeof text - 1, .limit = sizeof text - 1};
+        kith_metrics_label(&label, "cause", store_cause_name(cause));
+        kith_metrics_sample(out, written, text, (double)counts.written[cause]);
+    }
     const char *prefault = "kith_shard_prefault_bytes";
     const struct prefault *read_in = &((struct node *)ctx)->prefault;
     kith_metrics_family(out, prefault, "gauge",
@@ -201,10 +213,8 @@ static enum kith_err open_slices(struct node *node, const struct node_options *o
     env->indexes = node->indexes;
     if (err == KITH_OK && options->mapped)
         err = node_peers_open(&node->peers, options->cluster, diag);
-    struct index_trainer_options trainer = {.slices = env->slices,
-                                            .indexes = node->indexes,
-                                            .peers = node->peers,
-                                            .threads = threads};
+    struct index_trainer_options trainer = {
+        .slices = env->slices, .indexes = node->indexes, .peers = node->peers, .threads = threads};
     struct memory_lock_options memory = {
         .slices = env->slices, .budget_bytes = options->memory_lock_bytes, .background = true};
     struct recall_probe_options recall = {

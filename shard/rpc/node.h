@@ -18,6 +18,7 @@
 #include "common/kith_metrics.h"
 #include "proto/kith_err.h"
 #include "shard/rpc/node_peers.h"
+#include "shard/storage/store.h"
 
 struct node;
 
@@ -57,6 +58,7 @@ struct node_counts {
     uint64_t segments_quarantined;
     uint64_t pause_ns_max, sync_ns_max; /* of any slice's writer */
     uint64_t paused_ns;
+    uint64_t written[STORE_CAUSES];
 };
 void node_counts(struct node *node, struct node_counts *out);
 

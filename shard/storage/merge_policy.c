@@ -108,6 +108,7 @@ static void gather(const struct choosing *choosing, uint32_t older, enum merge_p
     if (out->n == 0 && older < choosing->n)
         take_smallest(choosing, tier_of(choosing->parts[older].live, choosing->base),
                       INDEX_WANT_BETTER);
+    out->why = MERGE_WHY_REST;
     out->gathers = out->n > 0 && pace != MERGE_REST;
     if (out->gathers)
         out->n = 0;
@@ -153,6 +154,7 @@ static void choose(const struct merge_part *parts, uint32_t n, uint32_t base, en
         return;
     }
     out->waits = pace == MERGE_BUSY && bare_rows < (uint64_t)base * TIER_FULL;
+    out->why = MERGE_WHY_INDEX;
     if (!out->waits)
         take_smallest(&choosing, tier_of(parts[bare].live, base), INDEX_WANT_ANY);
 }

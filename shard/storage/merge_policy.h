@@ -16,8 +16,15 @@ struct merge_part {
     enum index_want want;
 };
 
+enum merge_why {
+    MERGE_WHY_NUMBER, /* so many of a tier, so many in all, or one full of holes */
+    MERGE_WHY_INDEX,  /* they have none */
+    MERGE_WHY_REST,   /* to be gathered, or for a better index */
+};
+
 struct merge_choice {
     uint32_t n; /* 0: nothing to do now */
+    enum merge_why why;
     uint32_t from[MERGE_POLICY_MAX];
     uint32_t pending; /* parts that want an index and have none */
     bool waits;       /* something is to be done at another pace */

@@ -462,6 +462,13 @@ struct view *store_view(struct store *store)
     return view;
 }
 
+const char *store_cause_name(enum store_cause cause)
+{
+    static const char *const names[] = {"log", "seal", "merge", "index", "rest"};
+    _Static_assert(sizeof names / sizeof *names == STORE_CAUSES, "a name each");
+    return names[cause];
+}
+
 void store_stats(struct store *store, struct store_stats *out)
 {
     pthread_mutex_lock(&store->lock);

@@ -87,13 +87,23 @@ enum kith_err store_write(struct store *store, uint64_t op_id, struct kith_bytes
 /* ---- facts --------------------------------------------------------------------------------------
  */
 
+enum store_cause { /* of bytes written to the disk */
+                   STORE_LOG,
+                   STORE_SEAL,
+                   STORE_MERGE, /* for few segments of about the same size */
+                   STORE_INDEX, /* for segments without an index */
+                   STORE_REST,  /* for searches of a store at rest */
+                   STORE_CAUSES
+};
+const char *store_cause_name(enum store_cause cause); /* "log" ... */
+
 struct store_stats {
     uint64_t live_points, deleted_points, seq;
     uint32_t segments, head_rows;
     uint64_t segment_bytes, wal_bytes, head_bytes;
     uint64_t fsyncs, writes, write_groups;
-    uint64_t wal_written, seal_written, merge_written; /* bytes since it was opened */
-    uint64_t indexed_points;                           /* live, in segments with an index */
+    uint64_t written[STORE_CAUSES]; /* bytes since it was opened */
+    uint64_t indexed_points;        /* live, in segments with an index */
     uint32_t index_pending; /* segments without an index that are to be rewritten with one */
     bool busy;              /* sealing, merging or indexing is going on or due */
     uint64_t pause_ns_max;  /* the longest that seals, merges and checkpoints kept the writer */

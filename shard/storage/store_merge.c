@@ -337,6 +337,13 @@ static bool take_turn(struct store *store, struct merging *merging)
     return free;
 }
 
+static enum store_cause cause_of(enum merge_why why)
+{
+    return why == MERGE_WHY_NUMBER  ? STORE_MERGE
+           : why == MERGE_WHY_INDEX ? STORE_INDEX
+                                    : STORE_REST;
+}
+
 static void give_turn(struct store *store, const struct merging *merging, bool did,
                       enum kith_err err)
 {
@@ -349,7 +356,7 @@ static void give_turn(struct store *store, const struct merging *merging, bool d
     if (!did && !failed)
         store->merge_settled = merging->seen;
     store->stats.index_pending = merging->choice.pending;
-    store->stats.merge_written += merging->bytes;
+    store->stats.written[cause_of(merging->choice.why)] += merging->bytes;
     store->maintain_nudges += did; /* there may be room for a segment again */
     store->merge_nudges += gave_up;
     if (did)

@@ -239,7 +239,7 @@ static void finish(struct store *store, struct sealing *sealing, enum kith_err e
     kith_free(sealing->place);
     atomic_store_explicit(&store->sealed_ns, kith_now_ns(), memory_order_relaxed);
     pthread_mutex_lock(&store->lock);
-    store->stats.seal_written += sealing->bytes;
+    store->stats.written[STORE_SEAL] += sealing->bytes;
     store->seal_busy = false;
     store->merge_nudges++;
     store_rest_look_locked(store);

@@ -204,7 +204,7 @@ static void commit_group(struct store *store, struct group *group)
     pthread_mutex_lock(&store->lock);
     store->stats.writes += group->n;
     if (logged && err == KITH_OK)
-        store->stats.wal_written += wal_bytes(store->wal) - group->wal_bytes;
+        store->stats.written[STORE_LOG] += wal_bytes(store->wal) - group->wal_bytes;
     store->stats.write_groups += logged;
     store->stats.fsyncs += logged;
     if (sync_ns > store->stats.sync_ns_max)
