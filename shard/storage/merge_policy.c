@@ -5,9 +5,12 @@
 
 /* Size-tiered: segments of about the same number of live rows (within a factor of 8) form a tier;
  * eight of a tier are merged, so a point is rewritten once per factor of eight. Heads at rest are
- * sealed when they are not full: two tiers are below that of a full head. A segment with a
- * fifth of its rows deleted is rewritten alone, so that disk use stays within 1.25 of the live
- * data. Above SEGMENTS_WANTED the smallest are merged whatever their sizes.
+ * sealed when they are not full: two tiers are below that of a full head. While points pour in it
+ * takes sixteen: more segments for searches that have to wait for a CPU anyway, and fewer bytes.
+ * What is left of a load when it ends, fewer than sixteen, waits for the gathering at rest, which
+ * would write it once more. A segment with a fifth of its rows deleted is rewritten alone, so that
+ * disk use stays within 1.25 of the live data. Above SEGMENTS_WANTED eight make a tier full again,
+ * and when none is, the smallest are merged whatever their sizes.
  *
  * Segments that have no index and want one are rewritten too, those of one tier together, because
  * that costs the same bytes and leaves fewer of them. But most of them would be merged soon anyway
@@ -37,6 +40,7 @@
 
 #define TIER_FACTOR     8u
 #define TIER_FULL       8u
+#define TIER_POURING    16u
 #define TIERS           14u
 #define GATHER_FACTOR   3u
 #define GATHER_ROWS_MAX (1u << 22) /* larger ones are few, and their copy needs much disk */
@@ -45,7 +49,7 @@
 #define SEGMENTS_HELD   40u /* then none: it would be another soon */
 #define SEGMENTS_URGENT 48u
 
-_Static_assert(MERGE_POLICY_MAX >= TIER_FULL, "a full tier becomes one segment");
+_Static_assert(MERGE_POLICY_MAX >= TIER_POURING, "a full tier becomes one segment");
 
 bool merge_policy_is_holey(uint32_t rows, uint32_t n_deleted)
 {
@@ -115,8 +119,9 @@ static void gather(const struct choosing *choosing, uint32_t older, enum merge_p
 }
 
 static void choose(const struct merge_part *parts, uint32_t n, uint32_t base, enum merge_pace pace,
-                   struct merge_choice *out)
+                   bool pours, struct merge_choice *out)
 {
+    const uint32_t full = pours && n <= SEGMENTS_WANTED ? TIER_POURING : TIER_FULL;
     struct choosing choosing = {.parts = parts, .n = n, .base = base, .out = out};
     uint32_t by_tier[TIERS] = {0}, holey = n, older = n, bare = n; /* in the end the largest */
     uint64_t bare_rows = 0;
@@ -141,7 +146,7 @@ static void choose(const struct merge_part *parts, uint32_t n, uint32_t base, en
         return;
     }
     for (uint32_t tier = 0; tier < TIERS && out->n == 0; tier++)
-        if (by_tier[tier] >= TIER_FULL)
+        if (by_tier[tier] >= full)
             take_smallest(&choosing, tier, INDEX_WANT_NOTHING);
     if (out->n == 0 && n > SEGMENTS_WANTED)
         take_smallest(&choosing, ANY_TIER, INDEX_WANT_NOTHING);
@@ -160,8 +165,8 @@ static void choose(const struct merge_part *parts, uint32_t n, uint32_t base, en
 }
 
 void merge_policy_choose(const struct merge_part *parts, uint32_t n, uint32_t base,
-                         enum merge_pace pace, struct merge_choice *out)
+                         enum merge_pace pace, bool pours, struct merge_choice *out)
 {
-    choose(parts, n, base, pace, out);
+    choose(parts, n, base, pace, pours, out);
     out->plain = out->n > 1 && n > SEGMENTS_PLAIN;
 }

@@ -39,9 +39,10 @@ enum merge_pace {
     MERGE_REST,  /* nor for long: time for what only makes searches faster */
 };
 
-/* parts: most rows first. base: rows of a freshly sealed segment. */
+/* parts: most rows first. base: rows of a freshly sealed segment. pours: the last of those came
+ * right after the one before it. */
 void merge_policy_choose(const struct merge_part *parts, uint32_t n, uint32_t base,
-                         enum merge_pace pace, struct merge_choice *out);
+                         enum merge_pace pace, bool pours, struct merge_choice *out);
 /* So many rows of it are gone that it is worth rewriting. */
 bool merge_policy_is_holey(uint32_t rows, uint32_t n_deleted);
 /* So many segments that a merge which takes long for its index should go on without. */

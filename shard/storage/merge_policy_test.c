@@ -16,6 +16,7 @@
 struct slice {
     struct merge_part parts[KITH_SEGMENTS_MAX];
     uint32_t n, n_max;
+    bool pours;
     uint64_t written; /* rows, by merges */
 };
 
@@ -37,7 +38,7 @@ static void add(struct slice *slice, struct merge_part part)
 static bool step(struct slice *slice, enum merge_pace pace, struct merge_choice *choice)
 {
     struct merge_part merged = {0};
-    merge_policy_choose(slice->parts, slice->n, BASE, pace, choice);
+    merge_policy_choose(slice->parts, slice->n, BASE, pace, slice->pours, choice);
     for (uint32_t i = 0; i < choice->n; i++) {
         merged.rows += slice->parts[choice->from[i]].live;
         slice->parts[choice->from[i]].rows = 0;
@@ -74,20 +75,49 @@ static void test_merge_policy_writes_a_point_once_per_tier(void **state)
     assert_in_range(slice.n_max, 1, 24);
 }
 
+/* A million points in heads of 32,768; when they stop coming, what was not merged yet is written by
+ * the gathering alone. */
+static void test_merge_policy_writes_less_while_points_pour(void **state)
+{
+    (void)state;
+    uint64_t written[2];
+    struct merge_choice choice;
+    for (uint32_t pours = 0; pours < 2; pours++) {
+        struct slice slice = {.pours = pours != 0};
+        for (uint32_t i = 0; i < 31; i++) {
+            add(&slice, fresh(BASE, INDEX_WANT_NOTHING));
+            while (step(&slice, MERGE_BUSY, &choice))
+                continue;
+        }
+        written[pours] = slice.written;
+        assert_in_range(slice.n_max, 8, 24);
+        assert_false(step(&slice, MERGE_QUIET, &choice));
+        assert_true(choice.gathers);
+        while (step(&slice, MERGE_REST, &choice))
+            assert_int_equal(choice.why, MERGE_WHY_REST);
+        assert_int_equal(slice.n, 1);
+        assert_int_equal(slice.written, written[pours] + 31 * BASE);
+    }
+    assert_int_equal(written[0], 24 * BASE);
+    assert_int_equal(written[1], 16 * BASE);
+}
+
 /* Heads at rest: a hundredth of a full one each time, for as many rows as forty full ones. */
 static void test_merge_policy_gathers_small_segments_by_tier(void **state)
 {
     (void)state;
-    struct slice slice = {0};
     struct merge_choice choice;
     const uint32_t rows = BASE / 100, n = 4000;
-    for (uint32_t i = 0; i < n; i++) {
-        add(&slice, fresh(rows, INDEX_WANT_NOTHING));
-        while (step(&slice, MERGE_QUIET, &choice))
-            continue;
+    for (uint32_t pours = 0; pours < 2; pours++) {
+        struct slice slice = {.pours = pours != 0};
+        for (uint32_t i = 0; i < n; i++) {
+            add(&slice, fresh(rows, INDEX_WANT_NOTHING));
+            while (step(&slice, MERGE_QUIET, &choice))
+                continue;
+        }
+        assert_in_range(slice.n_max, 1, 25);
+        assert_in_range(slice.written, n * rows, 4 * n * rows);
     }
-    assert_in_range(slice.n_max, 1, 25);
-    assert_in_range(slice.written, n * rows, 4 * n * rows);
 }
 
 /* At rest after each head of any size: one segment, or one and some that are small beside it. */
@@ -265,10 +295,10 @@ static void test_merge_policy_leaves_the_index_when_pressed(void **state)
     struct merge_choice choice;
     for (uint32_t i = 0; i < 36; i++)
         add(&slice, fresh(BASE, INDEX_WANT_ANY));
-    merge_policy_choose(slice.parts, slice.n, BASE, MERGE_BUSY, &choice);
+    merge_policy_choose(slice.parts, slice.n, BASE, MERGE_BUSY, false, &choice);
     assert_false(choice.plain);
     add(&slice, fresh(BASE, INDEX_WANT_ANY));
-    merge_policy_choose(slice.parts, slice.n, BASE, MERGE_BUSY, &choice);
+    merge_policy_choose(slice.parts, slice.n, BASE, MERGE_BUSY, false, &choice);
     assert_true(choice.plain && choice.n > 1);
     assert_false(merge_policy_is_pressed(slice.n));
     while (step(&slice, MERGE_BUSY, &choice))
@@ -282,6 +312,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_merge_policy_writes_a_point_once_per_tier),
+        cmocka_unit_test(test_merge_policy_writes_less_while_points_pour),
         cmocka_unit_test(test_merge_policy_gathers_small_segments_by_tier),
         cmocka_unit_test(test_merge_policy_gathers_at_rest),
         cmocka_unit_test(test_merge_policy_gathers_only_at_rest),

@@ -20,6 +20,7 @@
 #define ROWS_MAX (1u << 28)
 #define NO_ROW   UINT32_MAX
 #define QUIET_NS UINT64_C(2000000000)  /* so long after a seal the next one is not at hand */
+#define POUR_NS  UINT64_C(5000000000)  /* between two seals that follow one another */
 #define REST_NS  UINT64_C(30000000000) /* nor in a while: most pauses of a filling are shorter */
 
 #define CALM_NICE 10 /* of a merge nobody waits for: a tenth of what a search gets beside it */
@@ -78,10 +79,13 @@ static void choose(struct merging *merging)
     bool quiet = !store->background || (view->n_heads == 1 && now - sealed >= QUIET_NS);
     bool rests = atomic_load_explicit(&store->rests, memory_order_relaxed) ||
                  (store->background && now - since >= REST_NS);
+    bool pours = store->background &&
+                 atomic_load_explicit(&store->seal_gap_ns, memory_order_relaxed) < POUR_NS;
     enum merge_pace pace = !quiet ? MERGE_BUSY : rests ? MERGE_REST : MERGE_QUIET;
     if (atomic_load_explicit(&store->merges_held, memory_order_relaxed))
         pace = MERGE_HELD;
-    merge_policy_choose(parts, view->n_segments, store->head_rows_max, pace, &merging->choice);
+    merge_policy_choose(parts, view->n_segments, store->head_rows_max, pace, pours,
+                        &merging->choice);
 }
 
 static enum kith_err number_rows(struct merging *merging, struct kith_diag *diag)

@@ -237,7 +237,9 @@ static void finish(struct store *store, struct sealing *sealing, enum kith_err e
     segment_unref(sealing->segment);
     kith_free(sealing->rows);
     kith_free(sealing->place);
-    atomic_store_explicit(&store->sealed_ns, kith_now_ns(), memory_order_relaxed);
+    uint64_t now = kith_now_ns();
+    uint64_t before = atomic_exchange_explicit(&store->sealed_ns, now, memory_order_relaxed);
+    atomic_store_explicit(&store->seal_gap_ns, now - before, memory_order_relaxed);
     pthread_mutex_lock(&store->lock);
     store->stats.written[STORE_SEAL] += sealing->bytes;
     store->seal_busy = false;

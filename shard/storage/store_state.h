@@ -108,7 +108,8 @@ struct store {
 
     /* Any thread. A number, and flags whose changes are also announced under the lock. */
     _Atomic uint64_t next_file;
-    _Atomic uint64_t sealed_ns; /* relaxed: when a head was sealed last */
+    _Atomic uint64_t sealed_ns;   /* relaxed: when a head was sealed last */
+    _Atomic uint64_t seal_gap_ns; /* relaxed: how long after the one before */
     _Atomic uint64_t rest_ns; /* relaxed: when to look whether the head is at rest (store_rest.c) */
     atomic_bool failed, stop_background, checkpoint_due;
     atomic_bool tight; /* relaxed: the last merge found no room: choose one that needs little */
