@@ -19,6 +19,7 @@
 #include "common/kith_http_client.h"
 #include "common/kith_loop.h"
 #include "common/kith_mem.h"
+#include "common/kith_thread.h"
 
 #define BATCH_BYTES_MAX (4u << 20)
 #define PARALLEL_MAX    64u
@@ -479,6 +480,7 @@ enum importer_end importer_run(struct source *source, const struct journal *jour
     }
     kith_timer_start(importer->ticker, 200, 200);
     kith_loop_post(importer->loop, &start);
+    kith_thread_bulk(); /* where others wait for answers on the same machine */
     kith_loop_run(importer->loop);
     if (importer->live && !importer->failed)
         progress_print(importer);

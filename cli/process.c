@@ -13,6 +13,7 @@
 #include "common/kith_log.h"
 #include "common/kith_mem.h"
 #include "common/kith_metrics.h"
+#include "common/kith_thread.h"
 #include "coordinator/cluster/leader.h"
 #include "coordinator/server.h"
 #include "shard/index/faiss_build.h"
@@ -204,7 +205,7 @@ static enum kith_err open_http(struct process *process, struct kith_diag *diag)
         .clustered = !up,
         .check_factory = faiss_build_check,
     };
-    enum kith_err err = kith_pool_open(&process->pool, (uint32_t)config->threads, diag);
+    enum kith_err err = kith_pool_open_ahead(&process->pool, (uint32_t)config->threads, diag);
     if (err) {
         return err;
     }
@@ -328,6 +329,7 @@ int process_run(enum kith_config_role role, int argc, char **argv)
         say(&diag, err);
         process.exit_status = 1;
     } else {
+        kith_thread_ahead();
         kith_loop_run(process.loop);
     }
     close_parts(&process);

@@ -26,6 +26,7 @@
 #include "common/kith_clock.h"
 #include "common/kith_mem.h"
 #include "common/kith_net_internal.h"
+#include "common/kith_thread.h"
 
 #define DIRECT_BYTES_MAX                                                                           \
     (64u * 1024) /* about 10 us of checksum and reading on the asker's thread */
@@ -334,6 +335,7 @@ static void *courier_main(void *arg)
 {
     struct peer *peer = arg;
     (void)pthread_setname_np(pthread_self(), "kith-inproc");
+    kith_thread_bulk();
     lock();
     while (!peer->closing) {
         uint64_t now_ms = kith_now_ms();

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "common/kith_mem.h"
+#include "common/kith_thread.h"
 #include "proto/kith_limits.h"
 
 struct task {
@@ -45,6 +46,7 @@ struct job {
 struct kith_pool {
     /* Immutable after open. */
     uint32_t n_threads;
+    bool ahead;
     pthread_t *threads;
     /* Guarded by lock. */
     pthread_mutex_t lock;
@@ -94,6 +96,8 @@ static void *worker_main(void *arg)
     struct kith_pool *pool = arg;
     (void)pthread_setname_np(pthread_self(), "kith-pool");
     (void)pthread_mutex_lock(&pool->lock);
+    if (pool->ahead)
+        kith_thread_ahead();
     for (;;) {
         if (pool->jobs != NULL) {
             help_locked(pool, pool->jobs);
@@ -120,7 +124,8 @@ static uint32_t count_cpus(void)
     return n < 1 ? 1 : (uint32_t)n;
 }
 
-enum kith_err kith_pool_open(struct kith_pool **out, uint32_t n_threads, struct kith_diag *diag)
+static enum kith_err open_pool(struct kith_pool **out, uint32_t n_threads, bool ahead,
+                               struct kith_diag *diag)
 {
     uint32_t want = n_threads == 0 ? count_cpus() : n_threads;
     if (want > KITH_POOL_THREADS_MAX)
@@ -128,6 +133,7 @@ enum kith_err kith_pool_open(struct kith_pool **out, uint32_t n_threads, struct 
     struct kith_pool *pool = kith_alloc(sizeof *pool);
     if (pool == NULL)
         return kith_fail(diag, KITH_NOMEM, "no memory for a pool of %u threads", want);
+    pool->ahead = ahead;
     (void)pthread_mutex_init(&pool->lock, NULL);
     (void)pthread_cond_init(&pool->work, NULL);
     pool->threads = kith_alloc(want * sizeof *pool->threads);
@@ -147,6 +153,17 @@ enum kith_err kith_pool_open(struct kith_pool **out, uint32_t n_threads, struct 
     }
     *out = pool;
     return KITH_OK;
+}
+
+enum kith_err kith_pool_open(struct kith_pool **out, uint32_t n_threads, struct kith_diag *diag)
+{
+    return open_pool(out, n_threads, false, diag);
+}
+
+enum kith_err kith_pool_open_ahead(struct kith_pool **out, uint32_t n_threads,
+                                   struct kith_diag *diag)
+{
+    return open_pool(out, n_threads, true, diag);
 }
 
 void kith_pool_close(struct kith_pool *pool)

@@ -15,6 +15,9 @@ struct kith_pool;
 
 enum kith_err kith_pool_open(struct kith_pool **out, uint32_t n_threads,
                              struct kith_diag *diag); /* 0 = one per CPU */
+/* The same of threads that go ahead of others (kith_thread.h): somebody waits for what they do. */
+enum kith_err kith_pool_open_ahead(struct kith_pool **out, uint32_t n_threads,
+                                   struct kith_diag *diag);
 void kith_pool_close(struct kith_pool *pool); /* runs what is queued, then joins; NULL allowed */
 uint32_t kith_pool_threads(const struct kith_pool *pool);
 uint32_t kith_pool_waiting(struct kith_pool *pool); /* tasks in the queue now, for metrics */

@@ -1,11 +1,17 @@
-/* Background work beside searches and writes.
+/* Which threads a busy CPU runs first: those that answer somebody, then the threads of others, then
+ * those that take in what is written, then what nobody waits for.
  *
- * Threads: each call is about the calling thread, and the threads it starts afterwards. */
+ * Threads: each call is about the calling thread, and the threads it starts afterwards. What it may
+ * not do, or the kernel cannot (Linux 6.12 and later can), is left as it was. */
 #ifndef KITH_THREAD_H
 #define KITH_THREAD_H
 
-/* From now on the thread has less of a busy CPU than others (nice: 0 to 19), and gives it up at
- * once to one that wakes, where the kernel can do that. What it may not do is left as it was. */
+/* It runs at once when it wakes: for work that is short. */
+void kith_thread_ahead(void);
+/* It lets those run that wake, but goes before what is behind: for a load of writes. */
+void kith_thread_bulk(void);
+/* From now on the thread has less of a busy CPU than others (nice: 0 to 19, never less than it
+ * had), and lets all others run that wake. */
 void kith_thread_behind(int nice);
 
 #endif

@@ -7,6 +7,7 @@
 #include "common/kith_arena.h"
 #include "common/kith_clock.h"
 #include "common/kith_pool.h"
+#include "common/kith_thread.h"
 #include "coordinator/pipeline.h"
 #include "coordinator/routes.h"
 #include "coordinator/server.h"
@@ -119,7 +120,9 @@ static void on_planned(void *ctx)
 static void plan_in_pool(void *ctx)
 {
     struct request *req = ctx;
+    kith_thread_bulk(); /* a body this large is points to be stored, as a rule */
     make_plan(req);
+    kith_thread_ahead();
     kith_loop_post(server_loop(req->server), &req->letter);
 }
 

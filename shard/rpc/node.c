@@ -241,7 +241,7 @@ enum kith_err node_open(struct node **out, const struct node_options *options,
     if (err == KITH_OK)
         err = io_real_reserve(node->io, KITH_DISK_RESERVE, diag);
     if (err == KITH_OK)
-        err = kith_pool_open(&env->workers, options->threads, diag);
+        err = kith_pool_open_ahead(&env->workers, options->threads, diag);
     if (err == KITH_OK)
         err = kith_pool_open(&env->admin, 1, diag);
     if (err == KITH_OK)

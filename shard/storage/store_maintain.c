@@ -64,6 +64,8 @@ static void *sealer_thread(void *arg)
 {
     struct store *store = arg;
     bool retry = false;
+    (void)pthread_setname_np(pthread_self(), "kith-sealer");
+    kith_thread_bulk();
     while (wait_for_head(store, retry)) {
         struct kith_diag diag = {0};
         bool did = false;
@@ -92,6 +94,7 @@ static void *merger_thread(void *arg)
     struct store *store = arg;
     bool again = true;
     uint64_t seen = 0;
+    (void)pthread_setname_np(pthread_self(), "kith-merger");
     kith_thread_behind(MERGER_NICE);
     for (;;) {
         pthread_mutex_lock(&store->lock);
@@ -127,6 +130,7 @@ struct aside {
 static void *aside_thread(void *arg)
 {
     struct aside *aside = arg;
+    (void)pthread_setname_np(pthread_self(), "kith-aside");
     kith_thread_behind(aside->nice);
     (void)io_use_reserve(aside->reserve);
     aside->err = aside->run(aside->arg, aside->diag);

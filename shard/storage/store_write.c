@@ -4,6 +4,7 @@
 #include "common/kith_clock.h"
 #include "common/kith_log.h"
 #include "common/kith_mem.h"
+#include "common/kith_thread.h"
 #include "proto/kith_ops.h"
 #include "shard/storage/merge_policy.h"
 #include "shard/storage/store_state.h"
@@ -303,6 +304,8 @@ static void process(struct store *store, struct store_request *list)
 void *store_write_thread(void *arg)
 {
     struct store *store = arg;
+    (void)pthread_setname_np(pthread_self(), "kith-writer");
+    kith_thread_bulk();
     pthread_mutex_lock(&store->lock);
     for (;;) {
         while (store->queue_first == NULL && store->jobs == NULL && !store->stopping)
