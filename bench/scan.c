@@ -10,7 +10,6 @@
  * rounds; the ratio is the median of the rounds' ratios, since other work on the machine hits both
  * sides of a round alike. A table goes to stderr, one JSON object per line to stdout. */
 #include <float.h>
-#include <immintrin.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -101,26 +100,31 @@ static void make_rows(struct bench *b, uint32_t dim, enum kernels_type type)
 
 static _Atomic float sink; /* keeps the reads alive */
 
-__attribute__((target("avx2"))) static float read_plain(const uint8_t *at, size_t bytes, int ahead)
+/* Two registers of NEON, one of AVX2. */
+typedef float reader __attribute__((vector_size(32), aligned(4), may_alias));
+
+#ifdef __x86_64__
+__attribute__((target("avx2")))
+#endif
+static float
+read_plain(const uint8_t *at, size_t bytes, size_t ahead)
 {
-    __m256 sum[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(),
-                     _mm256_setzero_ps()};
+    reader sum[4] = {{0}};
     for (size_t i = 0; i + 128 <= bytes; i += 128) {
         if (ahead > 0) {
-            _mm_prefetch((const char *)at + i + (size_t)ahead, _MM_HINT_T0);
-            _mm_prefetch((const char *)at + i + (size_t)ahead + 64, _MM_HINT_T0);
+            __builtin_prefetch(at + i + ahead);
+            __builtin_prefetch(at + i + ahead + 64);
         }
         for (size_t j = 0; j < 4; j++)
-            sum[j] = _mm256_add_ps(sum[j], _mm256_loadu_ps((const void *)(at + i + 32 * j)));
+            sum[j] += *(const reader *)(const void *)(at + i + 32 * j);
     }
-    __m256 all = _mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3]));
-    return _mm256_cvtss_f32(all);
+    reader all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    return all[0];
 }
 
 struct read_job {
     const uint8_t *data;
-    size_t bytes;
-    int ahead;
+    size_t bytes, ahead;
     uint32_t parts;
 };
 
@@ -135,7 +139,7 @@ static void read_part(void *ctx, uint32_t index, uint32_t worker)
 /* Seconds of the best of three ways to read the buffer. */
 static double read_seconds(struct bench *b, uint32_t threads)
 {
-    static const int aheads[] = {0, 1024, 4096};
+    static const size_t aheads[] = {0, 1024, 4096};
     double best = 1e9;
     for (int i = 0; i < 3; i++) {
         struct read_job job = {b->buffer, b->bytes, aheads[i], threads == 1 ? 1 : 64};
