@@ -8,7 +8,9 @@
  * Rows are generated: clustered, unit length. For bandwidth and exact search the values do not
  * matter; the top-k changes about as often as with real data. Each figure is the median of the
  * rounds; the ratio is the median of the rounds' ratios, since other work on the machine hits both
- * sides of a round alike. A table goes to stderr, one JSON object per line to stdout. */
+ * sides of a round alike. One thread is timed by its CPU, two by the clock. All rows lie in huge
+ * pages, where the system gives them. A table goes to stderr, one JSON object per line to stdout.
+ */
 #include <float.h>
 #include <math.h>
 #include <stdatomic.h>
@@ -16,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/kith_clock.h"
 #include "common/kith_f16.h"
@@ -96,6 +99,13 @@ static void make_rows(struct bench *b, uint32_t dim, enum kernels_type type)
         make_vector(b->queries + (size_t)q * dim, dim);
 }
 
+/* One thread's work is timed by its CPU, which waiting for memory costs and waiting for others does
+ * not. */
+static uint64_t now_ns(uint32_t threads)
+{
+    return threads == 1 ? kith_thread_ns() : kith_now_ns();
+}
+
 /* ---- reading --------------------------------------------------------------------------------- */
 
 static _Atomic float sink; /* keeps the reads alive */
@@ -136,19 +146,16 @@ static void read_part(void *ctx, uint32_t index, uint32_t worker)
     atomic_store(&sink, read_plain(job->data + index * part, part, job->ahead));
 }
 
-/* Seconds of the best of three ways to read the buffer. */
-static double read_seconds(struct bench *b, uint32_t threads)
+#define WAYS 3u
+
+/* Seconds to read the buffer. */
+static double read_seconds(struct bench *b, uint32_t threads, uint32_t way)
 {
-    static const size_t aheads[] = {0, 1024, 4096};
-    double best = 1e9;
-    for (int i = 0; i < 3; i++) {
-        struct read_job job = {b->buffer, b->bytes, aheads[i], threads == 1 ? 1 : 64};
-        uint64_t start = kith_now_ns();
-        kith_pool_run(threads == 1 ? NULL : b->helper, job.parts, read_part, &job);
-        double seconds = (double)(kith_now_ns() - start) / 1e9;
-        best = seconds < best ? seconds : best;
-    }
-    return best;
+    static const size_t aheads[WAYS] = {0, 1024, 4096};
+    struct read_job job = {b->buffer, b->bytes, aheads[way], threads == 1 ? 1 : 64};
+    uint64_t start = now_ns(threads);
+    kith_pool_run(threads == 1 ? NULL : b->helper, job.parts, read_part, &job);
+    return (double)(now_ns(threads) - start) / 1e9;
 }
 
 /* ---- searching ------------------------------------------------------------------------------- */
@@ -185,7 +192,7 @@ static void scan_piece(void *ctx, uint32_t index, uint32_t worker)
 static double scan_seconds(struct bench *b, uint32_t threads, uint32_t n_queries,
                            struct scan_job *job)
 {
-    uint64_t start = kith_now_ns();
+    uint64_t start = now_ns(threads);
     job->b = b;
     for (uint32_t w = 0; w < 2; w++) {
         for (uint32_t q = 0; q < n_queries; q++)
@@ -206,7 +213,7 @@ static double scan_seconds(struct bench *b, uint32_t threads, uint32_t n_queries
         topk_merge(&job->tops[0][q], &job->tops[1][q]);
         topk_sort(&job->tops[0][q]);
     }
-    return (double)(kith_now_ns() - start) / 1e9;
+    return (double)(now_ns(threads) - start) / 1e9;
 }
 
 /* ---- figures --------------------------------------------------------------------------------- */
@@ -219,13 +226,20 @@ static const char *type_name(enum kernels_type type)
 static void bench_bandwidth(struct bench *b, uint32_t threads)
 {
     static struct scan_job job;
-    double scan[ROUNDS_MAX], read[ROUNDS_MAX], ratio[ROUNDS_MAX];
+    double scan[ROUNDS_MAX], read[WAYS][ROUNDS_MAX], ratio[ROUNDS_MAX];
     for (uint32_t i = 0; i < b->rounds; i++) {
-        read[i] = (double)b->bytes / read_seconds(b, threads) / 1e9;
+        for (uint32_t way = 0; way < WAYS; way++)
+            read[way][i] = (double)b->bytes / read_seconds(b, threads, way) / 1e9;
         scan[i] = (double)b->bytes / scan_seconds(b, threads, 1, &job) / 1e9;
-        ratio[i] = scan[i] / read[i];
     }
-    double s = median(scan, b->rounds), r = median(read, b->rounds), x = median(ratio, b->rounds);
+    uint32_t best = 0; /* of all rounds: that of each would favour the read by its luck */
+    for (uint32_t way = 1; way < WAYS; way++)
+        if (median(read[way], b->rounds) > median(read[best], b->rounds))
+            best = way;
+    for (uint32_t i = 0; i < b->rounds; i++)
+        ratio[i] = scan[i] / read[best][i];
+    double s = median(scan, b->rounds), r = median(read[best], b->rounds),
+           x = median(ratio, b->rounds);
     fprintf(stderr, "%-4s d=%-5u %u thread%s  scan %6.2f GB/s  read %6.2f GB/s  ratio %.3f  %s\n",
             type_name(b->type), b->dim, threads, threads == 1 ? " " : "s", s, r, x,
             x >= 0.85 ? "ok" : "BELOW 0.85");
@@ -263,11 +277,11 @@ static void bench_faiss(struct bench *b, const char *name, uint32_t batch)
     struct faiss_hits hits = {rows, scores};
     uint32_t rounds = b->rounds > 9 && batch > 1 ? 9 : b->rounds;
     for (uint32_t i = 0; i < rounds; i++) {
-        uint64_t start = kith_now_ns();
+        uint64_t start = now_ns(1);
         enum kith_err err =
             faiss_index_search(index, queries, K, (struct faiss_effort){0}, hits, NULL);
         kith_assert(err == KITH_OK);
-        theirs[i] = batch / ((double)(kith_now_ns() - start) / 1e9);
+        theirs[i] = batch / ((double)(now_ns(1) - start) / 1e9);
         ours[i] = batch / scan_seconds(b, 1, batch, &job);
         ratio[i] = ours[i] / theirs[i];
     }
@@ -317,8 +331,19 @@ static void bench_reads(struct bench *b)
         }
 }
 
+/* Both sides' rows come from malloc, and pages of 4 KiB that lie scattered are read by a fifth more
+ * slowly than such in a row, which depends on who allocates first. In huge pages they are equal;
+ * malloc takes them if it is told so before main. */
+static void use_huge_pages(char **argv)
+{
+    if (getenv("GLIBC_TUNABLES") == NULL &&
+        setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1", 0) == 0)
+        (void)execv("/proc/self/exe", argv);
+}
+
 int main(int argc, char **argv)
 {
+    use_huge_pages(argv);
     struct bench b = {.rounds = 9, .bytes = (size_t)256 << 20};
     const char *only = "";
     for (int i = 1; i < argc; i++) {
