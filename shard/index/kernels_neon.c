@@ -1,4 +1,4 @@
-/* The NEON variant: sixteen registers of 4 partial sums; see kernels_avx512.c for the shape. All of
+/* The NEON variant: sixteen registers of 4 partial sums; see kernels_x86.c for the shape. All of
  * it is in the base of ARMv8-A, the conversion of halves too, so every such CPU runs it. Bytes are
  * what is loaded: rows need no alignment. */
 #ifdef __aarch64__

@@ -3,8 +3,7 @@
  * Term i of a sum goes to partial sum i % 64, each partial sum takes its terms in ascending order
  * by fused multiply-add (L1: plain addition), a missing term is the same as adding +0. Then, with
  * 64 partial sums s: (s[i] + s[i+16]) + (s[i+32] + s[i+48]) for i < 16, and those 16 are folded in
- * halves: 8 + 8, 4 + 4, 2 + 2, 1 + 1. With AVX-512 that is four registers, with AVX2 eight, with
- * NEON sixteen.
+ * halves: 8 + 8, 4 + 4, 2 + 2, 1 + 1. With AVX2 that is eight registers, with NEON sixteen.
  *
  * Any order of n additions with fused products is within n * u / (1 - n * u) * sum |terms| of the
  * true value, u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., 3.1).
