@@ -112,7 +112,6 @@ enum kith_err ivf_parse(struct ivf *out, const struct ivf_source *source,
         .error8 = meta.error8,
         .residual_energy = meta.residual_energy,
         .n_targets = meta.n_targets,
-        .local_dim = meta.local_dim,
         .measured_rows = meta.measured_rows,
     };
     memcpy(out->targets, meta.targets, sizeof out->targets);
@@ -206,15 +205,6 @@ static struct ivf_target between(const struct ivf_target *low, const struct ivf_
     return target;
 }
 
-/* By how much a reach has to grow when a segment is one of several with so many rows together: the
- * targets were measured in one segment alone. The squared distance of the k-th best shrinks, that
- * of the first lists does not; before, both were about equal. */
-static float crowding(const struct ivf *segment, double all_rows)
-{
-    double times = all_rows / (double)segment->measured_rows;
-    return 1 / ivf_lists_unit(1 / ivf_lists_crowding(times, (double)segment->local_dim), 1);
-}
-
 /* Where targets were measured, the opening visited lists until it had so many rows: two where a
  * list is small, because it has a part of a cluster. Among more rows the first list is enough for
  * an opening, and a short reach asks for no other. */
@@ -261,8 +251,6 @@ struct ivf_target ivf_target_for(const struct ivf *const *segments, uint32_t n, 
     for (uint32_t i = 0; i < n && rows > 0; i++) {
         float part = (float)((double)segments[i]->n_rows / rows);
         struct ivf_target one = target_of(segments[i], recall);
-        if (one.effort.reach < FLT_MAX)
-            one.effort.reach *= crowding(segments[i], rows);
         one.effort.least_rows = least_rows(segments[i], rows);
         if (i == 0)
             all =

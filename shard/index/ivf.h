@@ -87,10 +87,6 @@ struct ivf {
     uint32_t n_targets;
     struct ivf_target targets[IVF_TARGETS]; /* recall ascending */
     uint32_t measured_rows; /* of the segment they were measured in: this one, or one before it */
-    /* Around a row, the number of rows within a distance grows with this power of the distance: how
-     * much nearer the k-th best comes when more rows are searched than the segment has. 0: not
-     * known. */
-    float local_dim;
 };
 
 /* What an index is parsed from; borrowed as long as the index lives. */

@@ -69,7 +69,6 @@ static bool best_known(struct ivf_builder *builder, const struct codebook *codeb
     }
     if (best != NULL) {
         *out = (struct ivf_calibration){.n_targets = best->n_targets,
-                                        .local_dim = best->local_dim,
                                         .rows = best->measured_rows,
                                         .energy = best->residual_energy};
         memcpy(out->targets, best->targets, sizeof out->targets);

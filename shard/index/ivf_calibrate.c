@@ -61,8 +61,6 @@ struct run {
     float *worst;             /* of each query: the rank of its K-th hit */
     float *needed;            /* of each hit: the reach that finds it */
     float *found;             /* of each query, by the trial that runs */
-    double logs;              /* sum of ln(distance / the K-th distance) over all hits */
-    uint64_t n_logs;
     struct ivf_effort effort;
 };
 
@@ -138,29 +136,6 @@ static float reach_for(const struct run *run, uint32_t query, uint32_t row, floa
     return reach >= 0.0f && reach < REACH_MAX ? reach : REACH_MAX;
 }
 
-/* What the hits of a query say of the local dimension. */
-static void note_distances(struct run *run, uint32_t query, const float *ranks, uint32_t n)
-{
-    const struct codebook *c = run->index->codebook;
-    const float *vector = run->queries + (size_t)query * c->dim;
-    float most = n > 0 ? row_distance(c, vector, ranks[n - 1]) : 0.0f;
-    double half = c->metric == KITH_MANHATTAN ? 1.0 : 0.5; /* the others are squared */
-    for (uint32_t i = 0; i + 1 < n; i++) {
-        float distance = row_distance(c, vector, ranks[i]);
-        if (!(distance > 0.0f && most > 0.0f && distance <= most))
-            continue; /* a copy of the query says nothing */
-        run->logs += half * log((double)distance / (double)most);
-        run->n_logs++;
-    }
-}
-
-/* The maximum likelihood estimate of Levina and Bickel (Maximum likelihood estimation of intrinsic
- * dimension, 2004), one for all queries. */
-static float local_dim(const struct run *run)
-{
-    return run->logs < 0.0 ? (float)((double)run->n_logs / -run->logs) : 0.0f;
-}
-
 static enum kith_err find_answers(struct run *run, struct kith_diag *diag)
 {
     const struct exact_best scan = {.metric = run->index->codebook->metric,
@@ -181,14 +156,11 @@ static void note_answers(struct run *run)
     for (uint32_t q = 0; q < run->n_queries; q++) {
         const struct kith_hit *hits = run->answers + (size_t)q * HITS;
         uint32_t rows[HITS], n = 0;
-        float ranks[HITS];
         for (uint32_t i = 0; i < HITS && n < K; i++)
             if (hits[i].id.lo != row_of(run, q)) {
-                ranks[n] = hits[i].rank;
                 rows[n++] = (uint32_t)hits[i].id.lo;
                 run->worst[q] = hits[i].rank;
             }
-        note_distances(run, q, ranks, n);
         float front = front_of(run, q);
         for (uint32_t i = 0; i < K; i++)
             run->needed[q * K + i] = i < n ? reach_for(run, q, rows[i], front) : REACH_MAX;
@@ -368,10 +340,8 @@ enum kith_err ivf_calibrate_run(const struct ivf *index, struct workers *workers
         note_answers(&run);
         err = run_trials(&run, trials, &n_trials, diag);
     }
-    if (err == KITH_OK) {
+    if (err == KITH_OK)
         out->n_targets = choose(&run, trials, n_trials, out->targets);
-        out->local_dim = local_dim(&run);
-    }
     for (uint32_t w = 0; w < workers->threads && run.each != NULL; w++)
         free_worker(&run.each[w]);
     kith_free(run.each);

@@ -15,7 +15,6 @@ struct ivf_calibration {
     uint32_t n_targets;                     /* 0: too few rows to tell */
     struct ivf_target targets[IVF_TARGETS]; /* recall ascending: a lower confidence bound (95 %) for
                                                the 10 nearest */
-    float local_dim;                        /* struct ivf has what it is for; 0: not known */
     uint32_t rows;                          /* of the segment it was measured in */
     float energy;                           /* and its residual_energy */
 };

@@ -129,8 +129,8 @@ static inline uint8_t ivf_format_byte(const struct codebook *codebook, float val
 
 /* IVF_SECTION_META, without padding: magic u32, version u32, n_rows u32, row8_bytes u32,
  * codebook_hash u64, term_scale f32, error f32, error8 f32, residual_energy f32, n_targets u32,
- * local_dim f32, measured_rows u32; then for each target recall f32, rows_share f32, reach f32,
- * margin f32, first_lists u32, lists_max u32. */
+ * any f32 that is not negative, measured_rows u32; then for each target recall f32, rows_share f32,
+ * reach f32, margin f32, first_lists u32, lists_max u32. */
 #define IVF_META_MAGIC        0x4d465649u /* "IVFM" */
 #define IVF_META_HEADER_BYTES 52u
 #define IVF_META_TARGET_BYTES 24u
@@ -143,7 +143,6 @@ struct ivf_meta {
     float term_scale, error, error8; /* finite, not negative */
     float residual_energy;           /* mean |x - centroid|^2 of the segment's rows */
     uint32_t n_targets;              /* 0: not calibrated */
-    float local_dim;                 /* see struct ivf; 0: not known */
     uint32_t measured_rows;          /* the targets hold for a segment of so many */
     struct ivf_target targets[IVF_TARGETS];
 };

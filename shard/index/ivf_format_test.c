@@ -49,7 +49,6 @@ static struct ivf_meta sample(void)
                             .error8 = 2,
                             .residual_energy = 3,
                             .n_targets = IVF_TARGETS,
-                            .local_dim = 21.5f,
                             .measured_rows = 54321};
     for (uint32_t i = 0; i < IVF_TARGETS; i++)
         meta.targets[i] = (struct ivf_target){
@@ -76,8 +75,7 @@ static void test_ivf_format_reads_the_meta_it_wrote(void **state)
         assert_true(out.n_rows == in.n_rows && out.row8_bytes == in.row8_bytes &&
                     out.term_scale == in.term_scale && out.error == in.error &&
                     out.error8 == in.error8 && out.residual_energy == in.residual_energy &&
-                    out.n_targets == n && out.local_dim == in.local_dim &&
-                    out.measured_rows == in.measured_rows);
+                    out.n_targets == n && out.measured_rows == in.measured_rows);
     }
 }
 

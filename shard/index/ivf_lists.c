@@ -279,10 +279,3 @@ float ivf_lists_distance(float key, const struct codebook *codebook, float lengt
     float distance = codebook->metric == KITH_MANHATTAN ? -key : length2 - 2 * key;
     return distance > 0 ? distance : 0;
 }
-
-float ivf_lists_crowding(double times, double dim)
-{
-    if (dim <= 0 || !(times > 1))
-        return 1;
-    return (float)pow(times, 2 / (dim < 1 ? 1 : dim));
-}

@@ -67,10 +67,6 @@ bool ivf_lists_all_taken(const struct ivf_lists *lists);
  * manhattan: a distance. */
 float ivf_lists_distance(float key, const struct codebook *codebook, float length2);
 
-/* The squared distance of the k-th best is so many times larger among one in `times` rows; dim is
- * the local dimension of ivf.h. 1 when that is not known, or times is not above 1. */
-float ivf_lists_crowding(double times, double dim);
-
 /* What a reach is a multiple of: a mean of the distances of the k-th best hit and of the first
  * lists. The lists alone say little of where the neighbours are; the hit alone says little of which
  * lists may hold them when it is in a small dense group, or the query far from everything. */

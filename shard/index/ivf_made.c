@@ -144,7 +144,6 @@ static enum kith_err calibrate(struct ivf_made *made, const struct ordered *rows
         return err;
     meta->n_targets = found.n_targets;
     memcpy(meta->targets, found.targets, sizeof meta->targets);
-    meta->local_dim = found.local_dim;
     meta->measured_rows = found.rows;
     return KITH_OK;
 }
