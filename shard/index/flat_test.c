@@ -12,7 +12,7 @@
 #include "common/kith_mem.h"
 #include "common/kith_testing.h"
 
-#define ROWS_MAX 3000u
+#define ROWS_MAX 9000u /* more than two of the longest blocks */
 #define DIM_MAX  130u
 #define Q_MAX    20u
 #define K_MAX    50u
@@ -34,7 +34,7 @@ static struct world world;
 static bool name_row(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq)
 {
     struct world *w = ctx;
-    *id = (struct kith_id){.lo = (row * 7919u) % 3001u}; /* ids are not in row order */
+    *id = (struct kith_id){.lo = (row * 7919u) % 9001u}; /* ids are not in row order */
     *seq = row;
     return !w->dead[row];
 }
