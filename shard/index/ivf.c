@@ -259,5 +259,7 @@ struct ivf_target ivf_target_for(const struct ivf *const *segments, uint32_t n, 
         all.recall = one.recall < all.recall ? one.recall : all.recall;
         all.rows_share += part * one.rows_share;
     }
+    if (all.effort.reach < FLT_MAX && recall < 1)
+        all.effort.misses = 1 - recall;
     return all;
 }

@@ -49,6 +49,8 @@ struct ivf_effort {
     uint32_t first_lists;
     uint32_t lists_max;  /* 0: no limit */
     uint32_t least_rows; /* lists are in reach until so many rows are visited; not stored */
+    float misses; /* a share of hits that may be missed, where lists are chosen by that; 0: they are
+                     not. Not stored */
 };
 
 /* Rows whose mean squared distance from their centroids is so many times that of others fit the

@@ -2,6 +2,8 @@
  * against. */
 #include "shard/index/ivf_job.h"
 
+#include <string.h>
+
 #include "shard/index/ivf_format.h"
 
 #define OPENING_SHARE 4u  /* estimates for each that is chosen, before the first bound */
@@ -80,12 +82,35 @@ static float estimate_error(const struct ivf_job *job, const struct ivf *index)
     return sqrtf(index->error * index->error * length2 + tables * tables + lists * lists);
 }
 
-/* The score an estimate has to reach. */
-static float wanted(const struct ivf_job *job, const struct ivf *index)
+/* Rounded down; without floorf, which is a call where the target has no instruction for it. */
+static int16_t clamp_i16(float value, float low, float high)
 {
-    if (job->bound == -INFINITY)
-        return -INFINITY;
-    return job->bound - job->query->effort.margin * estimate_error(job, index);
+    float within = !(value > low) ? low : value < high ? value : high;
+    int32_t whole = (int32_t)within;
+    return (int16_t)(whole - ((float)whole > within));
+}
+
+/* What a term is multiplied by: a score in steps of the tables. */
+static void set_factor(struct ivf_sieve *sieve, float scale)
+{
+    float factor = scale * sieve->index->term_scale * FACTOR_ONE;
+    sieve->shift = 0;
+    for (; fabsf(factor) > FACTOR_ONE - 1 && sieve->shift < SHIFT_MAX; sieve->shift++)
+        factor /= 2;
+    sieve->factor = clamp_i16(factor + 0.5f, -FACTOR_ONE + 1, FACTOR_ONE - 1);
+}
+
+static const struct ivf_sieve *sieve_for(struct ivf_job *job, const struct ivf *index)
+{
+    struct ivf_sieve *sieve = &job->sieve;
+    if (sieve->index == index && sieve->bound == job->bound)
+        return sieve;
+    sieve->index = index;
+    sieve->bound = sieve->wanted = job->bound;
+    if (job->bound > -INFINITY)
+        sieve->wanted -= job->query->effort.margin * estimate_error(job, index);
+    set_factor(sieve, job->scratch->tables.scale);
+    return sieve;
 }
 
 void ivf_codes_end_opening(struct ivf_job *job)
@@ -105,7 +130,7 @@ void ivf_codes_end_opening(struct ivf_job *job)
     for (uint32_t i = n; i < all; i++) {
         if (s->parts[i] != part) {
             part = s->parts[i];
-            least = wanted(job, job->parts[part].index) * s->tables.scale;
+            least = sieve_for(job, job->parts[part].index)->wanted * s->tables.scale;
         }
         if ((float)s->estimates[i] < least)
             continue;
@@ -118,23 +143,17 @@ void ivf_codes_end_opening(struct ivf_job *job)
 
 /* ---- codes ----------------------------------------------------------------------------------- */
 
-/* Rounded down; without floorf, which is a call where the target has no instruction for it. */
-static int16_t clamp_i16(float value, float low, float high)
+static struct ivf_kernels_scan scan_of(struct ivf_job *job, const struct ivf *index)
 {
-    float within = !(value > low) ? low : value < high ? value : high;
-    int32_t whole = (int32_t)within;
-    return (int16_t)(whole - ((float)whole > within));
-}
-
-/* What a term is multiplied by: a score in steps of the tables. */
-static void set_factor(const struct ivf_job *job, const struct ivf *index,
-                       struct ivf_kernels_scan *scan)
-{
-    float factor = job->scratch->tables.scale * index->term_scale * FACTOR_ONE;
-    scan->shift = 0;
-    for (; fabsf(factor) > FACTOR_ONE - 1 && scan->shift < SHIFT_MAX; scan->shift++)
-        factor /= 2;
-    scan->factor = clamp_i16(factor + 0.5f, -FACTOR_ONE + 1, FACTOR_ONE - 1);
+    const struct ivf_sieve *sieve = sieve_for(job, index);
+    return (struct ivf_kernels_scan){.codes = index->codes,
+                                     .terms = index->terms,
+                                     .tables = job->scratch->tables.bytes,
+                                     .ahead = job->ahead.entries,
+                                     .n_subs = job->codebook->n_subs,
+                                     .bias = job->scratch->tables.bias,
+                                     .factor = sieve->factor,
+                                     .shift = sieve->shift};
 }
 
 void ivf_codes_scan(struct ivf_job *job, uint32_t number, uint32_t list)
@@ -147,19 +166,14 @@ void ivf_codes_scan(struct ivf_job *job, uint32_t number, uint32_t list)
     float center = s->lists.keys[list] + (euclid ? 0 : job->codebook->half_norms[list]);
     float base = (center + tables->base) * tables->scale - tables->bias;
     base = !(base > -ESTIMATE_MAX) ? -ESTIMATE_MAX : base < ESTIMATE_MAX ? base : ESTIMATE_MAX;
-    struct ivf_kernels_scan scan = {.codes = index->codes,
-                                    .terms = index->terms,
-                                    .tables = tables->bytes,
-                                    .allowed = part->allowed,
-                                    .ahead = job->ahead.entries,
-                                    .n_subs = job->codebook->n_subs,
-                                    .bias = tables->bias};
-    set_factor(job, index, &scan);
+    struct ivf_kernels_scan scan = scan_of(job, index);
+    scan.allowed = part->allowed;
     for (uint32_t first = index->lists[list], end = index->lists[list + 1], to; first < end;
          first = to) {
         to = end - first > IVF_RUN_ROWS ? first + IVF_RUN_ROWS : end;
         /* A saturated estimate must pass. */
-        scan.bound = clamp_i16(wanted(job, index) * tables->scale - base, INT16_MIN, INT16_MAX - 1);
+        scan.bound = clamp_i16(sieve_for(job, index)->wanted * tables->scale - base, INT16_MIN,
+                               INT16_MAX - 1);
         uint64_t blocks = 0;
         ivf_ahead_fill(&job->ahead, (to - 1) / IVF_BLOCK + 1 - first / IVF_BLOCK);
         scan.n_ahead = job->ahead.n;
@@ -183,4 +197,20 @@ void ivf_codes_scan(struct ivf_job *job, uint32_t number, uint32_t list)
         ivf_rerank_candidates(job, job->n > job->n_pending + PENDING_MAX ? job->n : job->n_pending);
         job->n_pending = job->n;
     }
+}
+
+void ivf_codes_spread(struct ivf_job *job, const struct ivf *index, uint32_t first, uint32_t end,
+                      float *scores)
+{
+    struct ivf_scratch *s = job->scratch;
+    const struct ivf_tables *tables = &s->tables;
+    struct ivf_kernels_scan scan = scan_of(job, index);
+    uint64_t blocks = 0;
+    scan.bound = INT16_MIN; /* what is so far off that it is clamped to that tells nothing */
+    uint32_t n = job->kernels->scan(&scan, first, end, s->run_rows, s->run_estimates, &blocks);
+    job->stats.rows += blocks * IVF_BLOCK;
+    memset(scores, 0, sizeof *scores * (end - first));
+    for (uint32_t i = 0; i < n; i++)
+        scores[s->run_rows[i] - first] =
+            (s->run_estimates[i] - (float)tables->bias) / tables->scale + tables->base;
 }

@@ -71,28 +71,46 @@ static double allowed_share(const struct ivf_job *job)
     return rows > 0 ? allowed / rows : 1;
 }
 
-/* How far the nearest n typical lists go: in the portion that is taken, and those after it. */
-static float typical_front(struct ivf_job *job, uint32_t n, double share)
+struct typical {
+    uint32_t found;
+    float lowest; /* key */
+};
+
+/* Adds those of the portion that is taken, until there are n. */
+static void add_typical(const struct ivf_job *job, uint32_t n, double share,
+                        struct typical *typical)
+{
+    const struct ivf_lists *lists = &job->scratch->lists;
+    for (uint32_t i = 0; i < lists->n && typical->found < n; i++)
+        if (is_typical(job, lists->order[i], share)) {
+            typical->lowest = fminf(typical->lowest, lists->keys[lists->order[i]]);
+            typical->found++;
+        }
+}
+
+/* How far the nearest n typical lists go, from the portions after the one that is taken on. */
+static float typical_front(struct ivf_job *job, uint32_t n, double share, struct typical typical)
 {
     struct ivf_lists *lists = &job->scratch->lists;
-    float lowest = FLT_MAX;
-    uint32_t found = 0;
-    for (uint32_t portion = n;; ivf_lists_take(lists, portion)) {
-        for (uint32_t i = 0; i < lists->n && found < n; i++)
-            if (is_typical(job, lists->order[i], share)) {
-                lowest = fminf(lowest, lists->keys[lists->order[i]]);
-                found++;
-            }
-        if (found == n || ivf_lists_all_taken(lists))
-            break;
+    for (uint32_t portion = n; typical.found < n && !ivf_lists_all_taken(lists);) {
         portion *= PORTION_GROWTH;
+        ivf_lists_take(lists, portion);
+        add_typical(job, n, share, &typical);
     }
-    return found > 0 ? ivf_lists_distance(lowest, job->codebook, job->length2) : 0;
+    return typical.found > 0 ? ivf_lists_distance(typical.lowest, job->codebook, job->length2) : 0;
+}
+
+/* Whether lists can be chosen by the hits expected in them. */
+static bool can_expect(const struct ivf_job *job)
+{
+    const struct ivf_effort *effort = &job->query->effort;
+    return job->codebook->codes == CODEBOOK_PQ4 && job->codebook->metric != KITH_EUCLID &&
+           effort->misses > 0 && effort->lists_max == 0;
 }
 
 /* A filter that leaves little in the nearest lists pushes those away that are like the whole. The
- * rows there are all about equally far, and any of their lists may hold the hits: the push counts
- * twice. */
+ * rows there are all about equally far, and any of their lists may hold the hits: they are chosen
+ * by ivf_far.h, or the push counts twice. */
 void ivf_front_take(struct ivf_job *job, uint32_t n)
 {
     struct ivf_lists *lists = &job->scratch->lists;
@@ -102,9 +120,17 @@ void ivf_front_take(struct ivf_job *job, uint32_t n)
     job->front = nearest;
     if (share > FEW_LEFT_OUT)
         return;
-    float low = lists->low, pushed = fmaxf(nearest, typical_front(job, lists->n, share));
-    job->front = nearest > 0 ? pushed * (pushed / nearest) : pushed;
     job->filtered = true;
+    struct typical typical = {.lowest = FLT_MAX};
+    add_typical(job, lists->n, share, &typical);
+    job->far = typical.found < lists->n / 2 && can_expect(job);
+    if (job->far) {
+        ivf_far_begin(job);
+        return;
+    }
+    float low = lists->low;
+    float pushed = fmaxf(nearest, typical_front(job, lists->n, share, typical));
+    job->front = nearest > 0 ? pushed * (pushed / nearest) : pushed;
     if (lists->low < low) {
         ivf_lists_restart(lists);
         ivf_lists_take(lists, n);

@@ -4,6 +4,7 @@
  *   ivf_codes.c   codes, and the opening
  *   ivf_rows.c    rows without codes
  *   ivf_front.c   the first lists
+ *   ivf_far.c     lists by hits that are expected in them
  *   ivf_search.c  lists, the query, scratch
  *
  * Scores are those of ivf_format.h: larger is nearer, and a rank can be turned into one. */
@@ -16,6 +17,7 @@
 #include "shard/index/ivf.h"
 #include "shard/index/ivf_ahead.h"
 #include "shard/index/ivf_best.h"
+#include "shard/index/ivf_far.h"
 #include "shard/index/ivf_kernels.h"
 #include "shard/index/ivf_lists.h"
 #include "shard/index/ivf_tables.h"
@@ -28,11 +30,21 @@ struct ivf_finalist {
     uint32_t part, row;
 };
 
+/* What the rows of an index are held against by their codes, as long as the bound is the same. */
+struct ivf_sieve {
+    const struct ivf *index;
+    float bound;
+    float wanted; /* the score an estimate has to reach */
+    int16_t factor;
+    uint16_t shift; /* of terms, see ivf_kernels_scan */
+};
+
 struct ivf_scratch {
     uint64_t codebook_hash;
     uint32_t k;
     struct ivf_lists lists;
     struct ivf_tables tables;
+    struct ivf_far far;
     uint8_t *query8;
     /* Candidates: those that wait for their bytes, or, in the opening, all with their estimates. */
     uint32_t *rows, *parts;
@@ -59,12 +71,14 @@ struct ivf_job {
     float keep;      /* by bytes a row has to have as much: the bound less their error */
     float front;     /* how far the first lists go, see ivf_lists_unit */
     bool filtered;   /* no list nearer than the k-th best hit is out of reach */
+    bool far;        /* little is left near the query: ivf_far.h chooses */
     float reach_key; /* lists with a lower key are out of reach */
     bool opening;
     uint32_t n, n_pending; /* candidates; the first n_pending have been fetched */
     uint32_t n_finalists;
     uint32_t n_visited; /* lists with rows that may be found */
     struct ivf_ahead ahead;
+    struct ivf_sieve sieve;
 };
 
 static inline bool ivf_job_is_stopped(const struct ivf_job *job)
@@ -105,7 +119,8 @@ bool ivf_rows_search(struct ivf_job *job);
 
 /* ---- ivf_front.c ---- */
 
-/* Takes the first lists, at least so many, and sets front. */
+/* Takes the first lists, at least so many, and sets front; or far, where a filter leaves too little
+ * in them. */
 void ivf_front_take(struct ivf_job *job, uint32_t n);
 /* Whether a list of the part has rows that may be found. */
 bool ivf_front_has_rows(const struct ivf_part *part, uint32_t list);
@@ -124,5 +139,9 @@ uint32_t ivf_codes_opening(uint32_t k);
 size_t ivf_codes_candidates(uint32_t k);
 void ivf_codes_scan(struct ivf_job *job, uint32_t part, uint32_t list);
 void ivf_codes_end_opening(struct ivf_job *job);
+/* By how much the estimates of rows [first, end), of one list, are above the score of its center.
+ */
+void ivf_codes_spread(struct ivf_job *job, const struct ivf *index, uint32_t first, uint32_t end,
+                      float *scores);
 
 #endif

@@ -13,6 +13,9 @@
 
 #include "shard/index/ivf_format.h"
 
+#define INLINE static inline
+#include "shard/index/ivf_kernels_count.h"
+
 /* ---- lists ----------------------------------------------------------------------------------- */
 
 static int8_t centroid_byte(const struct ivf_kernels_lists *lists, uint32_t list, uint32_t j)
@@ -145,6 +148,11 @@ static uint32_t scan_codes(const struct ivf_kernels_scan *scan, uint32_t first, 
     return found;
 }
 
+static void count_rows(const uint64_t *allowed, const uint32_t *lists, uint32_t n, uint32_t *rows)
+{
+    count_list_rows(allowed, lists, n, rows);
+}
+
 /* ---- rows of bytes --------------------------------------------------------------------------- */
 
 static void dot8(const struct ivf_kernels_rows8 *rows8, const uint32_t *list, uint32_t n,
@@ -183,6 +191,7 @@ const struct ivf_kernels ivf_kernels_scalar = {
     .products = products,
     .tables = tables,
     .scan = scan_codes,
+    .count_rows = count_rows,
     .dot8 = dot8,
     .sad8 = sad8,
 };

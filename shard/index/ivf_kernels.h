@@ -88,6 +88,11 @@ typedef uint32_t (*ivf_kernels_scan_fn)(const struct ivf_kernels_scan *scan, uin
                                         uint32_t end, uint32_t *rows, int16_t *estimates,
                                         uint64_t *blocks);
 
+/* rows[c]: how many bits of `allowed` are set in [lists[c], lists[c + 1]), of n lists; lists[0] is
+ * 0. */
+typedef void (*ivf_kernels_count_rows_fn)(const uint64_t *allowed, const uint32_t *lists,
+                                          uint32_t n, uint32_t *rows);
+
 struct ivf_kernels_rows8 {
     const uint8_t *rows;
     const uint8_t *query; /* a row's shape; the last 8 bytes are 0. dot: signed bytes */
@@ -109,6 +114,7 @@ struct ivf_kernels {
     ivf_kernels_products_fn products;
     ivf_kernels_tables_fn tables;
     ivf_kernels_scan_fn scan;
+    ivf_kernels_count_rows_fn count_rows;
     ivf_kernels_score_fn dot8, sad8;
 };
 

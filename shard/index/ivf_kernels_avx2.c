@@ -12,6 +12,7 @@
 #define AVX2   __attribute__((target("avx2,fma,bmi,bmi2")))
 #define INLINE static inline __attribute__((always_inline)) AVX2
 
+#include "shard/index/ivf_kernels_count.h"
 #include "shard/index/ivf_kernels_scan_x86.h"
 
 /* ---- lists ----------------------------------------------------------------------------------- */
@@ -212,6 +213,12 @@ AVX2 static uint32_t scan_codes(const struct ivf_kernels_scan *scan, uint32_t fi
     return scan_blocks(scan, first, end, rows, estimates, blocks);
 }
 
+AVX2 static void count_rows(const uint64_t *allowed, const uint32_t *lists, uint32_t n,
+                            uint32_t *rows)
+{
+    count_list_rows(allowed, lists, n, rows);
+}
+
 /* ---- rows of bytes --------------------------------------------------------------------------- */
 
 INLINE int32_t fold_i32(__m256i sum)
@@ -265,6 +272,7 @@ const struct ivf_kernels ivf_kernels_avx2_table = {
     .products = products,
     .tables = tables,
     .scan = scan_codes,
+    .count_rows = count_rows,
     .dot8 = dot8,
     .sad8 = sad8,
 };

@@ -18,6 +18,7 @@
         target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,avx2,fma,bmi,bmi2")))
 #define INLINE static inline __attribute__((always_inline)) AVX512
 
+#include "shard/index/ivf_kernels_count.h"
 #include "shard/index/ivf_kernels_scan_x86.h"
 
 /* ---- lists ----------------------------------------------------------------------------------- */
@@ -252,6 +253,12 @@ AVX512 static uint32_t scan_codes(const struct ivf_kernels_scan *scan, uint32_t 
     return scan_blocks(scan, first, end, rows, estimates, blocks);
 }
 
+AVX512 static void count_rows(const uint64_t *allowed, const uint32_t *lists, uint32_t n,
+                              uint32_t *rows)
+{
+    count_list_rows(allowed, lists, n, rows);
+}
+
 /* ---- rows of bytes --------------------------------------------------------------------------- */
 
 AVX512 static void dot8(const struct ivf_kernels_rows8 *rows8, const uint32_t *list, uint32_t n,
@@ -294,6 +301,7 @@ const struct ivf_kernels ivf_kernels_avx512_table = {
     .products = products,
     .tables = tables,
     .scan = scan_codes,
+    .count_rows = count_rows,
     .dot8 = dot8,
     .sad8 = sad8,
 };

@@ -22,6 +22,7 @@ struct sums {
 };
 
 #include "shard/index/ivf_kernels_neon_bytes.h"
+#include "shard/index/ivf_kernels_count.h"
 #include "shard/index/ivf_kernels_scan.h"
 
 /* ---- lists ----------------------------------------------------------------------------------- */
@@ -217,6 +218,11 @@ static uint32_t scan_codes(const struct ivf_kernels_scan *scan, uint32_t first, 
     return scan_blocks(scan, first, end, rows, estimates, blocks);
 }
 
+static void count_rows(const uint64_t *allowed, const uint32_t *lists, uint32_t n, uint32_t *rows)
+{
+    count_list_rows(allowed, lists, n, rows);
+}
+
 /* ---- rows of bytes --------------------------------------------------------------------------- */
 
 static void dot8(const struct ivf_kernels_rows8 *rows8, const uint32_t *list, uint32_t n,
@@ -243,6 +249,7 @@ const struct ivf_kernels ivf_kernels_neon_table = {
     .products = products,
     .tables = tables,
     .scan = scan_codes,
+    .count_rows = count_rows,
     .dot8 = dot8,
     .sad8 = sad8,
 };
@@ -257,6 +264,7 @@ const struct ivf_kernels ivf_kernels_dotprod_table = {
     .products = products,
     .tables = tables,
     .scan = scan_codes,
+    .count_rows = count_rows,
     .dot8 = ivf_kernels_dotprod_dot8,
     .sad8 = ivf_kernels_dotprod_sad8,
 };

@@ -106,6 +106,34 @@ static void test_ivf_kernels_rank_lists_alike(void **state)
     }
 }
 
+/* Lists of `most` rows at most, some of them empty. */
+static void compare_counts(uint32_t n, uint32_t most)
+{
+    static uint32_t lists[LISTS + 1], want[LISTS], got[LISTS];
+    for (uint32_t i = 0; i < n; i++)
+        lists[i + 1] = lists[i] + random_below(most + 1);
+    uint32_t n_words = lists[n] / 64 + (lists[n] % 64 != 0);
+    uint64_t *allowed = (uint64_t *)fence - n_words;
+    for (uint32_t i = 0; i < n_words; i++)
+        allowed[i] = (uint64_t)random_u32() << 32 | random_u32();
+    for (uint32_t i = 0; i < n; i++) {
+        want[i] = 0;
+        for (uint32_t row = lists[i]; row < lists[i + 1]; row++)
+            want[i] += (uint32_t)(allowed[row / 64] >> (row % 64) & 1);
+    }
+    for (uint32_t v = 0; ivf_kernels_variant(v) != NULL; v++) {
+        ivf_kernels_variant(v)->count_rows(allowed, lists, n, got);
+        assert_memory_equal(got, want, n * sizeof *want);
+    }
+}
+
+static void test_ivf_kernels_count_rows_alike(void **state)
+{
+    (void)state;
+    for (uint32_t round = 0; round < 100; round++)
+        compare_counts(random_below(LISTS) + 1, random_below(round % 2 == 0 ? 9 : 1000));
+}
+
 static void compare_picks(float low, float high, uint32_t n, const float *keys)
 {
     static float maxima[LISTS];
@@ -330,6 +358,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ivf_kernels_rank_lists_alike),
+        cmocka_unit_test(test_ivf_kernels_count_rows_alike),
         cmocka_unit_test(test_ivf_kernels_pick_alike),
         cmocka_unit_test(test_ivf_kernels_fill_tables_alike),
         cmocka_unit_test(test_ivf_kernels_round_alike),

@@ -20,6 +20,8 @@
  * are its neighbours?) and to a filter (fewer rows match, the k-th is farther, more lists are in
  * reach). While fewer than k hits are known there is no such distance, and ever larger portions of
  * the lists are taken, at last all: a search without threshold finds min(k, allowed rows) hits.
+ * Where a filter leaves too little in the first lists, others are chosen by the number of hits that
+ * is expected in them (ivf_far.c).
  *
  * Scores are those of ivf_format.h, in which larger is nearer and a rank can be turned into one.
  *
@@ -48,6 +50,7 @@ void ivf_scratch_free(struct ivf_scratch *scratch)
         return;
     ivf_lists_fini(&scratch->lists);
     ivf_tables_fini(&scratch->tables);
+    ivf_far_fini(&scratch->far);
     kith_free(scratch->query8);
     kith_free(scratch->rows);
     kith_free(scratch->parts);
@@ -75,6 +78,8 @@ enum kith_err ivf_scratch_fit(struct ivf_scratch **scratch, const struct codeboo
     size_t n = ivf_codes_candidates(k);
     enum kith_err err = ivf_lists_init(&s->lists, codebook, diag);
     if (err == KITH_OK)
+        err = ivf_far_init(&s->far, codebook, diag);
+    if (err == KITH_OK)
         err = ivf_tables_init(&s->tables, codebook, diag);
     s->query8 = kith_alloc_aligned(64, ivf_format_row8_bytes(codebook->dim));
     s->rows = kith_alloc(sizeof *s->rows * n);
@@ -100,23 +105,29 @@ enum kith_err ivf_scratch_fit(struct ivf_scratch **scratch, const struct codeboo
 
 /* ---- lists ----------------------------------------------------------------------------------- */
 
+static void visit_part(struct ivf_job *job, uint32_t part, uint32_t list)
+{
+    const struct ivf *index = job->parts[part].index;
+    job->stats.lists++;
+    job->stats.listed += index->lists[list + 1] - index->lists[list];
+    ivf_need_list(index, list);
+    if (job->codebook->codes == CODEBOOK_PQ4)
+        ivf_codes_scan(job, part, list);
+    else
+        ivf_rows_scan(job, part, list);
+}
+
 static void visit(struct ivf_job *job, uint32_t list)
 {
     bool has_rows = false;
-    for (uint32_t part = 0; part < job->n_parts; part++) {
-        const uint32_t *lists = job->parts[part].index->lists;
-        if (!ivf_front_has_rows(&job->parts[part], list))
-            continue;
-        has_rows = true;
-        job->stats.lists++;
-        job->stats.listed += lists[list + 1] - lists[list];
-        ivf_need_list(job->parts[part].index, list);
-        if (job->codebook->codes == CODEBOOK_PQ4)
-            ivf_codes_scan(job, part, list);
-        else
-            ivf_rows_scan(job, part, list);
-    }
+    for (uint32_t part = 0; part < job->n_parts; part++)
+        if (ivf_front_has_rows(&job->parts[part], list)) {
+            visit_part(job, part, list);
+            has_rows = true;
+        }
     job->n_visited += has_rows;
+    if (job->far)
+        job->scratch->far.rows[list] = 0;
 }
 
 /* The first lists are visited in any case when the bound is that of others: reach is measured with
@@ -139,11 +150,51 @@ static bool visit_portion(struct ivf_job *job)
     for (uint32_t i = 0; i < lists->n; i++) {
         if (i % LISTS_A_STOP == 0 && ivf_job_is_stopped(job))
             return false;
+        if (job->far && job->bound > -INFINITY)
+            break;
         if (is_out_of_reach(job, lists->order[i]))
             continue;
         visit(job, lists->order[i]);
     }
     return true;
+}
+
+/* The lists that ivf_far.h has chosen. False: stopped. */
+static bool visit_chosen(struct ivf_job *job)
+{
+    struct ivf_far *far = &job->scratch->far;
+    for (uint32_t part = 0; part < job->n_parts; part++) {
+        const uint32_t *lists = job->parts[part].index->lists;
+        for (uint32_t i = 0; i < far->n_chosen; i++) {
+            uint32_t list = far->chosen[i];
+            if (i % LISTS_A_STOP == 0 && ivf_job_is_stopped(job))
+                return false;
+            if (lists[list] < lists[list + 1])
+                visit_part(job, part, list);
+        }
+    }
+    for (uint32_t i = 0; i < far->n_chosen; i++)
+        far->rows[far->chosen[i]] = 0;
+    return true;
+}
+
+/* In rounds, each by the bound of the one before. */
+static bool visit_far(struct ivf_job *job)
+{
+    static const float rests[] = {0.9f, 0.5f};
+    float left = 1, rest = job->query->effort.misses;
+    ivf_ahead_begin(&job->ahead, job->parts, job->n_parts, NULL, 0);
+    for (size_t i = 0; i < sizeof rests / sizeof *rests; left *= rests[i++]) {
+        ivf_far_choose(job, rests[i]);
+        if (!visit_chosen(job))
+            return false;
+        if (!job->opening) {
+            ivf_rerank_candidates(job, job->n);
+            job->n_pending = 0;
+        }
+    }
+    ivf_far_choose(job, fminf(rest / left, 1));
+    return visit_chosen(job);
 }
 
 /* True when another portion is to be visited. */
@@ -172,10 +223,12 @@ static bool visit_lists(struct ivf_job *job)
         portion = IVF_FIRST_LISTS;
     ivf_front_take(job, portion);
     ivf_rerank_refresh(job); /* by what others know */
-    do
+    do {
         if (!visit_portion(job))
             return false;
-    while (next_portion(job, &portion));
+        if (job->far && job->bound > -INFINITY)
+            return visit_far(job);
+    } while (next_portion(job, &portion));
     return true;
 }
 

@@ -24,6 +24,67 @@ static void test_ivf_search_keeps_to_the_filter(void **state)
     }
 }
 
+/* Allows the n rows farthest from the query. */
+static void allow_farthest(struct world *world, const float *query, uint32_t n)
+{
+    uint32_t n_rows = world->shape.n_rows;
+    bool *far = calloc(n_rows, sizeof *far);
+    allow(world, 1);
+    struct topk all = exact(world, query, n_rows);
+    for (uint32_t i = n_rows - n; i < n_rows; i++)
+        far[all.hits[i].id.lo] = true;
+    allow(world, 0);
+    for (uint32_t p = 0; p < world->shape.n_parts; p++)
+        for (uint32_t r = 0; r < world->indexes[p].ivf.n_rows; r++)
+            if (far[world->indexes[p].order[r]]) {
+                world->allowed[p][r / 64] |= UINT64_C(1) << (r % 64);
+                world->parts[p].n_allowed++;
+            }
+    free(all.hits);
+    free(far);
+}
+
+/* All hits that are to be had, most of them right, in lists with no more than a part of the rows.
+ */
+static void expect_far(struct world *world, uint32_t n_allowed, float most)
+{
+    static const struct ivf_effort expecting = {
+        .reach = 1.05f, .margin = 3, .first_lists = 8, .misses = 0.05f};
+    const struct world_shape *shape = &world->shape;
+    uint32_t found = 0, all = 0;
+    world->stats = (struct ivf_stats){0};
+    for (uint32_t q = 0; q < shape->n_queries; q++) {
+        const float *query = world->queries + (size_t)q * shape->index.dim;
+        allow_farthest(world, query, n_allowed);
+        struct topk want = exact(world, query, 10), got = search(world, query, 10, expecting);
+        assert_int_equal(got.n, n_allowed < 10 ? n_allowed : 10);
+        found += common(&want, &got);
+        all += want.n;
+        free(want.hits);
+        free(got.hits);
+    }
+    double rows = (double)world->stats.listed / shape->n_queries / shape->n_rows;
+    if (found < 0.9 * all || rows > (double)most)
+        fail_msg("metric %d, %u rows: %u of %u hits, %.2f of the rows", (int)shape->index.metric,
+                 n_allowed, found, all, rows);
+}
+
+static void test_ivf_search_expects_hits_where_the_nearest_are_left_out(void **state)
+{
+    (void)state;
+    for (int dot = 0; dot < 2; dot++) {
+        static struct world world;
+        struct world_shape shape = shape_of(dot ? KITH_DOT : KITH_COSINE, CODEBOOK_PQ4, 24);
+        shape.n_parts = 2;
+        make_world(&world, &shape);
+        expect_far(&world, shape.n_rows / 2, 0.95f);
+        expect_far(&world, shape.n_rows / 10, 0.75f);
+        expect_far(&world, 11, 0.2f);
+        expect_far(&world, 3, 0.2f);
+        drop_world(&world);
+    }
+}
+
 static void test_ivf_search_ranks_what_is_allowed_by_bytes(void **state)
 {
     (void)state;
@@ -239,6 +300,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ivf_search_keeps_to_the_filter),
+        cmocka_unit_test(test_ivf_search_expects_hits_where_the_nearest_are_left_out),
         cmocka_unit_test(test_ivf_search_ranks_what_is_allowed_by_bytes),
         cmocka_unit_test(test_ivf_search_finds_the_only_row_allowed),
         cmocka_unit_test(test_ivf_search_keeps_to_the_threshold),
