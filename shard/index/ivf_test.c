@@ -145,12 +145,16 @@ static void test_ivf_takes_the_mean_effort_of_segments(void **state)
         .n_rows = 100,
         .measured_rows = 100,
         .n_targets = 2,
-        .targets = {{0.9f, 0.01f, {1.2f, 2.0f, 8, 50}}, {0.95f, 0.02f, {1.3f, 2.5f, 12, 0}}}};
+        .targets = {
+            {0.9f, 0.01f, {.reach = 1.2f, .margin = 2.0f, .first_lists = 8, .lists_max = 50}},
+            {0.95f, 0.02f, {.reach = 1.3f, .margin = 2.5f, .first_lists = 12, .lists_max = 0}}}};
     static const struct ivf two = {
         .n_rows = 300,
         .measured_rows = 300,
         .n_targets = 2,
-        .targets = {{0.92f, 0.03f, {1.1f, 3.0f, 10, 70}}, {0.99f, 0.05f, {1.5f, 2.0f, 16, 90}}}};
+        .targets = {
+            {0.92f, 0.03f, {.reach = 1.1f, .margin = 3.0f, .first_lists = 10, .lists_max = 70}},
+            {0.99f, 0.05f, {.reach = 1.5f, .margin = 2.0f, .first_lists = 16, .lists_max = 90}}}};
     const struct ivf *both[] = {&one, &two};
     struct ivf_target target = ivf_target_for(both, 2, 0.9f);
     assert_true(target.recall == 0.9f);
@@ -177,10 +181,12 @@ static void test_ivf_takes_the_mean_effort_of_segments(void **state)
 static void test_ivf_opens_wider_beside_other_segments(void **state)
 {
     (void)state;
-    struct ivf one = {.n_rows = 100,
-                      .measured_rows = 100,
-                      .n_targets = 1,
-                      .targets = {{0.9f, 0.01f, {1.2f, 2.0f, 8, 0}}}};
+    struct ivf one = {
+        .n_rows = 100,
+        .measured_rows = 100,
+        .n_targets = 1,
+        .targets = {
+            {0.9f, 0.01f, {.reach = 1.2f, .margin = 2.0f, .first_lists = 8, .lists_max = 0}}}};
     struct ivf two = one;
     two.n_rows = two.measured_rows = 300;
     const struct ivf *both[] = {&one, &two};
