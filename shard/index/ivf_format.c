@@ -13,7 +13,7 @@ size_t ivf_format_store_meta(uint8_t *out, const struct ivf_meta *meta)
     kith_store_f32(out + 32, meta->error8);
     kith_store_f32(out + 36, meta->residual_energy);
     kith_store_u32(out + 40, meta->n_targets);
-    kith_store_f32(out + 44, 0);
+    kith_store_f32(out + IVF_META_UNUSED, 0);
     kith_store_u32(out + 48, meta->measured_rows);
     uint8_t *at = out + IVF_META_HEADER_BYTES;
     for (uint32_t i = 0; i < meta->n_targets; i++, at += IVF_META_TARGET_BYTES) {
@@ -79,7 +79,7 @@ enum kith_err ivf_format_load_meta(struct ivf_meta *out, struct kith_bytes bytes
         bytes.len != IVF_META_HEADER_BYTES + meta.n_targets * (size_t)IVF_META_TARGET_BYTES ||
         meta.row8_bytes > ivf_format_row8_bytes(KITH_DIM_MAX) || !is_size(meta.term_scale) ||
         !is_size(meta.error) || !is_size(meta.error8) || !is_size(meta.residual_energy) ||
-        !is_size(kith_load_f32(bytes.data + 44)) ||
+        !is_size(kith_load_f32(bytes.data + IVF_META_UNUSED)) ||
         (meta.n_targets > 0 && meta.measured_rows == 0) ||
         !load_targets(&meta, bytes.data + IVF_META_HEADER_BYTES))
         return kith_fail(diag, KITH_CORRUPT, "damaged head of an index");

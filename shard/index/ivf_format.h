@@ -133,6 +133,7 @@ static inline uint8_t ivf_format_byte(const struct codebook *codebook, float val
  * reach f32, margin f32, first_lists u32, lists_max u32. */
 #define IVF_META_MAGIC        0x4d465649u /* "IVFM" */
 #define IVF_META_HEADER_BYTES 52u
+#define IVF_META_UNUSED       44u /* offset of the f32 that is not used any more; written as 0 */
 #define IVF_META_TARGET_BYTES 24u
 #define IVF_META_BYTES_MAX    (IVF_META_HEADER_BYTES + IVF_TARGETS * IVF_META_TARGET_BYTES)
 
