@@ -10,23 +10,11 @@
 #include <arm_neon.h>
 #endif
 
-static uint32_t bits_of(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-static float float_of(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
+#include "proto/kith_wire.h"
 
 uint16_t kith_f16_from_f32(float value)
 {
-    uint32_t bits = bits_of(value);
+    uint32_t bits = kith_f32_bits(value);
     uint32_t sign = (bits >> 16) & 0x8000u;
     uint32_t magnitude = bits & 0x7fffffffu;
     if (magnitude > 0x7f800000u) /* a NaN stays one and becomes quiet, as the instruction does */
@@ -54,12 +42,13 @@ float kith_f16_to_f32(uint16_t half)
     uint32_t exponent = (half >> 10) & 0x1fu;
     uint32_t mantissa = half & 0x3ffu;
     if (exponent == 31)
-        return float_of(sign | 0x7f800000u | (mantissa << 13) | (mantissa != 0 ? 0x400000u : 0));
+        return kith_f32_of_bits(sign | 0x7f800000u | (mantissa << 13) |
+                                (mantissa != 0 ? 0x400000u : 0));
     if (exponent == 0) { /* zero and subnormals: exact in float */
         float magnitude = (float)mantissa * 0x1p-24f;
-        return float_of(sign | bits_of(magnitude));
+        return kith_f32_of_bits(sign | kith_f32_bits(magnitude));
     }
-    return float_of(sign | ((exponent + 112u) << 23) | (mantissa << 13));
+    return kith_f32_of_bits(sign | ((exponent + 112u) << 23) | (mantissa << 13));
 }
 
 static void pack_plain(uint16_t *out, const float *values, size_t n)

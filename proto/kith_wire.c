@@ -447,10 +447,7 @@ uint64_t kith_load_u64(const uint8_t *p)
 
 float kith_load_f32(const uint8_t *p)
 {
-    uint32_t bits = kith_load_u32(p);
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
+    return kith_f32_of_bits(kith_load_u32(p));
 }
 
 void kith_store_u32(uint8_t *p, uint32_t value)
@@ -467,7 +464,5 @@ void kith_store_u64(uint8_t *p, uint64_t value)
 
 void kith_store_f32(uint8_t *p, float value)
 {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    kith_store_u32(p, bits);
+    kith_store_u32(p, kith_f32_bits(value));
 }

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "proto/kith_err.h"
 #include "proto/kith_id.h"
@@ -113,5 +114,20 @@ float kith_load_f32(const uint8_t *p);
 void kith_store_u32(uint8_t *p, uint32_t value);
 void kith_store_u64(uint8_t *p, uint64_t value);
 void kith_store_f32(uint8_t *p, float value);
+
+/* The bits of a float, and back. */
+static inline uint32_t kith_f32_bits(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static inline float kith_f32_of_bits(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
 
 #endif

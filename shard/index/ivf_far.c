@@ -28,6 +28,7 @@
 #include <string.h>
 
 #include "common/kith_mem.h"
+#include "proto/kith_wire.h"
 #include "shard/index/ivf_format.h"
 #include "shard/index/ivf_job.h"
 
@@ -156,20 +157,6 @@ void ivf_far_begin(struct ivf_job *job)
 
 /* ---- choice ---------------------------------------------------------------------------------- */
 
-static uint32_t bits_of(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-static float float_of(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
 /* Sets densities; `expected` gets the hits by bucket of density. Returns their sum. */
 static float expect(struct ivf_job *job, float *expected)
 {
@@ -185,7 +172,7 @@ static float expect(struct ivf_job *job, float *expected)
         float hits = (float)far->rows[list] * far->tail[(int32_t)step];
         float density = hits / (float)(far->blocks[list] + (far->blocks[list] == 0));
         far->density[list] = density;
-        expected[bits_of(density) >> BUCKET_BITS] += hits;
+        expected[kith_f32_bits(density) >> BUCKET_BITS] += hits;
         all += hits;
     }
     return all;
@@ -198,7 +185,8 @@ void ivf_far_choose(struct ivf_job *job, float rest)
     uint32_t bucket = BUCKETS, n = 0;
     while (bucket > 0 && above < (1 - rest) * all)
         above += expected[--bucket];
-    float least = fmaxf(float_of(bucket << BUCKET_BITS), FLT_MIN); /* without rows it is 0 */
+    float least =
+        fmaxf(kith_f32_of_bits(bucket << BUCKET_BITS), FLT_MIN); /* without rows it is 0 */
     for (uint32_t list = 0; list < job->codebook->n_lists; list++) {
         far->chosen[n] = list;
         n += far->density[list] >= least;
