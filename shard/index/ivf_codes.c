@@ -125,14 +125,9 @@ void ivf_codes_end_opening(struct ivf_job *job)
     job->n = n;
     ivf_rerank_fetch(job, 0);
     ivf_rerank_candidates(job, n);
-    uint32_t part = UINT32_MAX;
-    float least = 0; /* of what passes, in the part; the bound does not change here */
-    for (uint32_t i = n; i < all; i++) {
-        if (s->parts[i] != part) {
-            part = s->parts[i];
-            least = sieve_for(job, job->parts[part].index)->wanted * s->tables.scale;
-        }
-        if ((float)s->estimates[i] < least)
+    for (uint32_t i = n; i < all; i++) { /* the bound does not change here */
+        const struct ivf *index = job->parts[s->parts[i]].index;
+        if ((float)s->estimates[i] < sieve_for(job, index)->wanted * s->tables.scale)
             continue;
         s->rows[job->n] = s->rows[i];
         s->parts[job->n++] = s->parts[i];
