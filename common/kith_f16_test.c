@@ -54,11 +54,50 @@ static void test_f16_rounds_as_the_instruction_does(void **state)
     assert_int_equal(kith_f16_from_f32(1e30f), 0x7c00);
 }
 
+/* The textbook way, by doubles: the nearest representable value, ties to even. */
+static uint16_t half_by_search(float value)
+{
+    uint16_t sign = signbit(value) ? 0x8000u : 0;
+    double x = fabs((double)value);
+    uint16_t low = 0, high = 0x7c00u; /* half bits order like their values */
+    while (high - low > 1) {
+        uint16_t middle = (uint16_t)((low + high) / 2);
+        if ((double)kith_f16_to_f32(middle) <= x)
+            low = middle;
+        else
+            high = middle;
+    }
+    double below = (double)kith_f16_to_f32(low);
+    double above = high == 0x7c00u ? 65536.0 : (double)kith_f16_to_f32(high);
+    uint16_t nearest;
+    if (x - below < above - x)
+        nearest = low;
+    else if (x - below > above - x)
+        nearest = high;
+    else
+        nearest = (low & 1) == 0 ? low : high;
+    return (uint16_t)(sign | nearest);
+}
+
+static void test_f16_rounds_to_the_nearest(void **state)
+{
+    (void)state;
+    for (uint32_t bits = 0; bits < 0x7f800000u; bits += 4099) {
+        float value;
+        memcpy(&value, &bits, 4);
+        if (kith_f16_from_f32(value) != half_by_search(value) ||
+            kith_f16_from_f32(-value) != half_by_search(-value))
+            fail_msg("%a: %04x, not %04x", (double)value, kith_f16_from_f32(value),
+                     half_by_search(value));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_f16_every_half_survives_the_way_there_and_back),
         cmocka_unit_test(test_f16_rounds_as_the_instruction_does),
+        cmocka_unit_test(test_f16_rounds_to_the_nearest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

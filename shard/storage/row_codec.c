@@ -3,7 +3,9 @@
 #include <math.h>
 #include <string.h>
 
-#define HALF_MAX 65504.0f /* largest finite float16 */
+#include "common/kith_f16.h"
+
+#define BLOCK 256u /* values that are scaled before they are stored */
 /* A float32 unit vector's squared length is within this of 1; scaling it again would only change
  * bits, and a vector read back and written again should stay the same. */
 #define UNIT_SLACK 1e-6
@@ -16,54 +18,6 @@ _Static_assert(sizeof(float) == 4, "rows are IEEE 754 single precision");
 uint32_t row_codec_bytes(const struct slice_config *config)
 {
     return config->dim * (config->rows == KITH_ROWS_F16 ? 2u : 4u);
-}
-
-uint16_t row_codec_half(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
-    uint32_t sign = bits >> 16 & 0x8000u;
-    uint32_t rest = bits & 0x7fffffffu;
-    if (rest >= 0x7f800000u) /* Inf, NaN (kept a NaN) */
-        return (uint16_t)(sign | 0x7c00u | (rest > 0x7f800000u ? 0x200u : 0));
-    if (rest >= 0x477ff000u) /* rounds to 2^16 or more */
-        return (uint16_t)(sign | 0x7c00u);
-    if (rest < 0x33000001u) /* at most half of the smallest subnormal */
-        return (uint16_t)sign;
-    uint32_t exponent = rest >> 23;
-    uint32_t mantissa, shift;
-    if (exponent >= 113) { /* normal in half: rebias 127 to 15 */
-        mantissa = rest - (112u << 23);
-        shift = 13;
-    } else { /* subnormal: the leading one becomes explicit */
-        mantissa = (rest & 0x7fffffu) | 0x800000u;
-        shift = 126 - exponent;
-    }
-    uint32_t half = mantissa >> shift;
-    uint32_t lost = mantissa & ((1u << shift) - 1);
-    uint32_t middle = 1u << (shift - 1);
-    if (lost > middle || (lost == middle && (half & 1) != 0))
-        half++;
-    return (uint16_t)(sign | half);
-}
-
-float row_codec_float(uint16_t half)
-{
-    uint32_t sign = (uint32_t)(half & 0x8000u) << 16;
-    uint32_t exponent = half >> 10 & 0x1fu;
-    uint32_t mantissa = half & 0x3ffu;
-    uint32_t bits;
-    if (exponent == 31) {
-        bits = sign | 0x7f800000u | mantissa << 13;
-    } else if (exponent != 0) {
-        bits = sign | (exponent + 112) << 23 | mantissa << 13;
-    } else {
-        float tiny = (float)mantissa * 0x1p-24f;
-        return sign != 0 ? -tiny : tiny;
-    }
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
 }
 
 static double squared_length(const uint8_t *data, uint32_t dim)
@@ -98,10 +52,10 @@ enum kith_err row_codec_check(const struct slice_config *config, struct kith_byt
     for (uint32_t i = 0; i < config->dim; i++) {
         float x;
         memcpy(&x, vector.data + (size_t)i * 4, 4);
-        if (fabsf(x) > HALF_MAX)
+        if (fabsf(x) > KITH_F16_MAX)
             return kith_fail(diag, KITH_UNPROCESSABLE,
                              "value %u of the vector does not fit float16 (at most %.0f)", i,
-                             (double)HALF_MAX);
+                             (double)KITH_F16_MAX);
     }
     return KITH_OK;
 }
@@ -119,30 +73,27 @@ void row_codec_encode(const struct slice_config *config, struct kith_bytes vecto
         memcpy(row, vector.data, vector.len);
         return;
     }
-    uint8_t *to = row;
-    for (uint32_t i = 0; i < config->dim; i++) {
-        float x;
-        memcpy(&x, vector.data + (size_t)i * 4, 4);
-        x = (float)((double)x * scale);
-        if (half) {
-            uint16_t h = row_codec_half(x);
-            memcpy(to + (size_t)i * 2, &h, 2);
-        } else {
-            memcpy(to + (size_t)i * 4, &x, 4);
+    uint16_t *halves = row;
+    float *floats = row;
+    for (uint32_t at = 0; at < config->dim; at += BLOCK) {
+        float block[BLOCK];
+        uint32_t n = config->dim - at < BLOCK ? config->dim - at : BLOCK;
+        for (uint32_t i = 0; i < n; i++) {
+            float x;
+            memcpy(&x, vector.data + (size_t)(at + i) * 4, 4);
+            block[i] = (float)((double)x * scale);
         }
+        if (half)
+            kith_f16_pack(halves + at, block, n);
+        else
+            memcpy(floats + at, block, n * sizeof *block);
     }
 }
 
 void row_codec_decode(const struct slice_config *config, const void *row, float *vector)
 {
-    if (config->rows != KITH_ROWS_F16) {
+    if (config->rows == KITH_ROWS_F16)
+        kith_f16_unpack(vector, row, config->dim);
+    else
         memcpy(vector, row, (size_t)config->dim * 4);
-        return;
-    }
-    const uint8_t *from = row;
-    for (uint32_t i = 0; i < config->dim; i++) {
-        uint16_t h;
-        memcpy(&h, from + (size_t)i * 2, 2);
-        vector[i] = row_codec_float(h);
-    }
 }

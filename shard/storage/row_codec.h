@@ -20,7 +20,4 @@ void row_codec_encode(const struct slice_config *config, struct kith_bytes vecto
 /* The stored row as f32. */
 void row_codec_decode(const struct slice_config *config, const void *row, float *vector);
 
-uint16_t row_codec_half(float value); /* round to nearest even (IEEE 754-2008, 4.3.1) */
-float row_codec_float(uint16_t half);
-
 #endif
