@@ -11,15 +11,14 @@
 
 #include "common/kith_mem.h"
 #include "proto/kith_crc32c.h"
+#include "proto/kith_hash.h"
 
 #define HEAD_BYTES 65536u
 
-/* FNV-1a: only names a file; what is inside says whether it fits. */
+/* Only names a file; what is inside says whether it fits. */
 static uint64_t hash_text(uint64_t hash, const char *text)
 {
-    for (; *text != '\0'; text++)
-        hash = (hash ^ (unsigned char)*text) * 1099511628211u;
-    return hash * 1099511628211u;
+    return kith_hash_bytes(hash, text, strlen(text) + 1);
 }
 
 static bool folder_make(char *path)
@@ -67,7 +66,7 @@ bool journal_open(struct journal *journal, const char *target, const char *sourc
     journal->changed_ns =
         (uint64_t)stat_buf.st_mtim.tv_sec * 1000000000u + (uint64_t)stat_buf.st_mtim.tv_nsec;
     journal->checksum = kith_crc32c(0, head, (size_t)n);
-    name = hash_text(hash_text(14695981039346656037u, target), real);
+    name = hash_text(hash_text(KITH_HASH_START, target), real);
     snprintf(journal->path, sizeof journal->path, "%s/import-%016" PRIx64, folder, name);
     snprintf(journal->temporary, sizeof journal->temporary, "%s.new", journal->path);
 out:

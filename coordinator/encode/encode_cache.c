@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "common/kith_mem.h"
+#include "proto/kith_hash.h"
 
 struct entry {
     struct entry *chain;
@@ -37,15 +38,7 @@ struct encode_cache {
 
 static uint64_t key_hash(uint64_t fingerprint, const char *text, size_t len)
 {
-    /* FNV-1a 64 (Fowler, Noll, Vo), closed by the finaliser of MurmurHash3 (Appleby), so that the
-     * low bits are usable. */
-    uint64_t h = 0xcbf29ce484222325u ^ fingerprint;
-    for (size_t i = 0; i < len; i++) {
-        h = (h ^ (unsigned char)text[i]) * 0x100000001b3u;
-    }
-    h = (h ^ (h >> 33)) * 0xff51afd7ed558ccdu;
-    h = (h ^ (h >> 33)) * 0xc4ceb9fe1a85ec53u;
-    return h ^ (h >> 33);
+    return kith_hash_mix(kith_hash_bytes(KITH_HASH_START ^ fingerprint, text, len));
 }
 
 static const char *entry_text(const struct entry *entry)

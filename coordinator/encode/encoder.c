@@ -6,6 +6,7 @@
 #include "common/kith_mem.h"
 #include "coordinator/encode/encoder_ngram.h"
 #include "coordinator/encode/encoder_wordvec.h"
+#include "proto/kith_hash.h"
 #include "proto/kith_limits.h"
 
 struct kind {
@@ -135,10 +136,6 @@ uint64_t encoder_fingerprint(const struct encoder *enc)
 
 uint64_t encoder_hash(uint64_t hash, const void *data, size_t len)
 {
-    const unsigned char *bytes = data;
-    hash ^= 0xcbf29ce484222325u; /* FNV offset basis: 0 is a valid start */
-    for (size_t i = 0; i < len; i++) {
-        hash = (hash ^ bytes[i]) * 0x100000001b3u;
-    }
-    return hash ^ 0xcbf29ce484222325u;
+    /* 0 is a valid start. */
+    return kith_hash_bytes(hash ^ KITH_HASH_START, data, len) ^ KITH_HASH_START;
 }

@@ -21,8 +21,9 @@
 #include <string.h>
 
 #include "common/kith_mem.h"
-#include "proto/kith_limits.h"
 #include "coordinator/encode/ngram_idf.h"
+#include "proto/kith_hash.h"
+#include "proto/kith_limits.h"
 
 #define DIM_MIN       16u
 #define BOUNDARY      1u /* a control character: never inside a run */
@@ -41,24 +42,6 @@ static const float word_gram_weight = 0.5f;
 static const float whole_word_weight = 0.6f;
 static const float whole_cjk_weight = 0.3f;
 static const float symbol_weight = 0.5f;
-
-static uint64_t gram_start(void)
-{
-    return 0xcbf29ce484222325u;
-}
-
-static uint64_t gram_push(uint64_t h, uint32_t cp)
-{
-    return (h ^ cp) * 0x100000001b3u; /* FNV-1a over code points */
-}
-
-static uint64_t gram_finish(uint64_t h)
-{
-    /* fmix64 of MurmurHash3 (Appleby, public domain). */
-    h = (h ^ (h >> 33)) * 0xff51afd7ed558ccdu;
-    h = (h ^ (h >> 33)) * 0xc4ceb9fe1a85ec53u;
-    return h ^ (h >> 33);
-}
 
 static float gram_idf(uint64_t hash)
 {
@@ -82,14 +65,14 @@ static float gram_idf(uint64_t hash)
 
 static void gram_add(uint64_t h, float weight, float *out, uint32_t dim)
 {
-    uint64_t hash = gram_finish(h);
+    uint64_t hash = kith_hash_mix(h);
     float value = weight * gram_idf(hash);
     for (uint64_t probe = hash, i = 0; i < PROBES; i++) {
         /* Multiply-shift instead of modulo; the bucket comes from the high half, the sign from
          * bit 0, the table key (of the first) from bits 4..31. */
         uint32_t bucket = (uint32_t)(((probe >> 32) * dim) >> 32);
         out[bucket] += (probe & 1u) != 0 ? value : -value;
-        probe = gram_finish(probe + 0x9e3779b97f4a7c15u);
+        probe = kith_hash_mix(probe + 0x9e3779b97f4a7c15u);
     }
 }
 
@@ -103,12 +86,12 @@ static size_t add_word(const uint32_t *cps, size_t n, float *out, uint32_t dim)
     marked[n + 1] = BOUNDARY;
     n += 2;
 
-    uint64_t whole = gram_start();
+    uint64_t whole = KITH_HASH_START;
     for (size_t i = 0; i < n; i++) {
-        whole = gram_push(whole, marked[i]);
-        uint64_t h = gram_start();
+        whole = kith_hash_step(whole, marked[i]);
+        uint64_t h = KITH_HASH_START;
         for (size_t len = 1; len <= WORD_GRAM_MAX && i + len <= n; len++) {
-            h = gram_push(h, marked[i + len - 1]);
+            h = kith_hash_step(h, marked[i + len - 1]);
             if (len >= WORD_GRAM_MIN && len < n) {
                 gram_add(h, word_gram_weight, out, dim);
                 grams++;
@@ -122,18 +105,18 @@ static size_t add_word(const uint32_t *cps, size_t n, float *out, uint32_t dim)
 static size_t add_cjk(const uint32_t *cps, size_t n, float *out, uint32_t dim)
 {
     size_t grams = 0;
-    uint64_t whole = gram_push(gram_start(), BOUNDARY);
+    uint64_t whole = kith_hash_step(KITH_HASH_START, BOUNDARY);
     for (size_t i = 0; i < n; i++) {
-        uint64_t h = gram_start();
-        whole = gram_push(whole, cps[i]);
+        uint64_t h = KITH_HASH_START;
+        whole = kith_hash_step(whole, cps[i]);
         for (size_t len = 1; len <= CJK_GRAM_MAX && i + len <= n; len++) {
-            h = gram_push(h, cps[i + len - 1]);
+            h = kith_hash_step(h, cps[i + len - 1]);
             gram_add(h, cjk_weight[len], out, dim);
             grams++;
         }
     }
     if (n <= WHOLE_CJK_MAX) {
-        gram_add(gram_push(whole, BOUNDARY), whole_cjk_weight, out, dim);
+        gram_add(kith_hash_step(whole, BOUNDARY), whole_cjk_weight, out, dim);
         grams++;
     }
     return grams;
@@ -157,7 +140,7 @@ size_t encoder_ngram_add(const struct textfold *fold, size_t from, size_t to,
         grams = add_cjk(fold->cps + from, to - from, out, dim);
         break;
     case TEXTFOLD_SYMBOL:
-        gram_add(gram_push(gram_start(), fold->cps[from]), symbol_weight, out, dim);
+        gram_add(kith_hash_step(KITH_HASH_START, fold->cps[from]), symbol_weight, out, dim);
         grams = 1;
         break;
     }

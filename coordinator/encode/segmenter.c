@@ -6,6 +6,7 @@
 #include "common/kith_buf.h"
 #include "common/kith_mem.h"
 #include "coordinator/encode/textfold.h"
+#include "proto/kith_hash.h"
 #include "proto/kith_limits.h"
 
 struct word {
@@ -27,11 +28,8 @@ struct segmenter {
 
 static uint64_t word_hash(const char *word, size_t len)
 {
-    uint64_t h = 0xcbf29ce484222325u; /* FNV-1a 64; the high half is folded in for the low bits */
-    for (size_t i = 0; i < len; i++) {
-        h = (h ^ (unsigned char)word[i]) * 0x100000001b3u;
-    }
-    return h ^ (h >> 32);
+    uint64_t h = kith_hash_bytes(KITH_HASH_START, word, len);
+    return h ^ (h >> 32); /* the high half is folded in for the low bits */
 }
 
 static size_t slot_of(const struct segmenter *seg, const char *word, size_t len)

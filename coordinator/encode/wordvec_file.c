@@ -11,19 +11,14 @@
 
 #include "coordinator/encode/textfold.h"
 #include "proto/kith_crc32c.h"
+#include "proto/kith_hash.h"
 #include "proto/kith_limits.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tables are mapped as they are stored");
 
 uint64_t wordvec_file_hash(const char *word, size_t len)
 {
-    uint64_t h = 0xcbf29ce484222325u; /* FNV-1a 64, closed by fmix64 of MurmurHash3 */
-    for (size_t i = 0; i < len; i++) {
-        h = (h ^ (unsigned char)word[i]) * 0x100000001b3u;
-    }
-    h = (h ^ (h >> 33)) * 0xff51afd7ed558ccdu;
-    h = (h ^ (h >> 33)) * 0xc4ceb9fe1a85ec53u;
-    return h ^ (h >> 33);
+    return kith_hash_mix(kith_hash_bytes(KITH_HASH_START, word, len));
 }
 
 static uint64_t align_up(uint64_t at)

@@ -1,16 +1,14 @@
 #include "shard/index/faiss_format.h"
 
 #include <math.h>
+#include <string.h>
 
+#include "proto/kith_hash.h"
 #include "proto/kith_limits.h"
 
-/* FNV-1a (Fowler, Noll, Vo). */
 uint64_t faiss_format_hash(const char *factory)
 {
-    uint64_t hash = UINT64_C(0xcbf29ce484222325);
-    for (; *factory != '\0'; factory++)
-        hash = (hash ^ (uint8_t)*factory) * UINT64_C(0x100000001b3);
-    return hash;
+    return kith_hash_bytes(KITH_HASH_START, factory, strlen(factory));
 }
 
 size_t faiss_format_store(uint8_t *out, const struct faiss_meta *meta)

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "common/kith_mem.h"
+#include "proto/kith_hash.h"
 #include "shard/query/parts.h"
 #include "shard/storage/field_path.h"
 
@@ -44,9 +45,7 @@ static enum kith_err out_of_memory(const struct tally *tally)
 
 static uint64_t hash_bytes(const uint8_t *bytes, size_t len)
 {
-    uint64_t h = 14695981039346656037ull; /* FNV-1a */
-    for (size_t i = 0; i < len; i++)
-        h = (h ^ bytes[i]) * 1099511628211ull;
+    uint64_t h = kith_hash_bytes(KITH_HASH_START, bytes, len);
     return h ^ (h >> 32);
 }
 

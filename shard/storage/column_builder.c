@@ -18,6 +18,7 @@
 
 #include "common/kith_mem.h"
 #include "proto/kith_filter.h"
+#include "proto/kith_hash.h"
 #include "shard/storage/column_format.h"
 #include "shard/storage/field_path.h"
 
@@ -108,13 +109,10 @@ void column_builder_free(struct column_builder *builder)
     kith_free(builder);
 }
 
-/* FNV-1a with a final mix; only balance matters here, nothing stored depends on it. */
+/* Only balance matters here, nothing stored depends on it. */
 static uint32_t hash_bytes(const void *data, size_t len)
 {
-    const uint8_t *bytes = data;
-    uint64_t h = 14695981039346656037ull;
-    for (size_t i = 0; i < len; i++)
-        h = (h ^ bytes[i]) * 1099511628211ull;
+    uint64_t h = kith_hash_bytes(KITH_HASH_START, data, len);
     return (uint32_t)(h ^ (h >> 32));
 }
 
