@@ -106,6 +106,15 @@ bool kith_read_map(struct kith_cursor *c, uint32_t *count);
 bool kith_read_id(struct kith_cursor *c, struct kith_id *out);
 
 bool kith_bytes_equal(struct kith_bytes bytes, const char *text);
+/* < 0, 0, > 0: the order of memcmp; what begins alike ascends by length. */
+static inline int kith_bytes_compare(struct kith_bytes a, struct kith_bytes b)
+{
+    size_t shared = a.len < b.len ? a.len : b.len;
+    int order = shared > 0 ? memcmp(a.data, b.data, shared) : 0;
+    if (order != 0)
+        return order;
+    return a.len < b.len ? -1 : a.len > b.len;
+}
 
 /* Little-endian loads and stores for packed binary parts; no alignment needed. */
 uint32_t kith_load_u32(const uint8_t *p);

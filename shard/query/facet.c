@@ -341,11 +341,7 @@ static int compare_values(struct kith_bytes a, struct kith_bytes b)
         int64_t ib = vb.negative ? vb.i : (int64_t)vb.u;
         return ia < ib ? -1 : ia > ib;
     }
-    size_t shared = va.bytes.len < vb.bytes.len ? va.bytes.len : vb.bytes.len;
-    int order = shared > 0 ? memcmp(va.bytes.data, vb.bytes.data, shared) : 0;
-    if (order != 0)
-        return order;
-    return va.bytes.len < vb.bytes.len ? -1 : va.bytes.len > vb.bytes.len;
+    return kith_bytes_compare(va.bytes, vb.bytes);
 }
 
 static int compare_hits(const void *left, const void *right)

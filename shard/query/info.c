@@ -7,15 +7,6 @@
 
 enum { TYPE_KEYWORD = 1, TYPE_BOOL = 2, TYPE_INTEGER = 4, TYPE_FLOAT = 8, TYPE_TIME = 16 };
 
-static int compare_paths(struct kith_bytes a, struct kith_bytes b)
-{
-    size_t shared = a.len < b.len ? a.len : b.len;
-    int order = memcmp(a.data, b.data, shared);
-    if (order != 0)
-        return order;
-    return a.len < b.len ? -1 : a.len > b.len;
-}
-
 /* The field of this path, new ones in their place; NULL = out of memory. */
 static struct kith_msg_info_field *find_field(struct info *info, struct kith_bytes path)
 {
@@ -23,7 +14,7 @@ static struct kith_msg_info_field *find_field(struct info *info, struct kith_byt
     uint32_t high = info->n;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        int order = compare_paths(info->fields[middle].path, path);
+        int order = kith_bytes_compare(info->fields[middle].path, path);
         if (order == 0)
             return &info->fields[middle];
         if (order < 0)

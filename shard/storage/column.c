@@ -72,15 +72,6 @@ static enum kith_err corrupt(const struct opening *o, const char *what)
     return kith_fail(o->diag, KITH_CORRUPT, "columns: %s", what);
 }
 
-static int compare_bytes(struct kith_bytes a, struct kith_bytes b)
-{
-    size_t shared = a.len < b.len ? a.len : b.len;
-    int order = shared > 0 ? memcmp(a.data, b.data, shared) : 0;
-    if (order != 0)
-        return order;
-    return a.len < b.len ? -1 : a.len > b.len;
-}
-
 static bool sound_rows(const struct opening *o, const uint32_t *rows, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
@@ -120,7 +111,7 @@ static enum kith_err open_terms(const struct opening *o, const struct column_for
             term->text_bytes > COLUMN_TERM_MAX || !sound_term_rows(o, term))
             return corrupt(o, "a term is malformed");
         struct kith_bytes text = {o->section + term->text_at, term->text_bytes};
-        if (i > 0 && compare_bytes(before, text) >= 0)
+        if (i > 0 && kith_bytes_compare(before, text) >= 0)
             return corrupt(o, "a dictionary is out of order");
         before = text;
     }
@@ -279,7 +270,7 @@ static enum kith_err begin_locked(struct columns *columns, struct kith_diag *dia
         if (err != KITH_OK)
             return err;
         item->columns = columns;
-        if (i > 0 && compare_bytes(columns->items[i - 1].path, item->path) >= 0)
+        if (i > 0 && kith_bytes_compare(columns->items[i - 1].path, item->path) >= 0)
             return corrupt(&o, "paths are out of order");
     }
     columns->bytes = header.bytes;
@@ -368,7 +359,7 @@ enum column_find_result columns_find(const struct columns *columns, struct kith_
     uint32_t high = columns_are_open(columns) ? columns->n : 0;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        int order = compare_bytes(columns->items[middle].path, path);
+        int order = kith_bytes_compare(columns->items[middle].path, path);
         if (order == 0) {
             *out = checked(columns, middle);
             return COLUMN_FOUND;
@@ -509,7 +500,7 @@ bool column_match_keyword(const struct column *column, struct kith_bytes term, s
     kith_assert(term.len <= COLUMN_TERM_MAX);
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        int order = compare_bytes(column_term(column, middle), term);
+        int order = kith_bytes_compare(column_term(column, middle), term);
         if (order == 0)
             return column_term_add(column, middle, into);
         if (order < 0)
