@@ -1,4 +1,4 @@
-/* The bytes of a columns section, shared by column_builder.c and column.c.
+/* The bytes of a columns section: written by column_section.c, checked by column_check.c.
  * Little endian; offsets count from the section's start, which is a multiple of 32 in memory.
  *
  *   header, paths[n_paths] ascending by path, then in any order what they point to:
