@@ -1,15 +1,21 @@
-/* plan: what a collection will take, from the formats and a measurement of this machine. */
+/* plan: what a collection will take: bytes from the formats, times from a trial with some vectors.
+ */
 #include <string.h>
 
 #include "cli/cli.h"
 #include "cli/commands.h"
+#include "cli/plan_times.h"
 #include "coordinator/plan_quantization.h"
 #include "proto/kith_limits.h"
-#include "shard/query/predict.h"
+#include "shard/index/ivf_build.h"
 
 #define ROWS_MAX 100000000000u
 
-static const char *rows_text, *dim_text, *metric_text, *quantization, *slices_text, *payload_text;
+/* A sample is read to memory; its rows are copied once, and bytes and codes come on top. */
+#define SAMPLE_BYTES_MAX ((size_t)2 << 30)
+
+static const char *rows_text, *dim_text, *metric_text, *quantization, *slices_text, *payload_text,
+    *sample_path;
 static bool uuids;
 
 static bool metric_of(const char *text, enum kith_metric *out)
@@ -32,36 +38,53 @@ static bool metric_of(const char *text, enum kith_metric *out)
     return text == NULL;
 }
 
+/* The sample decides the dimension, and is the number of rows where none is given. False: said why.
+ */
+static bool read_size(struct predict_shape *shape, const struct sample *sample)
+{
+    uint64_t dim = sample->dim;
+
+    shape->rows = sample->n;
+    if (!flags_u64("rows", rows_text, 1, ROWS_MAX, &shape->rows) ||
+        !flags_u64("dim", dim_text, 1, KITH_DIM_MAX, &dim))
+        return false;
+    if (shape->rows == 0 || dim == 0) {
+        fprintf(stderr, "kith: give --rows N and --dim D, or --sample FILE\n");
+        return false;
+    }
+    if (sample->n > 0 && dim != sample->dim) {
+        fprintf(stderr, "kith: --dim %s, but the vectors of %s have %u numbers\n", dim_text,
+                sample_path, sample->dim);
+        return false;
+    }
+    shape->dim = (uint32_t)dim;
+    return true;
+}
+
 /* False: said why. */
-static bool read_shape(struct predict_shape *shape)
+static bool read_shape(struct predict_shape *shape, const struct sample *sample)
 {
     struct plan_quantization q;
     struct kith_diag diag = {0};
-    uint64_t dim = 0, slices = 1, payload = 0;
+    uint64_t slices = 1, payload = 0;
 
-    shape->rows = 0;
-    if (!flags_u64("rows", rows_text, 1, ROWS_MAX, &shape->rows) ||
-        !flags_u64("dim", dim_text, 1, KITH_DIM_MAX, &dim) ||
+    if (!read_size(shape, sample) ||
         !flags_u64("slices", slices_text, 1, KITH_SLICES_PER_COLLECTION_MAX, &slices) ||
         !flags_u64("payload", payload_text, 0, KITH_PAYLOAD_MAX, &payload))
         return false;
-    if (shape->rows == 0 || dim == 0) {
-        fprintf(stderr, "kith: give --rows N and --dim D\n");
-        return false;
-    }
     if (!metric_of(metric_text, &shape->metric)) {
         fprintf(stderr, "kith: --metric is cosine, dot, euclid or manhattan\n");
         return false;
     }
     if (!plan_quantization_of_word(quantization != NULL ? quantization : "auto", &q)) {
-        fprintf(stderr, "kith: --quantization is auto, none, f16, int8 or pq4\n");
+        fprintf(stderr, "kith: --quantization is auto, none, f16, int8, pq4, scalar, product or "
+                        "binary\n");
         return false;
     }
     if (plan_quantization_fits(&q, shape->metric, &diag) != KITH_OK) {
         fprintf(stderr, "kith: %s\n", diag.text);
         return false;
     }
-    shape->dim = (uint32_t)dim;
     shape->n_slices = (uint32_t)slices;
     shape->payload_bytes = (uint32_t)payload;
     shape->uuids = uuids;
@@ -77,7 +100,7 @@ static void put(struct kith_json_writer *w, const char *key, uint64_t value)
 }
 
 static void print_json(const struct predict_shape *shape, const struct memory_use *uses,
-                       const struct predict_times *times)
+                       const struct plan_times *times)
 {
     struct kith_buf buf = {0};
     struct kith_json_writer w = {.buf = &buf};
@@ -100,12 +123,15 @@ static void print_json(const struct predict_shape *shape, const struct memory_us
     put(&w, "memory", mapped);
     put(&w, "memory_least", predict_hot_bytes(shape, uses));
     kith_jw_key(&w, "exact_us");
-    kith_jw_f64(&w, times->exact_ns / 1000);
+    kith_jw_f64(&w, times->query.exact_ns / 1000);
     kith_jw_key(&w, "index_us");
-    if (times->lists_ns > 0)
-        kith_jw_f64(&w, times->lists_ns / 1000);
+    if (times->query.lists_ns > 0)
+        kith_jw_f64(&w, times->query.lists_ns / 1000);
     else
         kith_jw_null(&w);
+    put(&w, "tried", times->n_rows);
+    kith_jw_key(&w, "recall");
+    kith_jw_f64(&w, times->recall);
     kith_jw_end_object(&w);
     if (!buf.failed)
         printf("%.*s\n", (int)buf.len, (const char *)buf.data);
@@ -123,36 +149,81 @@ static void bytes_cell(struct table *table, uint64_t bytes)
     table_cellf(table, unit == 0 ? "%.0f %s" : "%.1f %s", value, units[unit]);
 }
 
-static void print_table(const struct predict_shape *shape, const struct memory_use *uses,
-                        const struct predict_times *times)
+static void point_cell(struct table *table, const struct predict_shape *shape, uint64_t bytes)
 {
-    struct table table = {.columns = 3, .right = {false, true, true}};
+    table_cellf(table, "%.1f B", (double)bytes / (double)shape->rows);
+}
+
+static void print_times(const struct predict_shape *shape, const struct plan_times *times)
+{
+    printf("One query on one thread of this machine: %.0f us exactly",
+           times->query.exact_ns / 1000);
+    if (times->query.lists_ns > 0)
+        printf(", %.0f us by the index (recall %.2f)", times->query.lists_ns / 1000, times->recall);
+    else if (shape->index != KITH_INDEX_NONE && shape->rows >= IVF_TRAIN_ROWS)
+        printf("; an index needs %u vectors to be tried", IVF_TRAIN_ROWS);
+    printf(".\nTried with %u %s", times->n_rows, times->made_up ? "made-up vectors" : "of yours");
+    if (times->n_rows < shape->rows)
+        printf(", reckoned up to %llu", (unsigned long long)shape->rows);
+    printf(".%s\n", times->made_up ? " --sample FILE tries your own." : "");
+}
+
+static void print_table(const struct predict_shape *shape, const struct memory_use *uses,
+                        const struct plan_times *times)
+{
+    struct table table = {.columns = 4, .right = {false, true, true, true}};
     uint64_t file = 0, mapped = 0;
 
     table_cell(&table, "SECTION");
     table_cell(&table, "DISK");
     table_cell(&table, "MEMORY");
+    table_cell(&table, "A POINT");
     for (int i = 0; i < MEMORY_KINDS; i++) {
         if (uses[i].file == 0 && uses[i].mapped == 0)
             continue;
         table_cell(&table, memory_name((enum memory_kind)i));
         bytes_cell(&table, uses[i].file);
         bytes_cell(&table, uses[i].mapped);
+        point_cell(&table, shape, uses[i].mapped);
         file += uses[i].file;
         mapped += uses[i].mapped;
     }
     table_cell(&table, "total");
     bytes_cell(&table, file);
     bytes_cell(&table, mapped);
+    point_cell(&table, shape, mapped);
     cli_print_table(&table);
     table_fini(&table);
     printf("\nMemory that searches need all the time: %.1f MiB.\n",
            (double)predict_hot_bytes(shape, uses) / (1 << 20));
-    printf("One query on one thread of this machine, about: %.0f us exactly",
-           times->exact_ns / 1000);
-    if (times->lists_ns > 0)
-        printf(", %.0f us by the index", times->lists_ns / 1000);
-    printf(".\n");
+    print_times(shape, times);
+}
+
+static int plan(const struct sample *sample)
+{
+    struct predict_shape shape;
+    struct memory_use uses[MEMORY_KINDS];
+    struct plan_times times;
+    struct kith_diag diag = {0};
+
+    if (!read_shape(&shape, sample))
+        return CLI_USAGE;
+    if (sample->cut)
+        fprintf(stderr, "the first %u vectors of %s are tried, there are more\n", sample->n,
+                sample_path);
+    if (plan_times_measure(&shape, sample, &times, &diag) != KITH_OK) {
+        if (diag.err == KITH_CANCELLED)
+            fprintf(stderr, "kith: stopped; nothing is left behind\n");
+        else
+            cli_say_error(diag.err, diag.text);
+        return CLI_FAILED;
+    }
+    predict_bytes(&shape, uses);
+    if (cli.json)
+        print_json(&shape, uses, &times);
+    else
+        print_table(&shape, uses, &times);
+    return CLI_DONE;
 }
 
 int command_plan(int argc, char **argv)
@@ -160,7 +231,9 @@ int command_plan(int argc, char **argv)
     static const struct flag flags[] = {
         {"rows", "N", "points", &rows_text, NULL},
         {"dim", "D", "numbers per vector", &dim_text, NULL},
-        {"quantization", "WORD", "auto (default), none, f16, int8 or pq4", &quantization, NULL},
+        {"sample", "FILE", "of your vectors, as for import: tries queries", &sample_path, NULL},
+        {"quantization", "WORD", "auto (default), none, f16, int8, pq4, scalar...", &quantization,
+         NULL},
         {"metric", "NAME", "cosine (default), dot, euclid or manhattan", &metric_text, NULL},
         {"slices", "N", "of the collection, all on one node (1)", &slices_text, NULL},
         {"payload", "BYTES", "packed payload of a point (0)", &payload_text, NULL},
@@ -168,31 +241,26 @@ int command_plan(int argc, char **argv)
         {NULL, NULL, NULL, NULL, NULL},
     };
     static const struct flags_spec spec = {
-        .usage = "kith plan --rows N --dim D",
+        .usage = "kith plan --rows N --dim D | --sample FILE [--rows N]",
         .about = "What a collection will take: disk, memory, and the time of a query on this\n"
                  "machine. Asks no server.",
         .example = "kith plan --rows 1000000 --dim 768\n"
-                   "kith plan --rows 10000000 --dim 128 --quantization int8 --metric euclid",
+                   "kith plan --rows 10000000 --dim 128 --quantization int8 --metric euclid\n"
+                   "kith plan --sample vectors.npy --rows 5000000",
         .flags = flags,
     };
-    struct predict_shape shape;
-    struct memory_use uses[MEMORY_KINDS];
-    struct predict_times times;
+    struct sample sample = {.n = 0};
     struct kith_diag diag = {0};
     enum flags_result parsed = flags_parse(&spec, argc, argv, NULL, &(size_t){0});
 
     if (parsed != FLAGS_OK)
         return parsed == FLAGS_HELP ? CLI_DONE : CLI_USAGE;
-    if (!read_shape(&shape))
-        return CLI_USAGE;
-    predict_bytes(&shape, uses);
-    if (predict_times(&shape, &times, &diag) != KITH_OK) {
-        cli_say_error(diag.err, diag.text);
+    if (sample_path != NULL &&
+        sample_read(&sample, sample_path, SAMPLE_BYTES_MAX, &diag) != KITH_OK) {
+        fprintf(stderr, "kith: %s: %s\n", sample_path, diag.text);
         return CLI_FAILED;
     }
-    if (cli.json)
-        print_json(&shape, uses, &times);
-    else
-        print_table(&shape, uses, &times);
-    return CLI_DONE;
+    int code = plan(&sample);
+    sample_fini(&sample);
+    return code;
 }

@@ -118,7 +118,7 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-static uint32_t count_cpus(void)
+uint32_t kith_pool_cpus(void)
 {
     long n = sysconf(_SC_NPROCESSORS_ONLN);
     return n < 1 ? 1 : (uint32_t)n;
@@ -127,7 +127,7 @@ static uint32_t count_cpus(void)
 static enum kith_err open_pool(struct kith_pool **out, uint32_t n_threads, bool ahead,
                                struct kith_diag *diag)
 {
-    uint32_t want = n_threads == 0 ? count_cpus() : n_threads;
+    uint32_t want = n_threads == 0 ? kith_pool_cpus() : n_threads;
     if (want > KITH_POOL_THREADS_MAX)
         want = KITH_POOL_THREADS_MAX;
     struct kith_pool *pool = kith_alloc(sizeof *pool);

@@ -13,6 +13,8 @@
 
 struct kith_pool;
 
+uint32_t kith_pool_cpus(void); /* of the machine, at least 1 */
+
 enum kith_err kith_pool_open(struct kith_pool **out, uint32_t n_threads,
                              struct kith_diag *diag); /* 0 = one per CPU */
 /* The same of threads that go ahead of others (kith_thread.h): somebody waits for what they do. */

@@ -144,11 +144,10 @@ bool plan_quantization_of_word(const char *word, struct plan_quantization *out)
         const char *word;
         bool has_index, f16;
         enum kith_index index;
-    } words[] = {{"auto", false, false, KITH_INDEX_NONE},
-                 {"none", true, false, KITH_INDEX_ROWS},
-                 {"f16", true, true, KITH_INDEX_ROWS},
-                 {"int8", true, false, KITH_INDEX_INT8},
-                 {"pq4", true, false, KITH_INDEX_PQ4}};
+    } words[] = {{"auto", false, false, KITH_INDEX_NONE},  {"none", true, false, KITH_INDEX_ROWS},
+                 {"f16", true, true, KITH_INDEX_ROWS},     {"int8", true, false, KITH_INDEX_INT8},
+                 {"pq4", true, false, KITH_INDEX_PQ4},     {"scalar", true, false, KITH_INDEX_INT8},
+                 {"product", true, false, KITH_INDEX_PQ4}, {"binary", true, false, KITH_INDEX_PQ4}};
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
         if (strcmp(word, words[i].word) != 0)
             continue;

@@ -7,6 +7,7 @@
  *   f16            float16               lists of rows
  *   int8           as `datatype` says    lists, a byte a dimension
  *   pq4            as `datatype` says    lists, 4-bit product codes and bytes
+ *   scalar         int8; product and binary: pq4, as quantization_config of these names
  *
  * `index` (Kith's) is "faiss:" and a factory string of Faiss, instead of all that.
  *

@@ -4,14 +4,16 @@
  * Bytes are those at rest: every slice has sealed what it can, merged and indexed it. Which
  * segments there are follows the store (heads sealed at their limits, eight of a size merged).
  * Payloads are counted as the caller says they are packed; columns are not known from a size, so
- * fields cost what is not counted here. Times are those of the planner's cost model, for data in
- * memory, and know nothing of how well this collection's vectors cluster.
+ * fields cost what is not counted here. Times come from trials with rows of the shape (trial.h): as
+ * they are where as many rows were tried, else reckoned up by the planner's cost model, with memory
+ * as fast as it was measured.
  *
  * Owns, borrows: nothing. Threads: any. Errors: KITH_NOMEM from predict_times. */
 #ifndef PREDICT_H
 #define PREDICT_H
 
 #include "shard/query/memory.h"
+#include "shard/query/trial.h"
 
 struct predict_shape {
     uint64_t rows;
@@ -30,11 +32,12 @@ void predict_bytes(const struct predict_shape *shape, struct memory_use *uses);
 uint64_t predict_hot_bytes(const struct predict_shape *shape, const struct memory_use *uses);
 
 struct predict_times {
-    bool by_lists;             /* an index is there and pays */
-    double exact_ns, lists_ns; /* one query, one thread, k = 10 */
-    double byte_ns, picked_ns; /* measured: a byte in order; here and there */
+    double exact_ns;
+    double lists_ns; /* by the index; 0: there is none */
 };
-enum kith_err predict_times(const struct predict_shape *shape, struct predict_times *out,
-                            struct kith_diag *diag);
+/* trials: of at most as many rows as the shape has, most rows first; the second, of a part of them,
+ * tells how many more rows are looked at when there are more. */
+enum kith_err predict_times(const struct predict_shape *shape, const struct trial_found *trials,
+                            uint32_t n_trials, struct predict_times *out, struct kith_diag *diag);
 
 #endif

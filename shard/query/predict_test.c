@@ -44,28 +44,36 @@ static void test_predict_grows_with_the_shape(void **state)
     }
 }
 
-static void test_predict_times_favour_an_index(void **state)
+static void test_predict_times_are_those_of_the_trial_and_grow(void **state)
 {
     (void)state;
-    struct predict_shape shape = {.rows = 10000000,
+    struct predict_shape shape = {.rows = 200000,
                                   .dim = 256,
                                   .metric = KITH_COSINE,
                                   .row_type = KITH_ROWS_F32,
                                   .index = KITH_INDEX_PQ4,
                                   .n_slices = 1};
-    struct predict_times times;
-    assert_int_equal(predict_times(&shape, &times, NULL), KITH_OK);
-    assert_true(times.byte_ns > 0 && times.by_lists && times.lists_ns < times.exact_ns);
-    shape.index = KITH_INDEX_NONE;
-    assert_int_equal(predict_times(&shape, &times, NULL), KITH_OK);
-    assert_true(!times.by_lists && times.exact_ns > 0);
+    struct trial_found trials[] = {{200000, 2e7, 5e4, 0.04, 0.96}, {50000, 5e6, 3e4, 0.08, 0.96}};
+    struct predict_times times, more, hard;
+    assert_int_equal(predict_times(&shape, trials, 2, &times, NULL), KITH_OK);
+    assert_true(times.exact_ns == 2e7 && times.lists_ns == 5e4);
+    shape.rows = 10000000;
+    assert_int_equal(predict_times(&shape, trials, 2, &more, NULL), KITH_OK);
+    assert_true(more.exact_ns >= 50 * times.exact_ns);
+    assert_true(more.lists_ns > times.lists_ns && more.lists_ns < 50 * times.lists_ns);
+    trials[1].rows_share = trials[0].rows_share; /* as many more rows looked at as there are */
+    assert_int_equal(predict_times(&shape, trials, 2, &hard, NULL), KITH_OK);
+    assert_true(hard.lists_ns > 1.2 * more.lists_ns);
+    trials[0].lists_ns = 0;
+    assert_int_equal(predict_times(&shape, trials, 1, &more, NULL), KITH_OK);
+    assert_true(more.lists_ns == 0 && more.exact_ns > 0);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_predict_grows_with_the_shape),
-        cmocka_unit_test(test_predict_times_favour_an_index),
+        cmocka_unit_test(test_predict_times_are_those_of_the_trial_and_grow),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

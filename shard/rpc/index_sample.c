@@ -1,5 +1,6 @@
 #include "shard/rpc/index_sample.h"
 
+#include "common/kith_random.h"
 #include "shard/storage/row_codec.h"
 
 /* Selection sampling (Knuth, The Art of Computer Programming 2, 3.4.2, algorithm S): each row is
@@ -20,20 +21,6 @@ struct taking {
     uint32_t since_stop;
 };
 
-/* splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014). */
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = (*state += UINT64_C(0x9e3779b97f4a7c15));
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
-static uint64_t below(uint64_t *state, uint64_t n)
-{
-    return (uint64_t)(((unsigned __int128)next_random(state) * n) >> 64);
-}
-
 /* Whether the next live row is taken, and then its place. */
 static bool pick(struct taking *taking, float **to)
 {
@@ -43,7 +30,7 @@ static bool pick(struct taking *taking, float **to)
     }
     if (taking->to_come == 0)
         return false;
-    bool yes = below(&taking->random, taking->to_come--) < taking->wanted;
+    bool yes = kith_random_below(&taking->random, taking->to_come--) < taking->wanted;
     if (!yes)
         return false;
     taking->wanted--;
@@ -112,7 +99,8 @@ static bool take_view(struct taking *taking, const struct view *view)
 void index_sample_shuffle(float *rows, uint32_t n_rows, uint32_t dim, uint64_t seed)
 {
     for (uint32_t i = n_rows; i > 1; i--) {
-        float *a = rows + (size_t)(i - 1) * dim, *b = rows + (size_t)below(&seed, i) * dim;
+        float *a = rows + (size_t)(i - 1) * dim;
+        float *b = rows + (size_t)kith_random_below(&seed, i) * dim;
         for (uint32_t d = 0; d < dim; d++) {
             float kept = a[d];
             a[d] = b[d];

@@ -1,6 +1,9 @@
 // `kith plan` says beforehand what a collection takes: here is one, and what it took.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { appendFileSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { test } from 'node:test';
 import { random, startKith } from './harness.mjs';
 
@@ -37,7 +40,8 @@ for (const quantization of ['pq4', 'int8']) {
     assert.ok(/indexing real .*points, (training|building) generation|collections +1/s.test(status), status);
     do info = await post(collection, 'GET'); while (info.status !== 'green' || info.kith.index.phase !== 'ready' || info.indexed_vectors_count < ROWS); // heads at rest, too
     const memory = await post(`${kith.url}/v1/collections/real/memory`, 'GET');
-    const plan = JSON.parse(execFileSync(binary, ['plan', '--rows', ROWS, '--dim', DIM, '--quantization', quantization, '--json']));
+    const planned = (...options) => JSON.parse(execFileSync(binary, ['plan', '--quantization', quantization, '--json', ...options], { stdio: ['ignore', 'pipe', 'ignore'] }));
+    const plan = planned('--rows', ROWS, '--dim', DIM);
     console.log(`${quantization}: disk ${memory.total.file} of ${plan.disk}, memory ${memory.total.mapped} of ${plan.memory}`);
     for (const section of ['rows', 'rows8', 'codes', 'ids', 'heads'])
       if (plan.sections[section].mapped > 0) near(memory.sections[section].mapped, plan.sections[section].mapped, section);
@@ -45,6 +49,13 @@ for (const quantization of ['pq4', 'int8']) {
     near(memory.total.mapped, plan.memory, 'memory');
     assert.ok(memory.total.resident <= memory.total.mapped && memory.total.resident > 0.2 * memory.total.mapped);
     assert.ok(plan.memory_least <= plan.memory && plan.index_us > 0 && plan.exact_us > 0);
+    // The same with a sample of the vectors themselves: it says how large the plan is, and of what dimension.
+    const sample = path.join(mkdtempSync(path.join(tmpdir(), 'kith-plan-')), 'sample.jsonl');
+    t.after(() => rmSync(path.dirname(sample), { recursive: true }));
+    for (const points of batches(random(seed))) appendFileSync(sample, points.map((point) => JSON.stringify(point) + '\n').join(''));
+    const own = planned('--sample', sample);
+    near(own.disk, plan.disk, 'disk by a sample');
+    assert.ok(own.tried === ROWS - 1000 && own.index_us > 0 && own.recall > 0.85 && own.recall <= 1, JSON.stringify(own));
     const hits = await post(`${collection}/points/query`, 'POST', { query: Array(DIM).fill(0.5), params: { recall: 0.9, explain: true } });
     assert.equal(hits.points.length, 10);
     // Without rescoring no row is read, and scores are about the same.
