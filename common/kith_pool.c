@@ -20,6 +20,7 @@
 #include <stdbool.h>
 #include <unistd.h>
 
+#include "common/kith_aside.h"
 #include "common/kith_mem.h"
 #include "common/kith_thread.h"
 #include "proto/kith_limits.h"
@@ -46,7 +47,7 @@ struct job {
 struct kith_pool {
     /* Immutable after open. */
     uint32_t n_threads;
-    bool ahead;
+    bool ahead, aside; /* aside: whoever opened it stands aside, so do its threads */
     pthread_t *threads;
     /* Guarded by lock. */
     pthread_mutex_t lock;
@@ -98,6 +99,7 @@ static void *worker_main(void *arg)
     (void)pthread_mutex_lock(&pool->lock);
     if (pool->ahead)
         kith_thread_ahead();
+    kith_aside_set(pool->aside);
     for (;;) {
         if (pool->jobs != NULL) {
             help_locked(pool, pool->jobs);
@@ -134,6 +136,7 @@ static enum kith_err open_pool(struct kith_pool **out, uint32_t n_threads, bool 
     if (pool == NULL)
         return kith_fail(diag, KITH_NOMEM, "no memory for a pool of %u threads", want);
     pool->ahead = ahead;
+    pool->aside = !ahead && kith_aside_get();
     (void)pthread_mutex_init(&pool->lock, NULL);
     (void)pthread_cond_init(&pool->work, NULL);
     pool->threads = kith_alloc(want * sizeof *pool->threads);

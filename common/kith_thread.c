@@ -8,6 +8,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "common/kith_aside.h"
+
 /* Since Linux 6.12 a task may say how long its slices are, and one that wakes with shorter slices
  * (3 ms, unless it asked) runs at once instead of after the slice of the one that runs. The kernel
  * takes 0.1 to 100 ms. Slices may be changed as often as one likes, and say nothing about how much
@@ -33,16 +35,19 @@ static int nice_now(void)
 
 void kith_thread_ahead(void)
 {
+    kith_aside_set(false);
     (void)set(nice_now(), AHEAD_SLICE_NS);
 }
 
 void kith_thread_bulk(void)
 {
+    kith_aside_set(true);
     (void)set(nice_now(), BULK_SLICE_NS);
 }
 
 void kith_thread_behind(int nice)
 {
+    kith_aside_set(true);
     if (set(nice, BEHIND_SLICE_NS) != 0)
         (void)setpriority(PRIO_PROCESS, (id_t)gettid(), nice);
 }

@@ -1,5 +1,6 @@
 /* Which threads a busy CPU runs first: those that answer somebody, then the threads of others, then
- * those that take in what is written, then what nobody waits for.
+ * those that take in what is written, then what nobody waits for. Those that take in and what is
+ * behind them also stand aside for searches (kith_aside.h).
  *
  * Threads: each call is about the calling thread, and the threads it starts afterwards. What it may
  * not do, or the kernel cannot (Linux 6.12 and later can), is left as it was. */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "common/kith_arena.h"
+#include "common/kith_aside.h"
 #include "common/kith_clock.h"
 #include "common/kith_mem.h"
 #include "coordinator/plan_query.h"
@@ -99,7 +100,7 @@ void pipeline_measure(struct pipeline_stats *stats, struct kith_metrics *metrics
 }
 
 /* Searches only: one cheap look at the clock per stage. */
-static void stage_ended(struct request *req)
+static void measure_stage(struct request *req)
 {
     if (req->work != &run_query_work)
         return;
@@ -115,8 +116,20 @@ static void stage_ended(struct request *req)
     req->stage_ns = now_ns;
 }
 
+/* Not before its texts are encoded: the pool that does it may be busy with bodies, whose readers
+ * stand aside. */
+static void await_search(struct request *req)
+{
+    if (req->work != &run_query_work || stages[req->stage].run != encode_stage_run)
+        return;
+    req->awaited = true;
+    kith_aside_answer_begin();
+}
+
 static void request_free(struct request *req)
 {
+    if (req->awaited)
+        kith_aside_answer_end();
     server_forget(req->server, req);
     scatter_fini(&req->scatter);
     kith_json_close(req->doc);
@@ -124,6 +137,13 @@ static void request_free(struct request *req)
     kith_buf_fini(&req->out);
     topology_unref(req->collection);
     kith_free(req);
+}
+
+static void end_stage(struct request *req)
+{
+    measure_stage(req);
+    await_search(req);
+    req->stage++;
 }
 
 static void run(struct request *req)
@@ -136,8 +156,7 @@ static void run(struct request *req)
             reply_stage_fail(req);
             break;
         }
-        stage_ended(req);
-        req->stage++;
+        end_stage(req);
     }
     request_free(req);
 }
@@ -164,8 +183,7 @@ void pipeline_resume(struct request *req)
         request_free(req);
         return;
     }
-    stage_ended(req);
-    req->stage++;
+    end_stage(req);
     run(req);
 }
 

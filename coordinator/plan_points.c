@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "common/kith_arena.h"
+#include "common/kith_aside.h"
 
 static struct write_plan *plan_of(struct request *req)
 {
@@ -77,6 +78,7 @@ static enum kith_err add_point(struct request *req, enum kith_op_kind kind, enum
 {
     struct write_op *op = NULL;
     float *vector;
+    (void)kith_aside_stand(); /* in the pool */
     enum kith_err err = add_op(req, parts->id_where, &op, diag);
     if (err)
         return err;

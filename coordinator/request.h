@@ -107,6 +107,7 @@ struct request {
     uint64_t parse_ns; /* how long the reading of the body's JSON took */
     struct kith_letter letter;
     bool in_pool;
+    bool awaited; /* what can wait stands aside for it (kith_aside.h) */
     struct request *prev, *next; /* of the server's list */
 
     /* The answer */

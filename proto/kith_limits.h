@@ -57,6 +57,8 @@
     50u /* a write waits at most so long for seals and merges to catch up: no one notices */
 #define KITH_WRITE_ROOM_MS_MAX                                                                     \
     100u /* the same when there is no memory left to write to; beyond: BUSY */
+#define KITH_ASIDE_MS_MAX                                                                          \
+    2u /* what can wait makes way for a search so long at a time: most are over by then */
 #define KITH_ENCODE_CACHE_ENTRIES    16384u
 
 /* --- encoder files --------------------------------------------------------------------------- */

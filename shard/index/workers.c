@@ -1,5 +1,7 @@
 #include "shard/index/workers.h"
 
+#include "common/kith_aside.h"
+
 enum kith_err workers_init(struct workers *workers, uint32_t threads, bool (*stop)(const void *ctx),
                            const void *stop_ctx, struct kith_diag *diag)
 {
@@ -26,6 +28,7 @@ void workers_fini(struct workers *workers)
 
 bool workers_stopped(struct workers *workers)
 {
+    (void)kith_aside_stand();
     /* Relaxed: only says that results are not wanted; kith_pool_run orders everything else. */
     if (atomic_load_explicit(&workers->stopped, memory_order_relaxed))
         return true;

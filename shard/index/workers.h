@@ -23,7 +23,7 @@ struct workers {
 enum kith_err workers_init(struct workers *workers, uint32_t threads, bool (*stop)(const void *ctx),
                            const void *stop_ctx, struct kith_diag *diag);
 void workers_fini(struct workers *workers);
-/* Asks `stop`, unless it once said yes. */
+/* Asks `stop`, unless it once said yes, after standing aside for searches (kith_aside.h). */
 bool workers_stopped(struct workers *workers);
 /* kith_pool_run; pieces should look at workers_stopped. `worker` is below threads. KITH_CANCELLED
  * when stopped. */

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "common/kith_aside.h"
 #include "common/kith_clock.h"
 #include "common/kith_log.h"
 #include "common/kith_mem.h"
@@ -22,8 +23,17 @@ static struct kith_counter *requests_counter(const struct rpc_env *env, const ch
                                 "Requests answered by a shard.");
 }
 
+/* Does what can wait stand aside for it? */
+static bool is_awaited(const struct rpc_call *call)
+{
+    return call->handler != NULL &&
+           (call->handler->run == rpc_search_run || call->handler->run == rpc_records_fetch);
+}
+
 static void end_call(struct rpc_call *call, enum kith_err err)
 {
+    if (is_awaited(call))
+        kith_aside_answer_end();
     if (call->env->metrics != NULL) {
         const struct rpc_stats *stats = stats_of(call);
         if (stats != NULL)
@@ -239,6 +249,8 @@ static void dispatch(struct rpc_call *call)
         rpc_fail(call, KITH_UNSUPPORTED, "this node does not know that message");
         return;
     }
+    if (is_awaited(call))
+        kith_aside_answer_begin();
     enum kith_err err = KITH_OK;
     if (call->handler->place == RPC_HERE)
         run_call(call);

@@ -12,6 +12,7 @@
 
 #include <pthread.h>
 
+#include "common/kith_aside.h"
 #include "common/kith_log.h"
 #include "common/kith_mem.h"
 #include "shard/storage/io.h"
@@ -41,6 +42,10 @@ static _Thread_local bool may_use_reserve;
  * once when it is synced or when the journal commits, and a log's sync queues behind them. Large
  * enough for a disk's full rate, small enough for a few tens of ms of a slow one. */
 #define STREAM_WINDOW (4u << 20)
+
+/* Of other files in one call: until the kernel has copied it, nobody else gets the CPU. Streams
+ * come in huge pages, of which pieces would leave nothing. */
+#define WRITE_PIECE (256u << 10)
 
 struct io_file {
     int fd;
@@ -243,7 +248,9 @@ static enum kith_err real_write(void *self, struct io_file *file, uint64_t offse
 {
     const uint8_t *from = data;
     while (len > 0) {
-        ssize_t n = pwrite(file->fd, from, len, (off_t)offset);
+        (void)kith_aside_stand();
+        size_t piece = file->stream || len < WRITE_PIECE ? len : WRITE_PIECE;
+        ssize_t n = pwrite(file->fd, from, piece, (off_t)offset);
         if (n < 0 && (errno == EINTR || (errno == ENOSPC && spend_reserve(self))))
             continue;
         if (n < 0)

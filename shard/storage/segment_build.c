@@ -1,5 +1,6 @@
 #include "shard/storage/segment_build.h"
 
+#include "common/kith_aside.h"
 #include "common/kith_mem.h"
 
 /* Three passes: the hooks read the rows and say their order; the rows are copied in that order,
@@ -20,9 +21,11 @@ struct segment_building {
     void *made;
 };
 
+/* After each row and each point. */
 static enum kith_err check_stop(const struct segment_build *build, uint32_t i,
                                 struct kith_diag *diag)
 {
+    (void)kith_aside_stand();
     if (i % STOP_EVERY == 0 && build->stop != NULL && build->stop(build->rows.ctx))
         return kith_fail(diag, KITH_CANCELLED, "closing");
     return KITH_OK;

@@ -1,5 +1,6 @@
 #include <string.h>
 
+#include "common/kith_aside.h"
 #include "common/kith_mem.h"
 #include "proto/kith_ops.h"
 #include "shard/storage/payload_edit.h"
@@ -223,6 +224,7 @@ enum kith_err store_apply_check(const struct store *store, struct kith_bytes ops
     uint32_t n = reader.left;
     struct kith_op op;
     for (uint32_t i = 0; kith_ops_next(&reader, &op); i++) {
+        (void)kith_aside_stand();
         enum kith_err err = check_op(store, &op, diag);
         if (err != KITH_OK) {
             if (n > 1)
@@ -424,6 +426,7 @@ static enum kith_err apply_ops(struct applying *a, struct kith_bytes ops)
         return kith_fail(a->diag, KITH_BAD_REQUEST, "operations: malformed");
     struct kith_op op;
     while (kith_ops_next(&reader, &op)) {
+        (void)kith_aside_stand();
         enum kith_err err = op.kind == KITH_OP_PUT || op.kind == KITH_OP_VECTOR ? put_vector(a, &op)
                                                                                 : on_target(a, &op);
         if (err != KITH_OK)

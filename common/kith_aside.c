@@ -1,0 +1,85 @@
+/* What lost: sched_yield between the pieces (it gives away a whole slice to whoever is there, the
+ * builds of others, too); more niceness (it says who gets how much of a CPU, not when). */
+#include "common/kith_aside.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "common/kith_clock.h"
+#include "proto/kith_err.h"
+#include "proto/kith_limits.h"
+
+static _Thread_local bool stands_aside;
+/* When the thread has worked for as long as it slept: by kith_now_ns. */
+static _Thread_local uint64_t even_ns;
+
+/* Relaxed where a thread only looks whether there are any: with an old number it works on for one
+ * piece more. The ender's count and the sleeper's are sequentially consistent: the ender lowers
+ * `answers` and then reads `asleep`, a sleeper raises `asleep` and then reads `answers`, so one of
+ * the two sees the other. */
+static atomic_uint answers, asleep;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t all_answered = PTHREAD_COND_INITIALIZER;
+
+void kith_aside_answer_begin(void)
+{
+    atomic_fetch_add_explicit(&answers, 1, memory_order_relaxed);
+}
+
+void kith_aside_answer_end(void)
+{
+    unsigned before = atomic_fetch_sub_explicit(&answers, 1, memory_order_seq_cst);
+    kith_assert(before > 0);
+    if (before > 1 || atomic_load_explicit(&asleep, memory_order_seq_cst) == 0)
+        return;
+    (void)pthread_mutex_lock(&lock);
+    (void)pthread_cond_broadcast(&all_answered);
+    (void)pthread_mutex_unlock(&lock);
+}
+
+static struct timespec after_ms(uint64_t ms)
+{
+    struct timespec at;
+    (void)clock_gettime(CLOCK_REALTIME, &at);
+    uint64_t ns = (uint64_t)at.tv_nsec + ms * 1000000u;
+    at.tv_sec += (time_t)(ns / 1000000000u);
+    at.tv_nsec = (long)(ns % 1000000000u);
+    return at;
+}
+
+static void sleep_until_answered(void)
+{
+    struct timespec until = after_ms(KITH_ASIDE_MS_MAX);
+    (void)pthread_mutex_lock(&lock);
+    atomic_fetch_add_explicit(&asleep, 1, memory_order_seq_cst);
+    while (atomic_load_explicit(&answers, memory_order_seq_cst) > 0 &&
+           pthread_cond_timedwait(&all_answered, &lock, &until) == 0)
+        continue;
+    atomic_fetch_sub_explicit(&asleep, 1, memory_order_relaxed);
+    (void)pthread_mutex_unlock(&lock);
+}
+
+bool kith_aside_stand(void)
+{
+    if (!stands_aside || atomic_load_explicit(&answers, memory_order_relaxed) == 0)
+        return false;
+    uint64_t from_ns = kith_now_ns();
+    if (from_ns < even_ns)
+        return false;
+    sleep_until_answered();
+    uint64_t to_ns = kith_now_ns();
+    even_ns = to_ns + (to_ns - from_ns);
+    return true;
+}
+
+bool kith_aside_get(void)
+{
+    return stands_aside;
+}
+
+void kith_aside_set(bool stands)
+{
+    stands_aside = stands;
+}

@@ -1,0 +1,30 @@
+/* What can wait stands aside while somebody waits for an answer: a process counts the searches it
+ * is at work on, and threads that write, seal, merge or index sleep between short pieces of their
+ * work while there are any.
+ *
+ * Slices of the scheduler alone (kith_thread.h) do not do it: a thread woken by another CPU waits
+ * until the one that runs there ends its slice or the clock ticks (every 4 ms), however short its
+ * own slices are, and once it has had its share of a busy CPU the others get theirs in full.
+ *
+ * Threads: any. Limits: KITH_ASIDE_MS_MAX. */
+#ifndef KITH_ASIDE_H
+#define KITH_ASIDE_H
+
+#include <stdbool.h>
+
+/* Somebody waits for an answer from here on; as many ends as begins, on whatever threads. */
+void kith_aside_answer_begin(void);
+void kith_aside_answer_end(void);
+
+/* Whether the calling thread stands aside: no, until kith_thread_bulk or kith_thread_behind said
+ * so. Threads do not take it over from those that start them. */
+bool kith_aside_get(void);
+void kith_aside_set(bool stands_aside);
+
+/* Between two pieces of work of 0.1 ms or so, holding no lock that an answer needs: sleeps until no
+ * answer is in progress. Not longer than KITH_ASIDE_MS_MAX, and not again before the thread has
+ * worked for as long: answers without a break leave it half of its time. Costs next to nothing when
+ * there is nothing to wait for. True: it slept. */
+bool kith_aside_stand(void);
+
+#endif
