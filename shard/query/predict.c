@@ -10,6 +10,7 @@
 #include "shard/index/ivf_build.h"
 #include "shard/index/ivf_format.h"
 #include "shard/index/kernels.h"
+#include "shard/index/sketch.h"
 #include "shard/query/search_cost.h"
 #include "shard/storage/column_format.h"
 #include "shard/storage/segment_format.h"
@@ -38,7 +39,11 @@ static uint32_t row_bytes_of(const struct predict_shape *shape)
 
 static uint64_t head_row_bytes(const struct predict_shape *shape)
 {
-    return row_bytes_of(shape) + sizeof(struct kith_id) + sizeof(struct kith_bytes) +
+    const struct slice_config config = {
+        .dim = shape->dim, .metric = shape->metric, .rows = shape->row_type};
+    struct head_sketch sketch;
+    sketch_where_it_pays(&config, &sketch);
+    return row_bytes_of(shape) + sketch.bytes + sizeof(struct kith_id) + sizeof(struct kith_bytes) +
            2 * sizeof(uint64_t) + sizeof(uint32_t) + shape->payload_bytes;
 }
 

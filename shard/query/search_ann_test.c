@@ -9,6 +9,7 @@
 #include "shard/index/faiss_build.h"
 #include "shard/index/ivf_build.h"
 #include "shard/index/kernels.h"
+#include "shard/index/sketch.h"
 #include "shard/index/topk.h"
 #include "shard/query/context_testing.h"
 #include "shard/query/select.h"
@@ -159,6 +160,7 @@ static void open_model(struct model *m, enum kith_metric metric, const char *fac
         open_faiss(m, factory);
     assert_int_equal(io_fake_new(&m->io, NULL), KITH_OK);
     struct store_options options = options_of(m, background);
+    options.sketch = sketch_of;
     assert_int_equal(store_create(&options, &m->config, NULL), KITH_OK);
     assert_int_equal(store_open(&m->store, &options, NULL), KITH_OK);
     for (uint32_t id = 0; id < IDS; id += 50) {

@@ -1,4 +1,4 @@
-/* Exact scan of the matching rows.
+/* Exact scan of the matching rows. Of a head one query reads the sketches (sketch.h) first.
  *
  * Units are cut into pieces of about PIECE_BYTES of rows to be ranked; the pieces run on the pool,
  * each worker with its own scratch and its own top-k, all of them sharing the best k-th rank known;
@@ -7,11 +7,14 @@
  *
  * Lost: one top-k per query under a lock (workers wait for each other when many rows tie), and one
  * task per segment (one large segment would run on one core). */
+#include <float.h>
+
 #include "common/kith_clock.h"
 #include "common/kith_mem.h"
 #include "shard/query/search_job.h"
 
 #define LEARN_BYTES_MIN (64u << 10)
+#define SKETCHED_ROWS   256u       /* the floor rises meanwhile */
 #define PIECE_BYTES     (4u << 20) /* about 0.2 ms at memory speed: balance, and the deadline */
 
 static bool is_sparse(const struct search_unit *unit)
@@ -113,6 +116,11 @@ static const uint64_t *words_from(const struct search_unit *unit, uint32_t first
     return memory;
 }
 
+static bool is_wanted(const struct search_unit *unit, uint32_t row)
+{
+    return unit->words == NULL || (unit->words[row / 64] >> row % 64 & 1) != 0;
+}
+
 /* A run of contiguous rows, with a list or words for those that matter. */
 static void scan_run(struct flat_search *search, struct flat_rows run,
                      const struct search_unit *unit, struct search_worker *worker)
@@ -131,7 +139,53 @@ static void scan_run(struct flat_search *search, struct flat_rows run,
     }
 }
 
-static void scan_piece(struct search_job *job, struct search_worker *worker,
+/* Of the k-th best rank that anybody knows. */
+static float floor_of(const struct search_job *job, const struct search_worker *worker)
+{
+    float own = worker->tops[0].floor;
+    /* Relaxed: a floor is a number by itself, a stale one only lets more rows through. */
+    float shared = atomic_load_explicit(&job->floors[0], memory_order_relaxed);
+    return own > shared ? own : shared;
+}
+
+/* A run of a head of which the rows that cannot be hits are left out by their sketches. */
+static void scan_sketched(struct search_job *job, struct flat_search *search, struct flat_rows run,
+                          const struct search_unit *unit, struct search_worker *worker)
+{
+    const uint8_t *sketches = head_sketches(unit->view->heads[unit->index].head, run.first);
+    uint32_t row_bytes = worker->sketch.rows8.row_bytes, n, all = run.n;
+    const uint8_t *rows = run.data;
+    for (uint32_t at = 0; at < all; at += n) {
+        float floor = floor_of(job, worker);
+        n = all - at < SKETCHED_ROWS ? all - at : SKETCHED_ROWS;
+        struct flat_rows some = {.data = rows + (size_t)at * search->dim * sizeof(float),
+                                 .first = run.first + at,
+                                 .n = n,
+                                 .name = run.name,
+                                 .name_ctx = run.name_ctx};
+        if (floor == -FLT_MAX) { /* all may be hits */
+            scan_run(search, some, unit, worker);
+            continue;
+        }
+        uint32_t chosen = sketch_choose(&worker->sketch, sketches + (size_t)at * row_bytes, n,
+                                        floor, worker->list);
+        some.list = worker->list;
+        for (uint32_t i = 0; i < chosen; i++)
+            if (is_wanted(unit, some.first + worker->list[i]))
+                worker->list[some.n_list++] = worker->list[i];
+        if (some.n_list > 0)
+            flat_scan(search, &some, worker->flat);
+    }
+}
+
+static bool is_sketched(const struct search_job *job, const struct search_unit *unit)
+{
+    return unit->in_head && job->n_queries == 1 && !is_sparse(unit) &&
+           head_sketches(unit->view->heads[unit->index].head, 0) != NULL;
+}
+
+/* Whether its sketches were of use. */
+static bool scan_piece(struct search_job *job, struct search_worker *worker,
                        const struct search_piece *piece)
 {
     const struct search_unit *unit = piece->unit;
@@ -144,6 +198,8 @@ static void scan_piece(struct search_job *job, struct search_worker *worker,
                                  .floors = job->floors,
                                  .seen = worker->seen};
     struct flat_rows run = {.first = piece->first, .n = piece->n, .name_ctx = (void *)unit};
+    bool sketched = is_sketched(job, unit) &&
+                    sketch_query_init(&worker->sketch, search.form, job->vectors, job->config->dim);
     if (!unit->in_head) {
         const struct segment *segment = unit->view->segments[unit->index].segment;
         run.data = segment_row_data(segment, piece->first, piece->n);
@@ -156,10 +212,14 @@ static void scan_piece(struct search_job *job, struct search_worker *worker,
             run.data = head_run(head, run.first, &run.n);
             if (run.n > end - run.first)
                 run.n = end - run.first;
-            scan_run(&search, run, unit, worker);
+            if (sketched)
+                scan_sketched(job, &search, run, unit, worker);
+            else
+                scan_run(&search, run, unit, worker);
         }
     }
     worker->seen = search.seen;
+    return sketched;
 }
 
 void search_exact_run_piece(void *ctx, uint32_t index, uint32_t worker_index)
@@ -183,7 +243,6 @@ void search_exact_run_piece(void *ctx, uint32_t index, uint32_t worker_index)
     /* A batch has other costs, and of a short run the clock is a good part. */
     bool learns = job->n_queries == 1 && cost.matched * cost.row_bytes >= LEARN_BYTES_MIN;
     uint64_t begun = learns ? kith_thread_ns() : 0;
-    scan_piece(job, worker, piece);
-    if (learns)
+    if (!scan_piece(job, worker, piece) && learns)
         search_cost_learn_exact(&job->context->cost, &cost, (double)(kith_thread_ns() - begun));
 }

@@ -11,6 +11,7 @@
 
 #include "shard/index/faiss_segment.h"
 #include "shard/index/flat.h"
+#include "shard/index/sketch.h"
 #include "shard/query/filter_cache.h"
 #include "shard/query/search.h"
 #include "shard/query/search_cost.h"
@@ -113,6 +114,7 @@ struct search_worker {
     size_t hits_cap;
     uint64_t words[SEARCH_WORDS_MAX];
     uint32_t list[SEARCH_LIST_MAX];
+    struct sketch_query sketch;
 };
 
 struct search_job {

@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "shard/index/kernels.h"
+#include "shard/index/sketch.h"
 #include "shard/index/topk.h"
 #include "shard/query/context_testing.h"
 #include "shard/storage/store_testing.h"
@@ -36,6 +37,7 @@ static void open_model(struct model *m, enum kith_metric metric)
     for (uint32_t s = 0; s < STORES; s++) {
         assert_int_equal(io_fake_new(&m->io[s], NULL), KITH_OK);
         struct store_options options = test_options(m->io[s]);
+        options.sketch = s == 0 ? sketch_of : NULL;
         assert_int_equal(store_create(&options, &m->config, NULL), KITH_OK);
         assert_int_equal(store_open(&m->stores[s], &options, NULL), KITH_OK);
     }
@@ -204,6 +206,7 @@ static void test_search_races_with_writes_and_merges(void **state)
     assert_int_equal(io_fake_new(&io, NULL), KITH_OK);
     struct store_options options = test_options(io);
     options.background = true;
+    options.sketch = sketch_of;
     assert_int_equal(store_create(&options, &test_config, NULL), KITH_OK);
     assert_int_equal(store_open(&racing.store, &options, NULL), KITH_OK);
     pthread_t threads[2];

@@ -21,6 +21,7 @@
 #include "common/kith_testing.h"
 #include "shard/index/filter_set.h"
 #include "shard/index/kernels.h"
+#include "shard/index/sketch.h"
 #include "shard/index/topk.h"
 #include "shard/query/context_testing.h"
 #include "shard/query/search.h"
@@ -36,6 +37,8 @@ struct segment {
 
 struct head {
     struct segment rows;
+    struct head_sketch sketch;
+    uint8_t *sketches; /* NULL: none */
     bool *dead;
 };
 
@@ -98,6 +101,11 @@ const void *head_run(const struct head *head, uint32_t first, uint32_t *n_rows)
 {
     *n_rows = HEAD_RUN - first % HEAD_RUN;
     return head->rows.data + (size_t)first * head->rows.row_bytes;
+}
+
+const uint8_t *head_sketches(const struct head *head, uint32_t first)
+{
+    return head->sketches == NULL ? NULL : head->sketches + (size_t)first * head->sketch.bytes;
 }
 
 bool head_row_at(const struct head *head, uint32_t row, uint64_t seq, struct head_row *out)
@@ -301,6 +309,18 @@ static inline void make_index(struct world *w, struct segment *s)
                              .row_type = w->config.rows};
 }
 
+/* Most heads have sketches, if such rows may have any. */
+static inline void sketch_rows(const struct slice_config *config, struct head *head, uint32_t n)
+{
+    sketch_of(config, &head->sketch);
+    if (head->sketch.bytes == 0 || random_below(4) == 0)
+        return;
+    head->sketches = kith_alloc_aligned(64, (size_t)n * head->sketch.bytes + 64);
+    for (uint32_t i = 0; i < n; i++)
+        head->sketch.make(head->rows.data + (size_t)i * head->rows.row_bytes, head->rows.row_bytes,
+                          head->sketches + (size_t)i * head->sketch.bytes);
+}
+
 static inline void make_view(struct world *w, struct view *view)
 {
     *view = (struct view){
@@ -329,6 +349,7 @@ static inline void make_view(struct world *w, struct view *view)
         struct head *head = kith_alloc(sizeof *head);
         uint32_t n = random_below(300);
         fill_rows(w, &head->rows, n);
+        sketch_rows(&w->config, head, n);
         head->dead = kith_alloc(n * sizeof *head->dead);
         view->heads[i] = (struct view_head){.head = head, .rows = n - n / 10};
         for (uint32_t row = 0; row < n; row++)
@@ -401,6 +422,7 @@ static inline void free_world(struct world *w)
         for (uint32_t i = 0; i < view->n_heads; i++) {
             struct head *head = (struct head *)(uintptr_t)view->heads[i].head;
             free_rows(&head->rows);
+            kith_free(head->sketches);
             kith_free(head->dead);
             kith_free(head);
         }

@@ -8,6 +8,7 @@
 #include "common/kith_log.h"
 #include "common/kith_mem.h"
 #include "proto/kith_limits.h"
+#include "shard/index/sketch.h"
 
 #define ROOT          "slices"
 #define DIR_BYTES     64u
@@ -119,6 +120,7 @@ static struct store_options options_for(const struct slice_table *table, const s
         .dir = slice->dir,
         .select = table->options.select,
         .index = collection_index_hooks(slice->index),
+        .sketch = sketch_where_it_pays,
         .head_rows_max = table->options.head_rows_max,
         .background = true,
     };

@@ -38,7 +38,8 @@
 #define NO_ROW             UINT32_MAX
 
 struct head_chunk {
-    uint8_t *rows; /* first: 64-aligned */
+    uint8_t *rows;     /* first: 64-aligned */
+    uint8_t *sketches; /* behind them, so are they */
     struct kith_id *ids;
     struct kith_bytes *payloads;
     uint64_t *seqs;
@@ -56,6 +57,7 @@ struct head {
     /* Immutable after head_new. */
     uint32_t row_bytes, rows_max, chunk_shift, slot_mask;
     uint64_t serial;
+    struct head_sketch sketch;
     struct head_chunk *chunks;
     _Atomic uint32_t *slots;
     struct head_columns *columns; /* built by readers, see there */
@@ -78,7 +80,7 @@ static uint32_t pow2_at_least(uint64_t n)
 }
 
 enum kith_err head_new(struct head **out, uint32_t row_bytes, uint32_t rows_max,
-                       struct kith_diag *diag)
+                       const struct head_sketch *sketch, struct kith_diag *diag)
 {
     kith_assert(row_bytes > 0 && rows_max > 0 && rows_max < (1u << 30));
     struct head *head = kith_alloc(sizeof *head);
@@ -88,6 +90,8 @@ enum kith_err head_new(struct head **out, uint32_t row_bytes, uint32_t rows_max,
     head->serial = atomic_fetch_add_explicit(&next_serial, 1, memory_order_relaxed);
     head->row_bytes = row_bytes;
     head->rows_max = rows_max;
+    if (sketch != NULL)
+        head->sketch = *sketch;
     head->chunk_shift = CHUNK_SHIFT_MAX;
     while (head->chunk_shift > CHUNK_SHIFT_MIN &&
            (uint64_t)row_bytes << head->chunk_shift > CHUNK_BYTES_WANTED)
@@ -142,12 +146,15 @@ static bool chunk_fill(struct head *head, struct head_chunk *chunk)
 {
     size_t n = (size_t)1 << head->chunk_shift;
     size_t rows_bytes = (n * head->row_bytes + 63) & ~(size_t)63;
-    size_t total = rows_bytes + n * (sizeof(struct kith_id) + sizeof(struct kith_bytes) +
-                                     sizeof(uint64_t) * 2 + sizeof(uint32_t));
+    size_t sketches_bytes = n * head->sketch.bytes;
+    size_t total = rows_bytes + sketches_bytes +
+                   n * (sizeof(struct kith_id) + sizeof(struct kith_bytes) + sizeof(uint64_t) * 2 +
+                        sizeof(uint32_t));
     uint8_t *at = kith_alloc_aligned(64, total);
     if (at == NULL)
         return false;
-    chunk->ids = (void *)(at + rows_bytes);
+    chunk->sketches = at + rows_bytes;
+    chunk->ids = (void *)(at + rows_bytes + sketches_bytes);
     chunk->payloads = (void *)(chunk->ids + n);
     chunk->seqs = (void *)(chunk->payloads + n);
     chunk->gone = (void *)(chunk->seqs + n);
@@ -216,6 +223,9 @@ enum kith_err head_append(struct head *head, const struct kith_id *id, uint64_t 
         head->texts->used += payload.len;
     }
     memcpy(chunk->rows + (size_t)within * head->row_bytes, row_data, head->row_bytes);
+    if (head->sketch.bytes > 0)
+        head->sketch.make(row_data, head->row_bytes,
+                          chunk->sketches + (size_t)within * head->sketch.bytes);
     chunk->ids[within] = *id;
     chunk->payloads[within] = (struct kith_bytes){text, payload.len};
     chunk->seqs[within] = seq;
@@ -338,6 +348,13 @@ const void *head_run(const struct head *head, uint32_t first, uint32_t *n_rows)
     const struct head_chunk *chunk = chunk_of(head, first, &within);
     *n_rows = (1u << head->chunk_shift) - within;
     return chunk->rows + (size_t)within * head->row_bytes;
+}
+
+const uint8_t *head_sketches(const struct head *head, uint32_t first)
+{
+    uint32_t within;
+    const struct head_chunk *chunk = chunk_of(head, first, &within);
+    return head->sketch.bytes == 0 ? NULL : chunk->sketches + (size_t)within * head->sketch.bytes;
 }
 
 const struct columns *head_block(const struct head *head, uint32_t block)

@@ -12,8 +12,9 @@
 
 #define HEAD_LIVE UINT64_MAX /* gone_seq of a row that is not gone */
 
+/* sketch NULL: none. */
 enum kith_err head_new(struct head **out, uint32_t row_bytes, uint32_t rows_max,
-                       struct kith_diag *diag);
+                       const struct head_sketch *sketch, struct kith_diag *diag);
 void head_ref(const struct head *head);
 void head_unref(const struct head *head); /* NULL allowed */
 

@@ -17,7 +17,7 @@ static struct head *new_head(uint32_t rows)
 {
     struct head *head = NULL;
     float vector[4] = {1, 2, 3, 4};
-    assert_int_equal(head_new(&head, sizeof vector, ROWS, NULL), KITH_OK);
+    assert_int_equal(head_new(&head, sizeof vector, ROWS, NULL, NULL), KITH_OK);
     for (uint32_t i = 0; i < rows; i++) {
         struct kith_id id = kith_id_number(i);
         const uint8_t payload[] = {0x81, 0xa1, 'k', (uint8_t)(i % 7)}; /* {"k": i % 7} */
@@ -116,7 +116,7 @@ static void test_head_columns_survive_each_oom(void **state)
     for (long n = 0;; n++) {
         struct head *head = NULL;
         kith_mem_fail_after(n);
-        enum kith_err err = head_new(&head, 16, ROWS, NULL);
+        enum kith_err err = head_new(&head, 16, ROWS, NULL, NULL);
         kith_mem_fail_after(-1);
         head_unref(head);
         assert_int_equal(kith_mem_live(), before);

@@ -253,6 +253,8 @@ static enum kith_err init(struct store *store, const struct store_options *optio
     store->config = manifest->config;
     store->select = options->select;
     store->index = options->index;
+    if (options->sketch != NULL)
+        options->sketch(&store->config, &store->sketch);
     store->background = options->background;
     store->opened_ns = kith_now_ns();
     store->row_bytes = row_codec_bytes(&store->config);
@@ -284,8 +286,8 @@ static enum kith_err init(struct store *store, const struct store_options *optio
             op_window_add(&store->ops, &manifest->ops[i]);
     if (kith_buf_reserve(&store->row, store->row_bytes) == NULL)
         return kith_fail(diag, KITH_NOMEM, "store");
-    enum kith_err err =
-        head_new(&store->heads[0], store->row_bytes, store_turn_head_cap(store), diag);
+    enum kith_err err = head_new(&store->heads[0], store->row_bytes, store_turn_head_cap(store),
+                                 &store->sketch, diag);
     if (err == KITH_OK)
         store->n_heads = 1;
     return err;

@@ -30,11 +30,15 @@ typedef enum kith_err (*store_select_fn)(const struct view *view, struct kith_by
                                          store_emit_fn emit, void *emit_ctx,
                                          struct kith_diag *diag);
 
+/* Fills in how heads sketch the rows of such a slice; bytes 0: not at all. */
+typedef void (*store_sketch_fn)(const struct slice_config *config, struct head_sketch *out);
+
 struct store_options {
     struct io *io;
     const char *dir; /* of this slice, relative to the io's root */
     store_select_fn select;
     const struct segment_index_hooks *index; /* of its segments; NULL: none. Outlives the store */
+    store_sketch_fn sketch;                  /* how heads sketch their rows; NULL: not at all */
     uint32_t head_rows_max;  /* seal the head at so many rows (0: KITH_HEAD_ROWS_MAX) */
     uint64_t head_bytes_max; /* or bytes (0: KITH_HEAD_BYTES_MAX) */
     uint64_t wal_step_bytes; /* the log grows by so much at a time (0: 4 MiB) */

@@ -56,7 +56,7 @@ static enum kith_err turn(struct replay *replay)
     struct head *fresh = NULL;
     uint32_t rows = store->head_full ? store->head_want : store_turn_head_cap(store);
     if (err == KITH_OK)
-        err = head_new(&fresh, store->row_bytes, rows, replay->diag);
+        err = head_new(&fresh, store->row_bytes, rows, &store->sketch, replay->diag);
     if (err != KITH_OK)
         return err;
     store->head_full = false;

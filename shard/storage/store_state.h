@@ -69,6 +69,7 @@ struct store {
     struct slice_config config;
     store_select_fn select;
     const struct segment_index_hooks *index; /* NULL: none */
+    struct head_sketch sketch;
     uint32_t row_bytes, head_rows_max;
     uint64_t head_bytes_max, wal_file_bytes_max, rest_after_ns;
     bool background;

@@ -137,7 +137,7 @@ static enum kith_err wait_for_room(struct store *store, struct kith_diag *diag)
 static enum kith_err replace_head(struct store *store, uint32_t rows, struct kith_diag *diag)
 {
     struct head *fresh = NULL;
-    enum kith_err err = head_new(&fresh, store->row_bytes, rows, diag);
+    enum kith_err err = head_new(&fresh, store->row_bytes, rows, &store->sketch, diag);
     if (err != KITH_OK)
         return err;
     head_unref(store->heads[store->n_heads - 1]);
@@ -153,7 +153,7 @@ enum kith_err store_turn_run(struct store *store, uint32_t rows, struct kith_dia
     struct head *fresh = NULL;
     struct wal *wal = NULL;
     if (err == KITH_OK)
-        err = head_new(&fresh, store->row_bytes, rows, diag);
+        err = head_new(&fresh, store->row_bytes, rows, &store->sketch, diag);
     if (err != KITH_OK)
         return err;
     kith_assert(store->n_heads < VIEW_HEADS_MAX);

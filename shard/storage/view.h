@@ -60,6 +60,13 @@ uint64_t head_serial(const struct head *head);
 /* Runs of contiguous vectors, for scans: the address of row `first` and how many rows there are in
  * one piece from there on; clip them to the rows of the view. */
 const void *head_run(const struct head *head, uint32_t first, uint32_t *n_rows);
+/* A short form of every row, kept beside it, of which a layer above makes sense (sketch.h). */
+struct head_sketch {
+    uint32_t bytes; /* of one, a multiple of 64; 0: there are none */
+    void (*make)(const void *row, uint32_t row_bytes, uint8_t *out);
+};
+/* Those of the rows of head_run, one after the other; NULL: there are none. */
+const uint8_t *head_sketches(const struct head *head, uint32_t first);
 /* The row, gone or not. */
 void head_row_get(const struct head *head, uint32_t row, struct head_row *out);
 /* The row with this id among [0, rows) that is live as of `seq`. */
