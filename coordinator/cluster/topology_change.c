@@ -8,7 +8,7 @@
 /* Creating, patching and deleting collections: one transaction each, then waiting.
  *
  * Creating writes collections/<name> only. The leader sees it, places the slices and has the nodes
- * open them (leader.c); this change is done when the picture shows all of them. If it shows that a
+ * open them (leader_open.c); this change is done when the picture shows all of them. If it shows that a
  * node cannot (its disk is full), the collection is deleted again: either all of it is there after
  * a refusal, or nothing. Deleting removes
  * the key and leaves a tombstone in the same transaction; nodes remove their data when they see a
