@@ -1,9 +1,6 @@
-/* One pass. Vectors are written as they come, at their final place; words, offsets and the index
- * are kept in memory (about 40 bytes a word) and written after them, the header last, so a table
- * cut short by a crash has no magic and is not opened even if the rename had happened.
- *
- * The source is read through a window of WINDOW_BYTES, which also bounds a line: nothing is
- * allocated from a number the file claims.
+/* One pass over the source, through a window of WINDOW_BYTES, which also bounds a line: nothing is
+ * allocated from a number the file claims. What is read goes into the table at once
+ * (wordvec_table.c).
  *
  * Lost: strtof, for its locale and its speed (33 us for 768 floats; parse_number needs about a
  * third). It keeps 19 digits and scales once, which is exact enough for f32. */
@@ -19,21 +16,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/kith_buf.h"
 #include "common/kith_mem.h"
-#include "coordinator/encode/textfold.h"
-#include "proto/kith_crc32c.h"
+#include "coordinator/encode/wordvec_table.h"
 #include "proto/kith_limits.h"
 
 #define WINDOW_BYTES   (1u << 20)
 #define LINE_BYTES_MAX (512u * 1024) /* 8192 numbers of 60 characters */
-#define OUT_BYTES      (1u << 20)
 #define PROGRESS_BYTES (8u << 20)
 _Static_assert(LINE_BYTES_MAX * 2 <= WINDOW_BYTES, "a line always fits the window");
 
 struct convert {
     const struct wordvec_source *source;
-    const struct wordvec_sink *sink;
     const struct wordvec_options *options;
     struct kith_diag *diag;
     /* The window over the source. */
@@ -43,21 +36,10 @@ struct convert {
     bool eof;
     uint64_t consumed;
     uint64_t reported;
-    /* What becomes the table. */
-    struct wordvec_header head;
-    struct kith_buf text;
-    uint32_t *offsets;
-    size_t offsets_cap;
-    struct wordvec_slot *slots;
-    float *row;
-    double norm_sum;
-    /* Vectors on their way out. */
-    uint8_t *out;
-    size_t out_len;
-    uint64_t out_at;
     /* Of the source. */
     uint64_t words_claimed; /* 0: the form has no header */
-    uint64_t records;
+    float *row;
+    struct wordvec_table table;
 };
 
 static enum kith_err fill(struct convert *c)
@@ -99,157 +81,28 @@ static void take(struct convert *c, size_t n)
     c->consumed += n;
 }
 
-static enum kith_err flush(struct convert *c)
-{
-    if (c->out_len == 0) {
-        return KITH_OK;
-    }
-    c->head.crc_vectors = kith_crc32c(c->head.crc_vectors, c->out, c->out_len);
-    int error = c->sink->write(c->sink->self, c->out, c->out_len, c->out_at);
-    if (error != 0) {
-        return kith_fail(c->diag, error == ENOSPC ? KITH_DISK_FULL : KITH_IO,
-                         "word-vector table: write: errno %d", error);
-    }
-    c->out_at += c->out_len;
-    c->out_len = 0;
-    return KITH_OK;
-}
-
-static enum kith_err put(struct convert *c, const void *data, size_t n)
-{
-    const uint8_t *bytes = data;
-    while (n > 0) {
-        size_t room = OUT_BYTES - c->out_len;
-        size_t part = n < room ? n : room;
-        memcpy(c->out + c->out_len, bytes, part);
-        c->out_len += part;
-        bytes += part;
-        n -= part;
-        if (c->out_len == OUT_BYTES) {
-            enum kith_err err = flush(c);
-            if (err != KITH_OK) {
-                return err;
-            }
-        }
-    }
-    return KITH_OK;
-}
-
-/* --- the table -------------------------------------------------------------------------------- */
-
-/* The slot of the word, or the empty one where it belongs. */
-static uint64_t slot_of(const struct convert *c, const char *word, size_t len, uint32_t *tag)
-{
-    uint64_t hash = wordvec_file_hash(word, len);
-    uint64_t mask = c->head.slots - 1;
-    uint64_t at = hash & mask;
-    *tag = (uint32_t)(hash >> 32);
-    for (; c->slots[at].row != 0; at = (at + 1) & mask) {
-        if (c->slots[at].tag != *tag) {
-            continue;
-        }
-        uint32_t start = c->offsets[c->slots[at].row - 1];
-        if (c->offsets[c->slots[at].row] - start == len &&
-            memcmp(c->text.data + start, word, len) == 0) {
-            break;
-        }
-    }
-    return at;
-}
-
-static enum kith_err slots_double(struct convert *c)
-{
-    uint64_t slots_n = c->head.slots == 0 ? 1024 : c->head.slots * 2;
-    struct wordvec_slot *slots = kith_alloc(slots_n * sizeof *slots);
-    if (slots == NULL) {
-        return kith_fail(c->diag, KITH_NOMEM, "word-vector index of %u words", c->head.words);
-    }
-    kith_free(c->slots);
-    c->slots = slots;
-    c->head.slots = slots_n;
-    for (uint32_t row = 0; row < c->head.words; row++) {
-        uint32_t tag;
-        const char *word = (const char *)c->text.data + c->offsets[row];
-        uint64_t at = slot_of(c, word, c->offsets[row + 1] - c->offsets[row], &tag);
-        c->slots[at] = (struct wordvec_slot){.tag = tag, .row = row + 1};
-    }
-    return KITH_OK;
-}
-
-static uint32_t cps_count(const char *text, size_t len)
-{
-    uint32_t n = 0;
-    for (size_t i = 0; i < len; i++) {
-        n += (text[i] & 0xC0) != 0x80;
-    }
-    return n;
-}
-
-/* Takes c->row as the vector of a folded word that is not listed yet; at is its slot. */
-static enum kith_err row_append(struct convert *c, const char *word, size_t len, uint64_t at,
-                                uint32_t tag)
-{
-    if (c->head.words == KITH_WORDVEC_WORDS_MAX) {
-        return kith_fail(c->diag, KITH_TOO_BIG, "word-vector file: more than %u words",
-                         KITH_WORDVEC_WORDS_MAX);
-    }
-    if (!kith_grow((void **)&c->offsets, &c->offsets_cap, (size_t)c->head.words + 2,
-                   sizeof *c->offsets)) {
-        return kith_fail(c->diag, KITH_NOMEM, "word-vector file: %u words", c->head.words);
-    }
-    kith_buf_append(&c->text, word, len);
-    if (c->text.failed) {
-        return kith_fail(c->diag, KITH_NOMEM, "word-vector file: %u words", c->head.words);
-    }
-    c->offsets[0] = 0;
-    c->offsets[c->head.words + 1] = (uint32_t)c->text.len;
-    c->slots[at] = (struct wordvec_slot){.tag = tag, .row = ++c->head.words};
-    uint32_t cps = cps_count(word, len);
-    c->head.word_cps_max = cps > c->head.word_cps_max ? cps : c->head.word_cps_max;
-    if ((uint64_t)c->head.words * 2 >= c->head.slots) {
-        enum kith_err err = slots_double(c);
-        if (err != KITH_OK) {
-            return err;
-        }
-    }
-    return put(c, c->row, c->head.dim * sizeof *c->row);
-}
-
-/* One record of the source: raw word, vector in c->row. */
-static enum kith_err record_add(struct convert *c, const char *word, size_t len)
-{
-    char folded[KITH_WORDVEC_WORD_MAX];
-    size_t folded_len;
-    double sum = 0;
-    uint32_t tag;
-    c->records++;
-    for (uint32_t i = 0; i < c->head.dim; i++) {
-        sum += (double)c->row[i] * (double)c->row[i];
-    }
-    if (!isfinite(sum) || sum > 1e30) {
-        return kith_fail(c->diag, KITH_CORRUPT,
-                         "word-vector file: record %llu has a NaN, an infinity or a huge number",
-                         (unsigned long long)c->records);
-    }
-    if (!(sum > 1e-30) || len > KITH_WORDVEC_WORD_MAX ||
-        !textfold_utf8(word, len, folded, sizeof folded, &folded_len) || folded_len == 0) {
-        c->head.skipped++;
-        return KITH_OK;
-    }
-    uint64_t at = slot_of(c, folded, folded_len, &tag);
-    if (c->slots[at].row != 0) {
-        c->head.skipped++;
-        return KITH_OK;
-    }
-    c->norm_sum += sqrt(sum);
-    return row_append(c, folded, folded_len, at, tag);
-}
-
 /* --- text forms ------------------------------------------------------------------------------- */
 
 static bool is_gap(uint8_t byte)
 {
     return byte == ' ' || byte == '\t' || byte == '\r';
+}
+
+/* e[+-]digits, all of text[at..len); adds to scale. */
+static bool parse_exponent(const uint8_t *text, size_t len, size_t at, int *scale)
+{
+    int exponent = 0;
+    int sign = 1;
+    at++;
+    if (at < len && (text[at] == '-' || text[at] == '+')) {
+        sign = text[at++] == '-' ? -1 : 1;
+    }
+    size_t start = at;
+    for (; at < len && text[at] >= '0' && text[at] <= '9'; at++) {
+        exponent = exponent < 10000 ? exponent * 10 + (text[at] - '0') : exponent;
+    }
+    *scale += sign * exponent;
+    return at == len && at > start;
 }
 
 /* [+-]digits[.digits][e[+-]digits], all of text[0..len). */
@@ -279,26 +132,10 @@ static bool parse_number(const uint8_t *text, size_t len, float *out)
             scale += !point;
         }
     }
-    if (seen == 0) {
+    if (seen == 0 || (at < len && text[at] != 'e' && text[at] != 'E')) {
         return false;
     }
-    if (at < len && (text[at] == 'e' || text[at] == 'E')) {
-        int exponent = 0;
-        int sign = 1;
-        at++;
-        if (at < len && (text[at] == '-' || text[at] == '+')) {
-            sign = text[at++] == '-' ? -1 : 1;
-        }
-        size_t start = at;
-        for (; at < len && text[at] >= '0' && text[at] <= '9'; at++) {
-            exponent = exponent < 10000 ? exponent * 10 + (text[at] - '0') : exponent;
-        }
-        if (at == start) {
-            return false;
-        }
-        scale += sign * exponent;
-    }
-    if (at != len) {
+    if (at < len && !parse_exponent(text, len, at, &scale)) {
         return false;
     }
     double value = digits == 0 ? 0.0 : (double)digits * pow(10.0, scale);
@@ -320,7 +157,7 @@ static enum kith_err peek_line(struct convert *c, size_t *len, size_t *with_end)
     if (end == NULL && have >= LINE_BYTES_MAX) {
         return kith_fail(c->diag, KITH_CORRUPT,
                          "word-vector file: no line end within %u bytes after record %llu",
-                         LINE_BYTES_MAX, (unsigned long long)c->records);
+                         LINE_BYTES_MAX, (unsigned long long)c->table.records);
     }
     *len = end != NULL ? (size_t)(end - line) : have;
     *with_end = *len + (end != NULL);
@@ -332,7 +169,7 @@ static enum kith_err peek_line(struct convert *c, size_t *len, size_t *with_end)
 static bool parse_line(struct convert *c, const uint8_t *line, size_t len, size_t *word_len)
 {
     size_t end = len;
-    for (uint32_t i = c->head.dim; i > 0; i--) {
+    for (uint32_t i = c->table.head.dim; i > 0; i--) {
         while (end > 0 && is_gap(line[end - 1])) {
             end--;
         }
@@ -367,9 +204,9 @@ static enum kith_err read_text(struct convert *c)
             if (!parse_line(c, line, len, &word_len)) {
                 return kith_fail(c->diag, KITH_CORRUPT,
                                  "word-vector file: record %llu is not a word and %u numbers",
-                                 (unsigned long long)c->records + 1, c->head.dim);
+                                 (unsigned long long)c->table.records + 1, c->table.head.dim);
             }
-            err = record_add(c, (const char *)line, word_len);
+            err = wordvec_table_add(&c->table, (const char *)line, word_len, c->row);
             if (err != KITH_OK) {
                 return err;
             }
@@ -382,8 +219,8 @@ static enum kith_err read_text(struct convert *c)
 
 static enum kith_err read_binary(struct convert *c)
 {
-    size_t row_bytes = c->head.dim * sizeof *c->row;
-    while (c->records < c->words_claimed) {
+    size_t row_bytes = c->table.head.dim * sizeof *c->row;
+    while (c->table.records < c->words_claimed) {
         size_t need = LINE_BYTES_MAX / 2 + row_bytes;
         enum kith_err err = want(c, need);
         if (err != KITH_OK) {
@@ -399,11 +236,11 @@ static enum kith_err read_binary(struct convert *c)
         if (gap == NULL || (size_t)(gap - word) + 1 + row_bytes > have) {
             return kith_fail(
                 c->diag, KITH_CORRUPT, "word-vector file: ends or breaks in record %llu of %llu",
-                (unsigned long long)c->records + 1, (unsigned long long)c->words_claimed);
+                (unsigned long long)c->table.records + 1, (unsigned long long)c->words_claimed);
         }
         size_t word_len = (size_t)(gap - word);
         memcpy(c->row, gap + 1, row_bytes);
-        err = record_add(c, (const char *)word, word_len);
+        err = wordvec_table_add(&c->table, (const char *)word, word_len, c->row);
         if (err != KITH_OK) {
             return err;
         }
@@ -450,7 +287,7 @@ static enum kith_err set_dim(struct convert *c, uint64_t dim)
         return kith_fail(c->diag, KITH_CORRUPT, "word-vector file: %llu dimensions, not 2 to %u",
                          (unsigned long long)dim, KITH_DIM_MAX);
     }
-    c->head.dim = (uint32_t)dim;
+    c->table.head.dim = (uint32_t)dim;
     c->row = kith_alloc(dim * sizeof *c->row);
     return c->row != NULL ? KITH_OK : kith_fail(c->diag, KITH_NOMEM, "word vector");
 }
@@ -494,99 +331,42 @@ static enum kith_err read_source(struct convert *c)
         return err;
     }
     err = looks_like_text(c) ? read_text(c) : read_binary(c);
-    if (err == KITH_OK && c->records != c->words_claimed) {
+    if (err == KITH_OK && c->table.records != c->words_claimed) {
         err = kith_fail(c->diag, KITH_CORRUPT,
                         "word-vector file: its first line says %llu words, it holds %llu",
-                        (unsigned long long)c->words_claimed, (unsigned long long)c->records);
+                        (unsigned long long)c->words_claimed, (unsigned long long)c->table.records);
     }
     return err;
 }
 
-/* --- the end of the table --------------------------------------------------------------------- */
-
-static enum kith_err write_at(struct convert *c, const void *data, size_t n, uint64_t at)
-{
-    int error = c->sink->write(c->sink->self, data, n, at);
-    if (error != 0) {
-        return kith_fail(c->diag, error == ENOSPC ? KITH_DISK_FULL : KITH_IO,
-                         "word-vector table: write: errno %d", error);
-    }
-    return KITH_OK;
-}
-
-static enum kith_err finish(struct convert *c)
-{
-    struct wordvec_layout layout = {0};
-    uint8_t first[WORDVEC_FILE_HEADER] = {0};
-    struct wordvec_header *head = &c->head;
-    enum kith_err err = flush(c);
-    if (err != KITH_OK) {
-        return err;
-    }
-    if (head->words == 0) {
-        return kith_fail(c->diag, KITH_CORRUPT, "word-vector file: it holds no usable word");
-    }
-    memcpy(head->magic, WORDVEC_FILE_MAGIC, sizeof head->magic);
-    head->version = WORDVEC_FILE_VERSION;
-    head->fold_version = TEXTFOLD_VERSION;
-    head->text_bytes = c->text.len;
-    head->source_bytes = c->options->source_bytes;
-    head->source_mtime_ns = c->options->source_mtime_ns;
-    head->norm_mean = (float)(c->norm_sum / head->words);
-    int fits = wordvec_file_layout(head, &layout);
-    kith_assert(fits);
-    head->file_bytes = layout.end;
-    size_t offsets_bytes = ((size_t)head->words + 1) * sizeof *c->offsets;
-    size_t index_bytes = head->slots * sizeof *c->slots;
-    head->crc_offsets = kith_crc32c(0, c->offsets, offsets_bytes);
-    head->crc_text = kith_crc32c(0, c->text.data, c->text.len);
-    head->crc_index = kith_crc32c(0, c->slots, index_bytes);
-    head->crc_header = kith_crc32c(0, head, offsetof(struct wordvec_header, crc_header));
-    memcpy(first, head, sizeof *head);
-    err = write_at(c, c->offsets, offsets_bytes, layout.offsets);
-    if (err == KITH_OK) {
-        err = write_at(c, c->text.data, c->text.len, layout.text);
-    }
-    if (err == KITH_OK) {
-        err = write_at(c, c->slots, index_bytes, layout.index);
-    }
-    if (err == KITH_OK) {
-        err = write_at(c, first, sizeof first, 0);
-    }
-    if (err == KITH_OK && c->options->progress != NULL) {
-        c->options->progress(c->consumed, c->source->bytes, c->options->progress_ctx);
-    }
-    return err;
-}
+/* --- the whole -------------------------------------------------------------------------------- */
 
 enum kith_err wordvec_convert_stream(const struct wordvec_source *source,
                                      const struct wordvec_sink *sink,
                                      const struct wordvec_options *options, struct kith_diag *diag)
 {
-    enum kith_err err = KITH_OK;
-    struct convert c = {.source = source, .sink = sink, .options = options, .diag = diag};
     kith_assert(source != NULL && sink != NULL && options != NULL);
-    c.out_at = WORDVEC_FILE_HEADER;
+    struct convert c = {.source = source, .options = options, .diag = diag};
+    enum kith_err err = wordvec_table_init(&c.table, sink, diag);
+    if (err != KITH_OK) {
+        goto out;
+    }
     c.window = kith_alloc(WINDOW_BYTES);
-    c.out = kith_alloc(OUT_BYTES);
-    if (c.window == NULL || c.out == NULL) {
+    if (c.window == NULL) {
         err = kith_fail(diag, KITH_NOMEM, "word-vector conversion buffers");
         goto out;
     }
-    err = slots_double(&c);
+    err = read_source(&c);
     if (err == KITH_OK) {
-        err = read_source(&c);
+        err = wordvec_table_finish(&c.table, options);
     }
-    if (err == KITH_OK) {
-        err = finish(&c);
+    if (err == KITH_OK && options->progress != NULL) {
+        options->progress(c.consumed, source->bytes, options->progress_ctx);
     }
 out:
     kith_free(c.window);
-    kith_free(c.out);
     kith_free(c.row);
-    kith_free(c.offsets);
-    kith_free(c.slots);
-    kith_buf_fini(&c.text);
+    wordvec_table_fini(&c.table);
     return err;
 }
 
