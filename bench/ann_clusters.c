@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "common/kith_mem.h"
+#include "common/kith_random.h"
 
 #define TOPICS      64u
 #define CLUSTERS    1000u
@@ -52,17 +53,9 @@ struct part {
     bool failed;
 };
 
-static uint64_t next(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15ull);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-    return z ^ (z >> 31);
-}
-
 static double unit(uint64_t *state) /* (0, 1) */
 {
-    return ((double)(next(state) >> 12) + 0.5) * 0x1p-52;
+    return ((double)(kith_random(state) >> 12) + 0.5) * 0x1p-52;
 }
 
 static void normals(uint64_t *state, float *out, uint32_t n, float scale)
@@ -101,7 +94,7 @@ static void make_clusters(struct clusters *clusters)
         strength += powf(DECAY, 2 * (float)f);
     for (uint32_t c = 0; c < CLUSTERS; c++) {
         float *centre = clusters->centres + (size_t)c * dim;
-        const float *topic = topics + (next(&state) % TOPICS) * dim;
+        const float *topic = topics + (kith_random(&state) % TOPICS) * dim;
 
         normals(&state, centre, dim, each);
         for (uint32_t d = 0; d < dim; d++)

@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/kith_random.h"
+
 #define CENTRES 256u
 #define NOISE   0.7f /* of a component against its centre's: clusters overlap, as topics do */
 
@@ -20,18 +22,9 @@ static struct rows {
     uint64_t n;
 } base_rows, query_rows;
 
-/* splitmix64 (Steele, Lea, Flood 2014): any row can be made without those before it. */
-static uint64_t next(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15ull);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-    return z ^ (z >> 31);
-}
-
 static float unit(uint64_t *state)
 {
-    return (float)(int32_t)(next(state) >> 32) * 0x1p-31f;
+    return (float)(int32_t)(kith_random(state) >> 32) * 0x1p-31f;
 }
 
 void points_init(uint32_t dim)
@@ -80,7 +73,7 @@ uint32_t points_key(uint64_t row)
 {
     uint64_t state = ~row;
 
-    return (uint32_t)(next(&state) % POINTS_KEYS);
+    return (uint32_t)(kith_random(&state) % POINTS_KEYS);
 }
 
 void points_row(uint64_t row, float *out)
@@ -92,7 +85,7 @@ void points_row(uint64_t row, float *out)
         return;
     }
     uint64_t state = (row + 1) * 0xd1342543de82ef95ull;
-    const float *centre = centres[next(&state) % CENTRES];
+    const float *centre = centres[kith_random(&state) % CENTRES];
     float square = 0;
 
     for (uint32_t i = 0; i < dims; i++) {

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "common/kith_mem.h"
+#include "common/kith_random.h"
 #include "quantizers.h"
 #include "shard/index/blas.h"
 #include "shard/index/ivf_assign.h"
@@ -95,14 +96,6 @@ void quantizers_world_fini(struct quantizers_world *world)
 
 /* ---- rotations ------------------------------------------------------------------------------- */
 
-static uint64_t next_random(uint64_t *state) /* splitmix64 */
-{
-    uint64_t z = (*state += UINT64_C(0x9e3779b97f4a7c15));
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return z ^ z >> 31;
-}
-
 static float dot(const float *a, const float *b, uint32_t dim)
 {
     static const uint32_t itself = 0;
@@ -118,7 +111,7 @@ static void fill_random(float *matrix, uint32_t dim)
     uint64_t state = RANDOM_SEED;
     for (size_t i = 0; i < (size_t)dim * dim; i++)
         for (int j = 0; j < 12; j++)
-            matrix[i] += (float)(next_random(&state) >> 40) * 0x1p-24f - 0.5f;
+            matrix[i] += (float)(kith_random(&state) >> 40) * 0x1p-24f - 0.5f;
     for (uint32_t i = 0; i < dim; i++) {
         float *row = matrix + (size_t)i * dim;
         for (uint32_t k = 0; k < 2 * i; k++) { /* twice, for the rounding errors */
@@ -143,7 +136,7 @@ struct quantizers_rotation quantizers_rotation_new(enum quantizers_turn turn, ui
         uint64_t state = RANDOM_SEED;
         rotation.numbers = kith_xalloc((size_t)ROUNDS * dim * sizeof(float));
         for (uint32_t i = 0; i < ROUNDS * dim; i++)
-            rotation.numbers[i] = (next_random(&state) & 1) != 0 ? 1.0f : -1.0f;
+            rotation.numbers[i] = (kith_random(&state) & 1) != 0 ? 1.0f : -1.0f;
     }
     return rotation;
 }

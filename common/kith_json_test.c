@@ -243,7 +243,7 @@ static void test_json_floats_round_trip(void **state)
     for (int round = 0; round < 200; round++) {
         float in[500], out[500];
         for (int i = 0; i < 500; i++) {
-            uint32_t bits = (uint32_t)test_random(&random_state);
+            uint32_t bits = (uint32_t)kith_random(&random_state);
             memcpy(&in[i], &bits, 4);
             if (!isfinite(in[i]))
                 in[i] = i % 2 == 0 ? -0.0f : 16777216.0f;
@@ -262,7 +262,7 @@ static void test_json_floats_round_trip(void **state)
         kith_json_close(doc);
 
         double value = 0;
-        uint64_t bits = test_random(&random_state);
+        uint64_t bits = kith_random(&random_state);
         memcpy(&value, &bits, 8);
         if (!isfinite(value))
             continue;
@@ -279,14 +279,14 @@ static void test_json_floats_round_trip(void **state)
 static void write_random(struct kith_json_writer *w, unsigned depth)
 {
     char text[24];
-    size_t len = test_random(&random_state) % sizeof text;
+    size_t len = kith_random(&random_state) % sizeof text;
     for (size_t i = 0; i < len; i++)
-        text[i] = (char)(test_random(&random_state) % 128);
-    unsigned n = (unsigned)(test_random(&random_state) % 5);
-    uint64_t bits = test_random(&random_state);
+        text[i] = (char)(kith_random(&random_state) % 128);
+    unsigned n = (unsigned)(kith_random(&random_state) % 5);
+    uint64_t bits = kith_random(&random_state);
     double number;
     memcpy(&number, &bits, 8);
-    switch (test_random(&random_state) % (depth < 10 ? 9 : 6)) {
+    switch (kith_random(&random_state) % (depth < 10 ? 9 : 6)) {
     case 0:
         kith_jw_null(w);
         break;
@@ -345,7 +345,7 @@ static void test_json_and_msgpack_are_the_same(void **state)
         assert_int_equal(again.len, text.len);
         assert_memory_equal(again.data, text.data, text.len);
         /* Cut anywhere it is malformed, and the buffer is as it was. */
-        bytes.len = test_random(&random_state) % packed.len;
+        bytes.len = kith_random(&random_state) % packed.len;
         assert_false(kith_jw_msgpack(&w, bytes));
         assert_int_equal(again.len, text.len);
     }
@@ -381,7 +381,7 @@ static void test_json_768_floats_cost_microseconds(void **state)
     float v[768];
     kith_jw_begin_array(&w);
     for (int i = 0; i < 768; i++) {
-        v[i] = (float)((double)(test_random(&random_state) >> 11) / 9007199254740992.0 - 0.5);
+        v[i] = (float)((double)(kith_random(&random_state) >> 11) / 9007199254740992.0 - 0.5);
         kith_jw_f32(&w, v[i]);
     }
     kith_jw_end_array(&w);

@@ -1,6 +1,6 @@
 /* For tests only: how much a test can afford, random numbers that can be had again, memory that
- * tells of reads behind its end. Needs no cmocka. Threads: test_random has its state from outside,
- * the other random numbers are for one thread. */
+ * tells of reads behind its end. Needs no cmocka. Threads: the one sequence of random numbers is
+ * for one thread. */
 #ifndef KITH_TESTING_H
 #define KITH_TESTING_H
 
@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <time.h>
+
+#include "common/kith_random.h"
 
 /* A sanitizer makes loops over rows ten to fifty times slower and is there for races and bounds,
  * which fewer rows show as well. */
@@ -37,15 +39,6 @@ static inline uint64_t test_env(const char *name, uint64_t otherwise)
 }
 
 /* ---- random numbers -------------------------------------------------------------------------- */
-
-/* splitmix64 (Steele et al. 2014). */
-static inline uint64_t test_random(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15ull);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-    return z ^ (z >> 31);
-}
 
 /* The one sequence of a test program: where it began, and where it is. */
 static uint64_t random_seed, random_state;

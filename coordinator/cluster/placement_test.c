@@ -16,7 +16,7 @@ static uint64_t state;
 
 static uint64_t next_random(void)
 {
-    return test_random(&state);
+    return kith_random(&state);
 }
 
 static void test_placement_without_nodes_assigns_nothing(void **unused)

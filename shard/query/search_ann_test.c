@@ -327,8 +327,8 @@ static bool view_is_served(struct racing *racing, uint64_t *random)
     struct kith_filter filter;
     float query[WIDE];
     for (uint32_t i = 0; i < WIDE; i++)
-        query[i] = (float)(test_random(random) % 1000) / 500.0f - 1;
-    uint32_t below = 1 + (uint32_t)(test_random(random) % 64);
+        query[i] = (float)(kith_random(random) % 1000) / 500.0f - 1;
+    uint32_t below = 1 + (uint32_t)(kith_random(random) % 64);
     filter_below(&filter, &bytes, below);
     struct view *view = store_view(racing->m->store);
     struct search_part part = {.n_queries = 1,

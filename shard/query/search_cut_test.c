@@ -250,8 +250,8 @@ static const char *read_scroll(struct view *view, uint64_t from, enum kith_err *
 
 static const char *read_once(struct view *view, uint64_t *random, enum kith_err *err)
 {
-    uint32_t group = (uint32_t)(test_random(random) % GROUPS);
-    switch (test_random(random) % 5) {
+    uint32_t group = (uint32_t)(kith_random(random) % GROUPS);
+    switch (kith_random(random) % 5) {
     case 0:
         return read_search(view, -1, err);
     case 1:
@@ -261,7 +261,7 @@ static const char *read_once(struct view *view, uint64_t *random, enum kith_err 
     case 3:
         return read_facet(view, err);
     default:
-        return read_scroll(view, test_random(random) % IDS, err);
+        return read_scroll(view, kith_random(random) % IDS, err);
     }
 }
 
@@ -294,13 +294,13 @@ static void *reader(void *ctx)
 static void cut_one(const struct view *view, uint64_t *random)
 {
     char path[256];
-    uint32_t at = (uint32_t)(test_random(random) % view->n_segments);
+    uint32_t at = (uint32_t)(kith_random(random) % view->n_segments);
     const struct segment *segment = view->segments[at].segment;
     uint64_t len = segment_file_bytes(segment);
     (void)snprintf(path, sizeof path, "%s/c/0/seg-%016llx", root,
                    (unsigned long long)segment_number(segment));
-    assert_int_equal(truncate(path, (off_t)(test_random(random) % len)), 0);
-    if (test_random(random) % 4 == 0) /* and long again, with zeros */
+    assert_int_equal(truncate(path, (off_t)(kith_random(random) % len)), 0);
+    if (kith_random(random) % 4 == 0) /* and long again, with zeros */
         assert_int_equal(truncate(path, (off_t)len), 0);
 }
 
@@ -309,16 +309,16 @@ static void one_cut(uint64_t *random, uint64_t *reads)
     struct cutting cutting = {0};
     struct store_options options = options_here();
     restore_files();
-    options.background = test_random(random) % 2 == 0;
+    options.background = kith_random(random) % 2 == 0;
     assert_int_equal(store_open(&cutting.store, &options, NULL), KITH_OK);
     struct view *view = store_view(cutting.store);
-    if (test_random(random) % 2 == 0) /* also files whose blocks are all verified */
+    if (kith_random(random) % 2 == 0) /* also files whose blocks are all verified */
         for (uint32_t i = 0; i < view->n_segments; i++)
             assert_int_equal(segment_verify(view->segments[i].segment, NULL, NULL, NULL), KITH_OK);
     pthread_t threads[READERS];
     for (uint32_t i = 0; i < READERS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, reader, &cutting), 0);
-    uint32_t wanted = (uint32_t)(test_random(random) % 60);
+    uint32_t wanted = (uint32_t)(kith_random(random) % 60);
     while (atomic_load(&cutting.reads) < wanted && atomic_load(&cutting.refused) == 0)
         (void)sched_yield();
     if (atomic_load(&cutting.problem) != NULL)

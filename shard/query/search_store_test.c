@@ -161,7 +161,7 @@ static bool view_is_consistent(struct view *view, uint64_t *random)
 {
     float query[DIM];
     for (uint32_t i = 0; i < DIM; i++)
-        query[i] = (float)(test_random(random) % 100) / 4.0f - 12.0f;
+        query[i] = (float)(kith_random(random) % 100) / 4.0f - 12.0f;
     struct search_part part = {.n_queries = 1, .k = 20, .vectors = (uint8_t *)query};
     struct search_request request = {.views = &view, .n_views = 1, .parts = &part, .n_parts = 1};
     struct search_result a = {0}, b = {0};

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/kith_mem.h"
+#include "common/kith_random.h"
 
 /* Files are inodes with two contents: `now`, what reads see, and `safe`, what a crash cannot take;
  * `changes` leads from one to the other. Folders are one flat list of names (path -> inode), the
@@ -88,14 +89,6 @@ static bool grow(void **ptr, size_t *cap, size_t need, size_t elem)
     *ptr = fresh;
     *cap = want;
     return true;
-}
-
-static uint64_t next_random(uint64_t *state) /* splitmix64 (Steele, Lea, Flood 2014) */
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15ull);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-    return z ^ (z >> 31);
 }
 
 /* ---- contents ---------------------------------------------------------------------------------
@@ -543,7 +536,7 @@ static struct inode *crashed(const struct inode *inode, uint64_t *random)
         memcpy(after->now.data, inode->safe.data, inode->safe.len);
     for (size_t i = 0; i < inode->n_changes; i++) {
         const struct change *change = &inode->changes[i];
-        uint64_t dice = next_random(random);
+        uint64_t dice = kith_random(random);
         if (dice % 4 < 1)
             continue;
         uint64_t len = change->len;
@@ -574,7 +567,7 @@ enum kith_err io_fake_crash(struct io *io, uint64_t seed, struct io **out, struc
     for (size_t i = 0; i < fake->safe.n; i++)
         name_set(&names, fake->safe.list[i].path, fake->safe.list[i].inode);
     for (size_t i = 0; i < fake->n_changes; i++)
-        if (next_random(&seed) % 2 == 0)
+        if (kith_random(&seed) % 2 == 0)
             dir_apply(&names, &fake->changes[i]);
     for (size_t i = 0; i < names.n; i++) {
         struct inode *inode = crashed(names.list[i].inode, &seed);

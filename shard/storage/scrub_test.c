@@ -94,9 +94,9 @@ static struct store_scrub_result scrub(struct disk *disk)
 static uint64_t some_bit(const char *name, uint64_t len, uint64_t wal_end, uint64_t *random)
 {
     if (strncmp(name, "wal-", 4) != 0)
-        return test_random(random) % (len * 8);
-    uint64_t at = test_random(random) % (84 + wal_end - WAL_HEADER_BYTES);
-    return (at < 84 ? at : at - 84 + WAL_HEADER_BYTES) * 8 + test_random(random) % 8;
+        return kith_random(random) % (len * 8);
+    uint64_t at = kith_random(random) % (84 + wal_end - WAL_HEADER_BYTES);
+    return (at < 84 ? at : at - 84 + WAL_HEADER_BYTES) * 8 + kith_random(random) % 8;
 }
 
 static void test_scrub_finds_every_flipped_bit(void **state)

@@ -56,11 +56,11 @@ static void make_write(struct history *h)
     *state = h->states[i - 1];
     kith_buf_reset(&h->ops[i]);
     struct kith_writer w = test_writer(&h->ops[i]);
-    uint32_t n = 1 + (uint32_t)(test_random(&h->random) % 8);
+    uint32_t n = 1 + (uint32_t)(kith_random(&h->random) % 8);
     kith_write_array(&w, n);
     for (uint32_t k = 0; k < n; k++) {
-        uint64_t id = test_random(&h->random) % IDS;
-        uint64_t dice = test_random(&h->random) % 16;
+        uint64_t id = kith_random(&h->random) % IDS;
+        uint64_t dice = kith_random(&h->random) % 16;
         if (dice < 11) {
             test_put(&w, id, i);
             state->version[id] = i;
@@ -163,21 +163,21 @@ static void history_free(struct history *h)
 static void history_run(struct history *h, uint32_t end)
 {
     while (h->n < end) {
-        uint32_t n = 1 + (uint32_t)(test_random(&h->random) % IN_FLIGHT);
+        uint32_t n = 1 + (uint32_t)(kith_random(&h->random) % IN_FLIGHT);
         if (n > end - h->n)
             n = end - h->n;
         for (uint32_t k = 0; k < n; k++)
             make_write(h);
         send(h, n);
         bool did;
-        if (test_random(&h->random) % 16 == 0) {
+        if (kith_random(&h->random) % 16 == 0) {
             atomic_fetch_add(&h->index.generation, 1);
             store_assume_rest(h->store);
             store_nudge(h->store);
         }
-        if (test_random(&h->random) % 8 == 0)
+        if (kith_random(&h->random) % 8 == 0)
             (void)store_maintain(h->store, &did, NULL);
-        if (!h->options.background && test_random(&h->random) % 16 == 0)
+        if (!h->options.background && kith_random(&h->random) % 16 == 0)
             (void)store_rest(h->store, &did, NULL);
     }
 }
@@ -256,8 +256,8 @@ static void on_image(void *ctx, struct io *io)
         return;
     image->io = io;
     if (++images->n < IMAGES)
-        io_fake_crash_at(h->io, 1 + test_random(&images->random) % images->gap_max,
-                         test_random(&images->random), on_image, images);
+        io_fake_crash_at(h->io, 1 + kith_random(&images->random) % images->gap_max,
+                         kith_random(&images->random), on_image, images);
 }
 
 static void power_loss(uint64_t seed, uint64_t *n_images, bool background)
@@ -267,7 +267,7 @@ static void power_loss(uint64_t seed, uint64_t *n_images, bool background)
     images->history = h;
     images->random = seed * 77 + 1;
     images->gap_max = 1 + seed % 17;
-    io_fake_crash_at(h->io, test_random(&images->random) % 12, test_random(&images->random),
+    io_fake_crash_at(h->io, kith_random(&images->random) % 12, kith_random(&images->random),
                      on_image, images);
     history_open(h);
     history_run(h, WRITES);
@@ -281,9 +281,9 @@ static void power_loss(uint64_t seed, uint64_t *n_images, bool background)
         (void)snprintf(what, sizeof what, "seed %llu, image %u", (unsigned long long)seed, i);
         /* A second power loss while the first is being recovered from. */
         struct images second = {.history = h, .n = IMAGES - 1, .gap_max = 1};
-        if (test_random(&images->random) % 3 == 0)
-            io_fake_crash_at(image->io, test_random(&images->random) % 12,
-                             test_random(&images->random), on_image, &second);
+        if (kith_random(&images->random) % 3 == 0)
+            io_fake_crash_at(image->io, kith_random(&images->random) % 12,
+                             kith_random(&images->random), on_image, &second);
         (void)which_state(h, image->io, image->acked, image->attempted, what);
         if (second.n == IMAGES) {
             (void)which_state(h, second.list[IMAGES - 1].io, image->acked, image->attempted,
@@ -512,8 +512,8 @@ static void test_store_notices_flipped_bits(void **state)
         assert_int_equal(io_fake_crash(h->io, 0, &io, NULL), KITH_OK);
         assert_true(io_fake_peek(io, path, &bytes, &len));
         /* Half of them in the first 4 KiB, where the headers are. */
-        uint64_t room = test_random(&random) % 2 == 0 || len < 4096 ? len : 4096;
-        uint64_t bit = test_random(&random) % (room * 8);
+        uint64_t room = kith_random(&random) % 2 == 0 || len < 4096 ? len : 4096;
+        uint64_t bit = kith_random(&random) % (room * 8);
         bytes[bit / 8] ^= (uint8_t)(1u << (bit % 8));
         (void)snprintf(what, sizeof what, "bit %llu of %s", (unsigned long long)bit, path);
         harmless += open_damaged(h, io, what);
@@ -539,14 +539,14 @@ static void test_store_notices_misplaced_pages(void **state)
         char what[700];
         uint8_t *from, *to;
         uint64_t from_len, to_len;
-        const char *a = files.path[test_random(&random) % files.n];
-        const char *b = files.path[test_random(&random) % files.n];
+        const char *a = files.path[kith_random(&random) % files.n];
+        const char *b = files.path[kith_random(&random) % files.n];
         assert_int_equal(io_fake_crash(h->io, 0, &io, NULL), KITH_OK);
         assert_true(io_fake_peek(io, a, &from, &from_len) && io_fake_peek(io, b, &to, &to_len));
-        uint64_t page = test_random(&random) % 2 == 0 ? 512 : 4096;
+        uint64_t page = kith_random(&random) % 2 == 0 ? 512 : 4096;
         if (from_len >= page && to_len >= page) {
-            uint64_t x = test_random(&random) % (from_len / page) * page;
-            uint64_t y = test_random(&random) % (to_len / page) * page;
+            uint64_t x = kith_random(&random) % (from_len / page) * page;
+            uint64_t y = kith_random(&random) % (to_len / page) * page;
             memmove(to + y, from + x, (size_t)page);
             (void)snprintf(what, sizeof what, "page at %llu of %s over %llu of %s",
                            (unsigned long long)x, a, (unsigned long long)y, b);
@@ -621,12 +621,12 @@ static void test_store_undoes_writes_without_memory(void **state)
     bool did;
     while (h->n < WRITES) {
         make_write(h);
-        kith_mem_fail_after((long)(test_random(&random) % 12));
+        kith_mem_fail_after((long)(kith_random(&random) % 12));
         send(h, 1);
         kith_mem_fail_after(-1);
         refused += h->results[h->n].err != KITH_OK;
         if (h->n % 10 == 0) {
-            kith_mem_fail_after((long)(test_random(&random) % 60));
+            kith_mem_fail_after((long)(kith_random(&random) % 60));
             (void)(h->n % 20 == 0 ? store_rest : store_maintain)(h->store, &did, NULL);
             kith_mem_fail_after(-1);
         }

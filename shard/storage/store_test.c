@@ -148,8 +148,8 @@ static void check_model(const struct view *view, const struct model *model)
 static void random_op(struct kith_writer *w, struct model *model, uint64_t *random,
                       uint64_t version)
 {
-    uint64_t id = test_random(random) % IDS;
-    uint64_t dice = test_random(random) % 100;
+    uint64_t id = kith_random(random) % IDS;
+    uint64_t dice = kith_random(random) % 100;
     if (dice < 55) {
         test_put(w, id, version);
         model->version[id] = version;
@@ -185,8 +185,8 @@ static void random_op(struct kith_writer *w, struct model *model, uint64_t *rand
         kith_write_cstr(w, "s");
         model->has_s[id] = false;
     } else {
-        uint64_t modulus = 3 + test_random(random) % 20;
-        uint64_t rest = test_random(random) % modulus;
+        uint64_t modulus = 3 + kith_random(random) % 20;
+        uint64_t rest = kith_random(random) % modulus;
         kith_op_write_head(w, KITH_OP_DELETE);
         test_filter(w, modulus, rest);
         for (uint64_t i = rest; i < IDS; i += modulus)
@@ -205,8 +205,8 @@ static void run_model(struct fixture *f, uint64_t seed, uint64_t n_writes)
     for (uint64_t i = 0; i < n_writes; i++) {
         kith_buf_reset(&ops);
         struct kith_writer w = test_writer(&ops);
-        uint32_t n = 1 + (uint32_t)(test_random(&random) % 12);
-        if (test_random(&random) % 60 == 0)
+        uint32_t n = 1 + (uint32_t)(kith_random(&random) % 12);
+        if (kith_random(&random) % 60 == 0)
             n = 400; /* more than a head holds */
         kith_write_array(&w, n);
         for (uint32_t k = 0; k < n; k++)
@@ -216,7 +216,7 @@ static void run_model(struct fixture *f, uint64_t seed, uint64_t n_writes)
                 model.has_s[id] = model.cleared[id] = false;
         struct store_write_result result = test_write(f->store, &ops);
         assert_int_equal(result.err, KITH_OK);
-        uint64_t dice = test_random(&random) % 40;
+        uint64_t dice = kith_random(&random) % 40;
         bool did;
         if (dice < 4)
             assert_int_equal(store_maintain(f->store, &did, NULL), KITH_OK);

@@ -41,8 +41,8 @@ static void *writer(void *arg)
     for (uint64_t round = 1; round <= crowd->rounds; round++) {
         kith_buf_reset(&ops);
         struct kith_writer w = test_writer(&ops);
-        uint64_t first = test_random(&random) % IDS;
-        bool deletes = test_random(&random) % 4 == 0;
+        uint64_t first = kith_random(&random) % IDS;
+        bool deletes = kith_random(&random) % 4 == 0;
         kith_write_array(&w, 10);
         for (uint64_t k = 0; k < 10; k++) {
             uint64_t id = id_of(me->number, (first + k) % IDS);
@@ -59,7 +59,7 @@ static void *writer(void *arg)
             me->problem = "a write failed";
             break;
         }
-        if (test_random(&random) % 32 == 0) {
+        if (kith_random(&random) % 32 == 0) {
             atomic_fetch_add(&crowd->index.generation, 1);
             store_assume_rest(crowd->store);
             store_nudge(crowd->store);
@@ -126,7 +126,7 @@ static void *reader(void *arg)
                     continue;
                 found++;
                 kith_buf_reset(&payload);
-                if (!place.in_head && test_random(&random) % 16 == 0 &&
+                if (!place.in_head && kith_random(&random) % 16 == 0 &&
                     segment_payload(view->segments[place.part].segment, place.row, &payload,
                                     NULL) != KITH_OK)
                     me->problem = "a payload cannot be read";

@@ -75,7 +75,7 @@ static void test_power_losses(void **state)
             one_loss(fault_workloads[w], UINT64_MAX);
             calls[w] = atomic_load(&shared->calls);
         }
-        one_loss(fault_workloads[w], 1 + test_random(&random) % calls[w]);
+        one_loss(fault_workloads[w], 1 + kith_random(&random) % calls[w]);
     }
     print_message("power losses: %llu\n", (unsigned long long)n);
 }
