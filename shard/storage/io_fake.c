@@ -1,67 +1,22 @@
 #include "shard/storage/io_fake.h"
 
 #include <pthread.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "common/kith_mem.h"
-#include "common/kith_random.h"
+#include "shard/storage/crash_disk.h"
 
-/* Files are inodes with two contents: `now`, what reads see, and `safe`, what a crash cannot take;
- * `changes` leads from one to the other. Folders are one flat list of names (path -> inode), the
- * safe ones apart, with a list of changes that each belong to the folder of their path. Small
- * numbers of everything: lists are searched. */
-
-#define PATH_BYTES 256
-#define SECTOR     512u
-
-enum change_kind { CHANGE_WRITE, CHANGE_SIZE };
-
-struct change {
-    enum change_kind kind;
-    uint64_t offset, len; /* SIZE: len = the new size */
-    uint8_t *data;
-};
-
-struct bytes {
-    uint8_t *data;
-    size_t len, cap;
-};
-
-struct inode {
-    struct bytes now, safe;
-    struct change *changes;
-    size_t n_changes, cap_changes;
-    uint32_t refs; /* names, safe names, open files, folder changes */
-    bool is_dir;
-};
-
-struct name {
-    char path[PATH_BYTES];
-    struct inode *inode;
-};
-
-struct names {
-    struct name *list;
-    size_t n, cap;
-};
-
-/* One change of folders: `set` gets inode (NULL: is removed), `unset` (a rename's source) goes. */
-struct dir_change {
-    char set[PATH_BYTES], unset[PATH_BYTES];
-    struct inode *inode;
-};
+/* The calls of struct io over a crash_disk, which is what they do; here is the lock, what is
+ * counted, and the failures and images that a test has asked for. */
 
 struct io_file {
-    struct inode *inode;
+    struct crash_disk_file *file;
 };
 
 struct fake {
     struct io io;
     pthread_mutex_t lock;
-    struct names now, safe;
-    struct dir_change *changes;
-    size_t n_changes, cap_changes;
+    struct crash_disk disk;
     uint64_t calls[3], n_changing;
     /* Failures asked for. */
     enum io_fake_call fail_call;
@@ -73,160 +28,6 @@ struct fake {
     io_fake_image_fn on_image;
     void *image_ctx;
 };
-
-/* Tests own the disk: memory for it is not what they fail. */
-static bool grow(void **ptr, size_t *cap, size_t need, size_t elem)
-{
-    if (need <= *cap)
-        return true;
-    size_t want = *cap > 0 ? *cap : 8;
-    while (want < need)
-        want *= 2;
-    void *fresh = kith_xalloc(want * elem);
-    if (*ptr != NULL)
-        memcpy(fresh, *ptr, *cap * elem);
-    kith_free(*ptr);
-    *ptr = fresh;
-    *cap = want;
-    return true;
-}
-
-/* ---- contents ---------------------------------------------------------------------------------
- */
-
-static void bytes_resize(struct bytes *bytes, uint64_t len)
-{
-    void *data = bytes->data;
-    (void)grow(&data, &bytes->cap, (size_t)len, 1);
-    bytes->data = data;
-    if (len > bytes->len)
-        memset(bytes->data + bytes->len, 0, (size_t)len - bytes->len);
-    bytes->len = (size_t)len;
-}
-
-static void bytes_apply(struct bytes *bytes, const struct change *change, uint64_t len)
-{
-    if (change->kind == CHANGE_SIZE) {
-        bytes_resize(bytes, change->len);
-        return;
-    }
-    if (change->offset + len > bytes->len)
-        bytes_resize(bytes, change->offset + len);
-    if (len > 0)
-        memcpy(bytes->data + change->offset, change->data, (size_t)len);
-}
-
-static void inode_forget(struct inode *inode)
-{
-    for (size_t i = 0; i < inode->n_changes; i++)
-        kith_free(inode->changes[i].data);
-    inode->n_changes = 0;
-}
-
-static void inode_unref(struct inode *inode)
-{
-    if (inode == NULL || --inode->refs > 0)
-        return;
-    inode_forget(inode);
-    kith_free(inode->changes);
-    kith_free(inode->now.data);
-    kith_free(inode->safe.data);
-    kith_free(inode);
-}
-
-static void inode_change(struct inode *inode, enum change_kind kind, uint64_t offset,
-                         const void *data, uint64_t len)
-{
-    void *list = inode->changes;
-    (void)grow(&list, &inode->cap_changes, inode->n_changes + 1, sizeof *inode->changes);
-    inode->changes = list;
-    struct change *change = &inode->changes[inode->n_changes++];
-    *change = (struct change){.kind = kind, .offset = offset, .len = len};
-    if (kind == CHANGE_WRITE) {
-        change->data = kith_xalloc((size_t)len);
-        memcpy(change->data, data, (size_t)len);
-    }
-    bytes_apply(&inode->now, change, len);
-}
-
-static void inode_sync(struct inode *inode)
-{
-    for (size_t i = 0; i < inode->n_changes; i++)
-        bytes_apply(&inode->safe, &inode->changes[i], inode->changes[i].len);
-    inode_forget(inode);
-}
-
-/* ---- names ------------------------------------------------------------------------------------
- */
-
-static struct name *name_find(struct names *names, const char *path)
-{
-    for (size_t i = 0; i < names->n; i++)
-        if (strcmp(names->list[i].path, path) == 0)
-            return &names->list[i];
-    return NULL;
-}
-
-static void name_set(struct names *names, const char *path, struct inode *inode)
-{
-    struct name *name = name_find(names, path);
-    if (inode != NULL)
-        inode->refs++;
-    if (name != NULL) {
-        inode_unref(name->inode);
-        if (inode == NULL)
-            *name = names->list[--names->n];
-        else
-            name->inode = inode;
-        return;
-    }
-    if (inode == NULL)
-        return;
-    void *list = names->list;
-    (void)grow(&list, &names->cap, names->n + 1, sizeof *names->list);
-    names->list = list;
-    name = &names->list[names->n++];
-    (void)snprintf(name->path, sizeof name->path, "%s", path);
-    name->inode = inode;
-}
-
-static bool lies_in(const char *path, const char *dir)
-{
-    size_t len = strlen(dir);
-    if (len == 0)
-        return path[0] != '\0' && strchr(path, '/') == NULL;
-    return strncmp(path, dir, len) == 0 && path[len] == '/' && strchr(path + len + 1, '/') == NULL;
-}
-
-static void dir_apply(struct names *names, const struct dir_change *change)
-{
-    struct inode *inode = change->inode;
-    if (change->unset[0] != '\0')
-        name_set(names, change->unset, NULL);
-    name_set(names, change->set, inode);
-}
-
-static void dir_change(struct fake *fake, const char *set, const char *unset, struct inode *inode)
-{
-    void *list = fake->changes;
-    (void)grow(&list, &fake->cap_changes, fake->n_changes + 1, sizeof *fake->changes);
-    fake->changes = list;
-    struct dir_change *change = &fake->changes[fake->n_changes++];
-    memset(change, 0, sizeof *change);
-    (void)snprintf(change->set, sizeof change->set, "%s", set);
-    (void)snprintf(change->unset, sizeof change->unset, "%s", unset);
-    change->inode = inode;
-    if (inode != NULL)
-        inode->refs++;
-    dir_apply(&fake->now, change);
-}
-
-static struct inode *inode_new(bool is_dir)
-{
-    struct inode *inode = kith_xalloc(sizeof *inode);
-    inode->is_dir = is_dir;
-    return inode;
-}
 
 /* ---- calls ------------------------------------------------------------------------------------
  */
@@ -282,19 +83,16 @@ static enum kith_err fake_open(void *self, const char *path, enum io_open_mode m
         pthread_mutex_lock(&fake->lock);
     else if (enter(fake, false, true, &err, diag))
         return leave(fake, err);
-    struct name *name = name_find(&fake->now, path);
-    struct inode *inode = name != NULL ? name->inode : NULL;
-    if (io_creates(mode) && inode != NULL)
+    struct crash_disk_file *found = crash_disk_find(&fake->disk, path);
+    if (io_creates(mode) && found != NULL)
         return leave(fake, kith_fail(diag, KITH_EXISTS, "open %s: exists", path));
-    if (!io_creates(mode) && (inode == NULL || inode->is_dir))
+    if (!io_creates(mode) && (found == NULL || found->is_dir))
         return leave(fake, kith_fail(diag, KITH_NOT_FOUND, "open %s: not there", path));
-    if (io_creates(mode)) {
-        inode = inode_new(false);
-        dir_change(fake, path, "", inode);
-    }
+    if (io_creates(mode))
+        found = crash_disk_create(&fake->disk, path, false);
     struct io_file *file = kith_xalloc(sizeof *file);
-    file->inode = inode;
-    inode->refs++;
+    file->file = found;
+    crash_disk_ref(found);
     *out = file;
     return leave(fake, KITH_OK);
 }
@@ -305,7 +103,7 @@ static void fake_close(void *self, struct io_file *file)
     if (file == NULL)
         return;
     pthread_mutex_lock(&fake->lock);
-    inode_unref(file->inode);
+    crash_disk_unref(file->file);
     kith_free(file);
     pthread_mutex_unlock(&fake->lock);
 }
@@ -316,7 +114,7 @@ static enum kith_err fake_size(void *self, struct io_file *file, uint64_t *bytes
     (void)diag;
     struct fake *fake = self;
     pthread_mutex_lock(&fake->lock);
-    *bytes = file->inode->now.len;
+    *bytes = file->file->now.len;
     return leave(fake, KITH_OK);
 }
 
@@ -325,7 +123,7 @@ static enum kith_err fake_read(void *self, struct io_file *file, uint64_t offset
 {
     struct fake *fake = self;
     pthread_mutex_lock(&fake->lock);
-    const struct bytes *now = &file->inode->now;
+    const struct crash_disk_bytes *now = &file->file->now;
     if (offset > now->len || len > now->len - offset)
         return leave(fake, kith_fail(diag, KITH_CORRUPT, "file ends before offset %llu",
                                      (unsigned long long)offset + len));
@@ -341,7 +139,7 @@ static enum kith_err fake_write(void *self, struct io_file *file, uint64_t offse
     enum kith_err err = KITH_OK;
     bool fails = enter(fake, false, true, &err, diag);
     /* A write that fails may have done its first half. */
-    inode_change(file->inode, CHANGE_WRITE, offset, data, fails ? len / 2 : len);
+    crash_disk_write(file->file, offset, data, fails ? len / 2 : len);
     return leave(fake, err);
 }
 
@@ -350,8 +148,8 @@ static enum kith_err fake_allocate(void *self, struct io_file *file, uint64_t by
 {
     struct fake *fake = self;
     enum kith_err err = KITH_OK;
-    if (!enter(fake, false, true, &err, diag) && bytes > file->inode->now.len)
-        inode_change(file->inode, CHANGE_SIZE, 0, NULL, bytes);
+    if (!enter(fake, false, true, &err, diag) && bytes > file->file->now.len)
+        crash_disk_resize(file->file, bytes);
     return leave(fake, err);
 }
 
@@ -361,7 +159,7 @@ static enum kith_err fake_truncate(void *self, struct io_file *file, uint64_t by
     struct fake *fake = self;
     enum kith_err err = KITH_OK;
     if (!enter(fake, false, false, &err, diag))
-        inode_change(file->inode, CHANGE_SIZE, 0, NULL, bytes);
+        crash_disk_resize(file->file, bytes);
     return leave(fake, err);
 }
 
@@ -369,10 +167,8 @@ static enum kith_err fake_sync(void *self, struct io_file *file, struct kith_dia
 {
     struct fake *fake = self;
     enum kith_err err = KITH_OK;
-    if (enter(fake, true, false, &err, diag))
-        inode_forget(file->inode);
-    else
-        inode_sync(file->inode);
+    bool fails = enter(fake, true, false, &err, diag);
+    crash_disk_sync(file->file, fails);
     return leave(fake, err);
 }
 
@@ -405,10 +201,9 @@ static enum kith_err fake_rename(void *self, const char *from, const char *to,
     enum kith_err err = KITH_OK;
     if (enter(fake, false, true, &err, diag))
         return leave(fake, err);
-    struct name *name = name_find(&fake->now, from);
-    if (name == NULL)
+    if (crash_disk_find(&fake->disk, from) == NULL)
         return leave(fake, kith_fail(diag, KITH_NOT_FOUND, "rename %s", from));
-    dir_change(fake, to, from, name->inode);
+    crash_disk_rename(&fake->disk, from, to);
     return leave(fake, KITH_OK);
 }
 
@@ -418,9 +213,9 @@ static enum kith_err fake_unlink(void *self, const char *path, struct kith_diag 
     enum kith_err err = KITH_OK;
     if (enter(fake, false, false, &err, diag))
         return leave(fake, err);
-    if (name_find(&fake->now, path) == NULL)
+    if (crash_disk_find(&fake->disk, path) == NULL)
         return leave(fake, kith_fail(diag, KITH_NOT_FOUND, "unlink %s", path));
-    dir_change(fake, path, "", NULL);
+    crash_disk_remove(&fake->disk, path);
     return leave(fake, KITH_OK);
 }
 
@@ -430,16 +225,16 @@ static enum kith_err fake_make_dir(void *self, const char *path, struct kith_dia
     enum kith_err err = KITH_OK;
     if (enter(fake, false, true, &err, diag))
         return leave(fake, err);
-    if (name_find(&fake->now, path) == NULL)
-        dir_change(fake, path, "", inode_new(true));
+    if (crash_disk_find(&fake->disk, path) == NULL)
+        (void)crash_disk_create(&fake->disk, path, true);
     return leave(fake, KITH_OK);
 }
 
 static enum kith_err fake_remove_dir(void *self, const char *path, struct kith_diag *diag)
 {
     struct fake *fake = self;
-    for (size_t i = 0; i < fake->now.n; i++)
-        if (lies_in(fake->now.list[i].path, path))
+    for (size_t i = 0; i < fake->disk.now.n; i++)
+        if (crash_disk_lies_in(fake->disk.now.list[i].path, path))
             return kith_fail(diag, KITH_IO, "rmdir %s: not empty", path);
     return fake_unlink(self, path, diag);
 }
@@ -449,18 +244,7 @@ static enum kith_err fake_sync_dir(void *self, const char *path, struct kith_dia
     struct fake *fake = self;
     enum kith_err err = KITH_OK;
     bool fails = enter(fake, true, false, &err, diag);
-    size_t kept = 0;
-    for (size_t i = 0; i < fake->n_changes; i++) {
-        struct dir_change *change = &fake->changes[i];
-        if (!lies_in(change->set, path)) {
-            fake->changes[kept++] = *change;
-            continue;
-        }
-        if (!fails)
-            dir_apply(&fake->safe, change);
-        inode_unref(change->inode);
-    }
-    fake->n_changes = kept;
+    crash_disk_sync_dir(&fake->disk, path, fails);
     return leave(fake, err);
 }
 
@@ -470,9 +254,9 @@ static enum kith_err fake_list(void *self, const char *path, io_name_fn on_name,
     (void)diag;
     struct fake *fake = self;
     pthread_mutex_lock(&fake->lock);
-    for (size_t i = 0; i < fake->now.n; i++) {
-        const char *name = fake->now.list[i].path;
-        if (lies_in(name, path))
+    for (size_t i = 0; i < fake->disk.now.n; i++) {
+        const char *name = fake->disk.now.list[i].path;
+        if (crash_disk_lies_in(name, path))
             on_name(ctx, path[0] != '\0' ? name + strlen(path) + 1 : name);
     }
     return leave(fake, KITH_OK);
@@ -514,44 +298,9 @@ void io_fake_free(struct io *io)
     if (io == NULL)
         return;
     struct fake *fake = io->self;
-    for (size_t i = 0; i < fake->n_changes; i++)
-        inode_unref(fake->changes[i].inode);
-    for (size_t i = 0; i < fake->now.n; i++)
-        inode_unref(fake->now.list[i].inode);
-    for (size_t i = 0; i < fake->safe.n; i++)
-        inode_unref(fake->safe.list[i].inode);
-    kith_free(fake->changes);
-    kith_free(fake->now.list);
-    kith_free(fake->safe.list);
+    crash_disk_fini(&fake->disk);
     (void)pthread_mutex_destroy(&fake->lock);
     kith_free(fake);
-}
-
-/* The content one file has after the crash. */
-static struct inode *crashed(const struct inode *inode, uint64_t *random)
-{
-    struct inode *after = inode_new(inode->is_dir);
-    bytes_resize(&after->now, inode->safe.len);
-    if (inode->safe.len > 0)
-        memcpy(after->now.data, inode->safe.data, inode->safe.len);
-    for (size_t i = 0; i < inode->n_changes; i++) {
-        const struct change *change = &inode->changes[i];
-        uint64_t dice = kith_random(random);
-        if (dice % 4 < 1)
-            continue;
-        uint64_t len = change->len;
-        if (change->kind == CHANGE_WRITE && dice % 4 == 3) {
-            /* Cut at a sector, counted from the file's begin. */
-            uint64_t sectors = (change->offset + len) / SECTOR - change->offset / SECTOR;
-            uint64_t end = (change->offset / SECTOR + (dice >> 8) % (sectors + 1)) * SECTOR;
-            len = end > change->offset ? end - change->offset : 0;
-        }
-        bytes_apply(&after->now, change, len);
-    }
-    bytes_resize(&after->safe, after->now.len);
-    if (after->now.len > 0)
-        memcpy(after->safe.data, after->now.data, after->now.len);
-    return after;
 }
 
 enum kith_err io_fake_crash(struct io *io, uint64_t seed, struct io **out, struct kith_diag *diag)
@@ -563,19 +312,7 @@ enum kith_err io_fake_crash(struct io *io, uint64_t seed, struct io **out, struc
         return err;
     struct fake *after = image->self;
     pthread_mutex_lock(&fake->lock);
-    struct names names = {0};
-    for (size_t i = 0; i < fake->safe.n; i++)
-        name_set(&names, fake->safe.list[i].path, fake->safe.list[i].inode);
-    for (size_t i = 0; i < fake->n_changes; i++)
-        if (kith_random(&seed) % 2 == 0)
-            dir_apply(&names, &fake->changes[i]);
-    for (size_t i = 0; i < names.n; i++) {
-        struct inode *inode = crashed(names.list[i].inode, &seed);
-        name_set(&after->now, names.list[i].path, inode);
-        name_set(&after->safe, names.list[i].path, inode);
-        inode_unref(names.list[i].inode);
-    }
-    kith_free(names.list);
+    crash_disk_crash(&fake->disk, seed, &after->disk);
     pthread_mutex_unlock(&fake->lock);
     *out = image;
     return KITH_OK;
@@ -622,25 +359,17 @@ uint64_t io_fake_calls(struct io *io, enum io_fake_call call)
 bool io_fake_peek(struct io *io, const char *path, uint8_t **bytes, uint64_t *len)
 {
     struct fake *fake = io->self;
-    struct name *name = name_find(&fake->now, path);
-    if (name == NULL || name->inode->is_dir)
+    struct crash_disk_file *file = crash_disk_find(&fake->disk, path);
+    if (file == NULL || file->is_dir)
         return false;
-    *bytes = name->inode->now.data;
-    *len = name->inode->now.len;
+    *bytes = file->now.data;
+    *len = file->now.len;
     return true;
 }
 
 enum kith_err io_fake_put(struct io *io, const char *path, const void *data, uint64_t len)
 {
     struct fake *fake = io->self;
-    struct inode *inode = inode_new(false);
-    bytes_resize(&inode->now, len);
-    bytes_resize(&inode->safe, len);
-    if (len > 0) {
-        memcpy(inode->now.data, data, (size_t)len);
-        memcpy(inode->safe.data, data, (size_t)len);
-    }
-    name_set(&fake->now, path, inode);
-    name_set(&fake->safe, path, inode);
+    crash_disk_put(&fake->disk, path, data, len);
     return KITH_OK;
 }
