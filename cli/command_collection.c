@@ -66,6 +66,23 @@ static void write_create(struct kith_json_writer *w, uint64_t dim, uint64_t slic
     kith_jw_end_object(w);
 }
 
+/* Whether the flags make a collection; says what is missing. */
+static bool is_whole(uint64_t dim)
+{
+    if (encoder == NULL && dim == 0) {
+        fprintf(stderr,
+                "kith: give --encoder KIND (it takes text) or --dim N (it takes vectors)\n");
+        return false;
+    }
+    if (distance != NULL && (distance_word(distance) == NULL || encoder != NULL)) {
+        fprintf(stderr,
+                "kith: --distance is cosine, dot, euclid or manhattan; encoders bring their "
+                "own (cosine)\n");
+        return false;
+    }
+    return true;
+}
+
 static int create(int argc, char **argv)
 {
     static const struct flag flags[] = {
@@ -109,19 +126,9 @@ static int create(int argc, char **argv)
     if (parsed != FLAGS_OK)
         return parsed == FLAGS_HELP ? CLI_DONE : CLI_USAGE;
     if (!cli_ready() || !flags_u64("dim", dim_text, 1, KITH_DIM_MAX, &dim) ||
-        !flags_u64("slices", slices_text, 1, KITH_SLICES_PER_COLLECTION_MAX, &slices))
+        !flags_u64("slices", slices_text, 1, KITH_SLICES_PER_COLLECTION_MAX, &slices) ||
+        !is_whole(dim))
         return CLI_USAGE;
-    if (encoder == NULL && dim == 0) {
-        fprintf(stderr,
-                "kith: give --encoder KIND (it takes text) or --dim N (it takes vectors)\n");
-        return CLI_USAGE;
-    }
-    if (distance != NULL && (distance_word(distance) == NULL || encoder != NULL)) {
-        fprintf(stderr,
-                "kith: --distance is cosine, dot, euclid or manhattan; encoders bring their "
-                "own (cosine)\n");
-        return CLI_USAGE;
-    }
     write_create(&w, dim, slices);
     ok = cli_ask(&answer, "PUT", cli_collection_path(name, ""), &body, if_not_exists ? 409 : 0);
     kith_buf_fini(&body);
