@@ -1,7 +1,8 @@
 /* bench scan: what exact search makes of the memory's bandwidth, and against Faiss.
  *
  * 1. GB/s of rows scanned by flat_scan (kernel, filter, top-k, names) over the GB/s of the best
- *    plain read of the same buffer, in the same round; 1 and 2 threads.
+ *    plain read of the same buffer, in the same round; 1 and 2 threads. The same of rows of bytes
+ *    and the search that takes all of them.
  * 2. Queries per second of flat_scan and of Faiss's IndexFlat over the same rows, one thread,
  *    batch 1 and batch 64, in turn.
  *
@@ -25,6 +26,7 @@
 #include "common/kith_mem.h"
 #include "common/kith_pool.h"
 #include "median.h"
+#include "scan_bytes.h"
 #include "shard/index/faiss.h"
 #include "shard/index/flat.h"
 
@@ -45,6 +47,7 @@ struct bench {
     enum kernels_type type;
     enum kernels_form form;
     struct flat_scratch *scratch[2];
+    struct scan_bytes *bytes_of[2]; /* each half of the rows; NULL: rows are floats */
 };
 
 static uint64_t seed = 20240601;
@@ -216,11 +219,25 @@ static double scan_seconds(struct bench *b, uint32_t threads, uint32_t n_queries
     return (double)(now_ns(threads) - start) / 1e9;
 }
 
+static void scan_half(void *ctx, uint32_t half, uint32_t worker)
+{
+    struct bench *b = ctx;
+    (void)worker;
+    scan_bytes_run(b->bytes_of[half], b->queries, K);
+}
+
+static double bytes_seconds(struct bench *b, uint32_t threads)
+{
+    uint64_t start = now_ns(threads);
+    kith_pool_run(threads == 1 ? NULL : b->helper, 2, scan_half, b);
+    return (double)(now_ns(threads) - start) / 1e9;
+}
+
 /* ---- figures --------------------------------------------------------------------------------- */
 
-static const char *type_name(enum kernels_type type)
+static const char *rows_name(const struct bench *b)
 {
-    return type == KERNELS_F16 ? "f16" : "f32";
+    return b->bytes_of[0] != NULL ? "int8" : b->type == KERNELS_F16 ? "f16" : "f32";
 }
 
 static void bench_bandwidth(struct bench *b, uint32_t threads)
@@ -230,7 +247,9 @@ static void bench_bandwidth(struct bench *b, uint32_t threads)
     for (uint32_t i = 0; i < b->rounds; i++) {
         for (uint32_t way = 0; way < WAYS; way++)
             read[way][i] = (double)b->bytes / read_seconds(b, threads, way) / 1e9;
-        scan[i] = (double)b->bytes / scan_seconds(b, threads, 1, &job) / 1e9;
+        double seconds =
+            b->bytes_of[0] != NULL ? bytes_seconds(b, threads) : scan_seconds(b, threads, 1, &job);
+        scan[i] = (double)b->bytes / seconds / 1e9;
     }
     uint32_t best = 0; /* of all rounds: that of each would favour the read by its luck */
     for (uint32_t way = 1; way < WAYS; way++)
@@ -241,11 +260,11 @@ static void bench_bandwidth(struct bench *b, uint32_t threads)
     double s = median(scan, b->rounds), r = median(read[best], b->rounds),
            x = median(ratio, b->rounds);
     fprintf(stderr, "%-4s d=%-5u %u thread%s  scan %6.2f GB/s  read %6.2f GB/s  ratio %.3f  %s\n",
-            type_name(b->type), b->dim, threads, threads == 1 ? " " : "s", s, r, x,
+            rows_name(b), b->dim, threads, threads == 1 ? " " : "s", s, r, x,
             x >= 0.85 ? "ok" : "BELOW 0.85");
     printf("{\"bench\":\"scan\",\"case\":\"bandwidth\",\"rows\":\"%s\",\"dim\":%u,\"threads\":%u,"
            "\"value\":%.3f,\"unit\":\"GB/s\",\"read\":%.3f,\"ratio\":%.4f,\"target\":0.85}\n",
-           type_name(b->type), b->dim, threads, s, r, x);
+           rows_name(b), b->dim, threads, s, r, x);
     fflush(stdout);
 }
 
@@ -331,6 +350,28 @@ static void bench_reads(struct bench *b)
         }
 }
 
+static void bench_bytes(struct bench *b)
+{
+    for (size_t d = 0; d < sizeof dims / sizeof dims[0]; d++) {
+        uint32_t n = (uint32_t)(b->bytes / scan_bytes_row(dims[d]));
+        if (b->only_dim != 0 && b->only_dim != dims[d])
+            continue;
+        b->dim = dims[d];
+        scan_bytes_make(b->buffer, n, b->dim);
+        for (uint32_t i = 0; i < b->dim; i++)
+            b->queries[i] = random_unit();
+        b->bytes_of[0] = scan_bytes_new(b->buffer, n / 2, b->dim);
+        b->bytes_of[1] =
+            scan_bytes_new(b->buffer + (size_t)(n / 2) * scan_bytes_row(b->dim), n - n / 2, b->dim);
+        bench_bandwidth(b, 1);
+        bench_bandwidth(b, 2);
+        for (uint32_t i = 0; i < 2; i++) {
+            scan_bytes_free(b->bytes_of[i]);
+            b->bytes_of[i] = NULL;
+        }
+    }
+}
+
 /* Both sides' rows come from malloc, and pages of 4 KiB that lie scattered are read by a fifth more
  * slowly than such in a row, which depends on who allocates first. In huge pages they are equal;
  * malloc takes them if it is told so before main. */
@@ -356,7 +397,8 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc)
             only = argv[++i];
         else {
-            fprintf(stderr, "usage: scan [--rounds N] [--mib N] [--dim N] [--only read|faiss]\n");
+            fprintf(stderr,
+                    "usage: scan [--rounds N] [--mib N] [--dim N] [--only read|bytes|faiss]\n");
             return 2;
         }
     }
@@ -372,9 +414,11 @@ int main(int argc, char **argv)
         fprintf(stderr, "scan: out of memory\n");
         return 1;
     }
-    if (strcmp(only, "faiss") != 0)
+    if (strcmp(only, "faiss") != 0 && strcmp(only, "bytes") != 0)
         bench_reads(&b);
-    if (strcmp(only, "read") != 0)
+    if (strcmp(only, "faiss") != 0)
+        bench_bytes(&b);
+    if (strcmp(only, "read") != 0 && strcmp(only, "bytes") != 0)
         bench_peers(&b);
     flat_scratch_free(b.scratch[0]);
     flat_scratch_free(b.scratch[1]);
