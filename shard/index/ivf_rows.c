@@ -52,12 +52,16 @@ static void rank(struct ivf_job *job, struct walk *walk, uint32_t n)
     walk->fetched = walk->n;
 }
 
+/* A whole word of rows is a stream, which the hardware fetches sooner than prefetches do: with
+ * them, a scan of all rows of bytes took a quarter longer (100 dimensions) to three quarters (384
+ * and more). */
 static void take(struct ivf_job *job, struct walk *walk, uint64_t word)
 {
     uint32_t *rows = job->scratch->run_rows;
+    bool fetch = job->codebook->codes != CODEBOOK_ROWS && word != UINT64_MAX;
     for (; word != 0; word &= word - 1) {
         rows[walk->n] = walk->at + (uint32_t)__builtin_ctzll(word);
-        if (job->codebook->codes != CODEBOOK_ROWS)
+        if (fetch)
             ivf_rerank_fetch_row(walk->part->index, rows[walk->n]);
         walk->n++;
     }
