@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "ann_set.h"
+#include "shard/index/blas.h"
 #include "shard/index/codebook.h"
 #include "shard/index/ivf_encode.h"
 #include "shard/index/workers.h"
@@ -54,6 +55,10 @@ struct quantizers_rotation {
 
 /* NONE, HADAMARD and RANDOM. */
 struct quantizers_rotation quantizers_rotation_new(enum quantizers_turn turn, uint32_t dim);
+/* PCA: directions of falling variance; OPQ: what suits a product quantizer of n_subs parts, which
+ * must divide the dimension. Memory: 3 copies of the rows and 6 matrices of doubles. */
+struct quantizers_rotation quantizers_rotation_learn(enum quantizers_turn turn,
+                                                     struct blas_block rows, uint32_t n_subs);
 void quantizers_rotation_free(struct quantizers_rotation *rotation);
 /* out is not in; scratch has room for dim numbers. */
 void quantizers_rotate(const struct quantizers_rotation *rotation, const float *in, float *out,

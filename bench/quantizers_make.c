@@ -5,17 +5,15 @@
 
 #include "common/kith_mem.h"
 #include "quantizers.h"
-#include "shard/index/faiss.h"
 #include "shard/index/ivf_reuse.h"
 #include "shard/index/kernels.h"
 #include "shard/index/pq.h"
 
-#define PQ_ROWS        32768u /* as codebook_train takes */
-#define OPQ_ROWS       10240u
-#define OPQ_ITERATIONS 8u
-#define WORDS          16u
-#define DIMS           4u  /* of RaBitQ: a code has a bit of each */
-#define STEPS          25u /* widths that are tried for a row */
+#define PQ_ROWS  32768u /* as codebook_train takes */
+#define OPQ_ROWS 10240u
+#define WORDS    16u
+#define DIMS     4u  /* of RaBitQ: a code has a bit of each */
+#define STEPS    25u /* widths that are tried for a row */
 
 static void shape(struct quantizer *out, const struct quantizers_world *world, uint32_t dim,
                   uint32_t sub_dim)
@@ -134,19 +132,12 @@ static struct quantizers_rotation learn_rotation(const struct quantizers_world *
                                                  enum quantizers_turn turn, uint32_t subs)
 {
     const struct ann_set *set = &world->set;
-    struct kith_diag diag = {0};
     if (turn != QUANTIZERS_PCA && turn != QUANTIZERS_OPQ)
         return quantizers_rotation_new(turn, set->dim);
-    struct quantizers_rotation rotation = {
-        turn, set->dim, kith_xalloc((size_t)set->dim * set->dim * sizeof(float))};
     uint32_t n = set->n < OPQ_ROWS ? set->n : OPQ_ROWS;
     float *sample = residuals(world, set->base, world->codebook->centroids, n);
     struct blas_block rows = {sample, n, set->dim};
-    enum kith_err err = turn == QUANTIZERS_PCA
-                            ? faiss_pca_run(rows, rotation.numbers, &diag)
-                            : faiss_opq_run(rows, subs, OPQ_ITERATIONS, rotation.numbers, &diag);
-    if (err != KITH_OK)
-        quantizers_die("rotation", &diag);
+    struct quantizers_rotation rotation = quantizers_rotation_learn(turn, rows, subs);
     kith_free(sample);
     return rotation;
 }

@@ -8,12 +8,10 @@
 #include "shard/index/faiss.h"
 
 #include <faiss/c_api/AutoTune_c.h>
-#include <faiss/c_api/VectorTransform_c.h>
 #include <faiss/c_api/error_c.h>
 #include <faiss/c_api/index_factory_c.h>
 #include <faiss/c_api/index_io_c.h>
 #include <float.h>
-#include <math.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -71,143 +69,6 @@ static enum kith_err failed(int code, enum kith_err err, const char *what, struc
         return kith_fail(diag, KITH_NOMEM, "%s: out of memory", what);
     return kith_fail(diag, err, "%s: %s", what, reason_of(text));
 }
-
-static enum kith_err check_rows(struct blas_block rows, struct kith_diag *diag)
-{
-    enum { BLOCK = 256 };
-    float norms[BLOCK];
-    for (uint32_t at = 0; at < rows.n; at += BLOCK) {
-        uint32_t n = rows.n - at < BLOCK ? rows.n - at : BLOCK;
-        struct kernels_rows block = {rows.rows + (size_t)at * rows.dim, rows.dim};
-        kernels_best()->norms(block, n, norms);
-        for (uint32_t i = 0; i < n; i++)
-            if (!(norms[i] <= FAISS_NORM_MAX)) /* NaN, too */
-                return kith_fail(diag, KITH_UNPROCESSABLE,
-                                 "row %u has a NaN, an infinite or a huge value", at + i);
-    }
-    return KITH_OK;
-}
-
-static enum kith_err check_train(struct blas_block rows, const char *what, struct kith_diag *diag)
-{
-    if (rows.n > KITH_FAISS_TRAIN_ROWS_MAX)
-        return kith_fail(diag, KITH_TOO_BIG, "%s: %u rows to train on; the limit is %u", what,
-                         rows.n, KITH_FAISS_TRAIN_ROWS_MAX);
-    enum kith_err err = check_rows(rows, diag);
-    if (err != KITH_OK)
-        kith_diag_prefix(diag, "%s", what);
-    return err;
-}
-
-/* --- rotations ------------------------------------------------------------------------------- */
-
-static float length(const float *values, uint32_t dim)
-{
-    float sum = 0.0f;
-    for (uint32_t i = 0; i < dim; i++)
-        sum += values[i] * values[i];
-    return sqrtf(sum);
-}
-
-/* The C API gives no access to the matrix A of a transform y = A x + b; row i of A is
- * A^T (s e_i - b) - A^T (0 - b), divided by s. With s as large as b little is lost by the
- * difference. */
-static void read_matrix(const FaissVectorTransform *transform, uint32_t dim, float *unit,
-                        float *out)
-{
-    memset(unit, 0, 2 * (size_t)dim * sizeof *unit);
-    float *offset = unit + dim;
-    faiss_LinearTransform_transform_transpose(transform, 1, unit, offset);
-    float scale = fmaxf(1.0f, exp2f(ceilf(log2f(length(offset, dim) + 1.0f))));
-    for (uint32_t i = 0; i < dim; i++) {
-        unit[i] = scale;
-        faiss_LinearTransform_transform_transpose(transform, 1, unit, out + (size_t)i * dim);
-        unit[i] = 0.0f;
-        for (uint32_t j = 0; j < dim; j++)
-            out[(size_t)i * dim + j] = (out[(size_t)i * dim + j] - offset[j]) / scale;
-    }
-}
-
-/* LAPACK may end without convergence, and Faiss does not look. Row by row, for memory. */
-static bool is_orthonormal(const float *matrix, uint32_t dim, float *products)
-{
-    for (uint32_t i = 0; i < dim; i++) {
-        struct blas_block one = {matrix + (size_t)i * dim, 1, dim}, all = {matrix, dim, dim};
-        blas_products(one, all, products);
-        for (uint32_t j = 0; j < dim; j++)
-            if (!(fabsf(products[j] - (i == j ? 1.0f : 0.0f)) < 1e-3f))
-                return false;
-    }
-    return true;
-}
-
-static enum kith_err check_rotation(struct blas_block rows, uint32_t rows_min, const char *what,
-                                    struct kith_diag *diag)
-{
-    if (rows.dim == 0 || rows.dim > KITH_FAISS_ROTATION_MAX)
-        return kith_fail(diag, KITH_TOO_BIG, "%s: dimension %u; 1 to %u are allowed", what,
-                         rows.dim, KITH_FAISS_ROTATION_MAX);
-    if (rows.n < rows_min)
-        return kith_fail(diag, KITH_UNPROCESSABLE, "%s: %u rows; it takes %u or more", what, rows.n,
-                         rows_min);
-    return check_train(rows, what, diag);
-}
-
-/* Takes `transform`, fresh and not trained. */
-static enum kith_err rotate(FaissVectorTransform *transform, struct blas_block rows,
-                            const char *what, float *rotation, struct kith_diag *diag)
-{
-    size_t count = (size_t)rows.dim * rows.dim;
-    float *found = kith_alloc((count + 2 * (size_t)rows.dim) * sizeof *found);
-    enum kith_err err = KITH_OK;
-    if (found == NULL)
-        err = kith_fail(diag, KITH_NOMEM, "%s: out of memory", what);
-    if (err == KITH_OK)
-        err = failed(faiss_VectorTransform_train(transform, rows.n, rows.rows), KITH_UNPROCESSABLE,
-                     what, diag);
-    if (err == KITH_OK) {
-        read_matrix(transform, rows.dim, found + count, found);
-        if (is_orthonormal(found, rows.dim, found + count))
-            memcpy(rotation, found, count * sizeof *found);
-        else
-            err = kith_fail(diag, KITH_UNPROCESSABLE, "%s: no rotation was found", what);
-    }
-    kith_free(found);
-    faiss_VectorTransform_free(transform);
-    return err;
-}
-
-enum kith_err faiss_pca_run(struct blas_block rows, float *rotation, struct kith_diag *diag)
-{
-    enter();
-    FaissPCAMatrix *pca = NULL;
-    enum kith_err err = check_rotation(rows, rows.dim, "PCA", diag);
-    if (err == KITH_OK)
-        err = failed(faiss_PCAMatrix_new_with(&pca, (int)rows.dim, (int)rows.dim, 0.0f, 0),
-                     KITH_INTERNAL, "PCA", diag);
-    return err != KITH_OK ? err : rotate(pca, rows, "PCA", rotation, diag);
-}
-
-enum kith_err faiss_opq_run(struct blas_block rows, uint32_t pieces, uint32_t iterations,
-                            float *rotation, struct kith_diag *diag)
-{
-    kith_assert(iterations > 0);
-    enter();
-    FaissOPQMatrix *opq = NULL;
-    enum kith_err err = check_rotation(rows, 256, "OPQ", diag);
-    if (err == KITH_OK && (pieces == 0 || rows.dim % pieces != 0))
-        err = kith_fail(diag, KITH_BAD_REQUEST, "OPQ: %u pieces do not divide dimension %u", pieces,
-                        rows.dim);
-    if (err == KITH_OK)
-        err = failed(faiss_OPQMatrix_new_with(&opq, (int)rows.dim, (int)pieces, (int)rows.dim),
-                     KITH_INTERNAL, "OPQ", diag);
-    if (err != KITH_OK)
-        return err;
-    faiss_OPQMatrix_set_niter(opq, (int)iterations);
-    return rotate(opq, rows, "OPQ", rotation, diag);
-}
-
-/* --- indexes --------------------------------------------------------------------------------- */
 
 enum { SETTINGS = 3 };
 static const char *const setting_names[SETTINGS] = {"nprobe", "efSearch", "k_factor_rf"};
@@ -305,22 +166,32 @@ uint64_t faiss_index_rows(const struct faiss_index *index)
     return (uint64_t)faiss_Index_ntotal(index->faiss);
 }
 
-static enum kith_err check_block(const struct faiss_index *index, struct blas_block rows,
-                                 const char *what, struct kith_diag *diag)
+static enum kith_err check_rows(const struct faiss_index *index, struct blas_block rows,
+                                const char *what, struct kith_diag *diag)
 {
+    enum { BLOCK = 256 };
+    float norms[BLOCK];
     kith_assert(rows.dim == (uint32_t)faiss_Index_d(index->faiss));
-    enum kith_err err = check_rows(rows, diag);
-    if (err != KITH_OK)
-        kith_diag_prefix(diag, "%s", what);
-    return err;
+    for (uint32_t at = 0; at < rows.n; at += BLOCK) {
+        uint32_t n = rows.n - at < BLOCK ? rows.n - at : BLOCK;
+        struct kernels_rows block = {rows.rows + (size_t)at * rows.dim, rows.dim};
+        kernels_best()->norms(block, n, norms);
+        for (uint32_t i = 0; i < n; i++)
+            if (!(norms[i] <= FAISS_NORM_MAX)) /* NaN, too */
+                return kith_fail(diag, KITH_UNPROCESSABLE,
+                                 "%s: row %u has a NaN, an infinite or a huge value", what, at + i);
+    }
+    return KITH_OK;
 }
 
 enum kith_err faiss_index_train(struct faiss_index *index, struct blas_block rows,
                                 struct kith_diag *diag)
 {
     enter();
-    kith_assert(rows.dim == (uint32_t)faiss_Index_d(index->faiss));
-    enum kith_err err = check_train(rows, "index training", diag);
+    if (rows.n > KITH_FAISS_TRAIN_ROWS_MAX)
+        return kith_fail(diag, KITH_TOO_BIG, "index training: %u rows to train on; the limit is %u",
+                         rows.n, KITH_FAISS_TRAIN_ROWS_MAX);
+    enum kith_err err = check_rows(index, rows, "index training", diag);
     if (err != KITH_OK || faiss_Index_is_trained(index->faiss))
         return err;
     return failed(faiss_Index_train(index->faiss, rows.n, rows.rows), KITH_UNPROCESSABLE,
@@ -343,7 +214,7 @@ enum kith_err faiss_index_add(struct faiss_index *index, struct blas_block rows,
     if (err == KITH_OK && faiss_index_rows(index) + rows.n > KITH_FAISS_ROWS_MAX)
         err = kith_fail(diag, KITH_TOO_BIG, "index: more than %u rows", KITH_FAISS_ROWS_MAX);
     if (err == KITH_OK)
-        err = check_block(index, rows, "index rows", diag);
+        err = check_rows(index, rows, "index rows", diag);
     for (uint32_t at = 0; err == KITH_OK && at < rows.n; at += CHUNK) {
         err = poll.fn == NULL ? KITH_OK : poll.fn(poll.ctx, diag);
         if (err != KITH_OK)
@@ -425,7 +296,7 @@ enum kith_err faiss_index_search(struct faiss_index *index, struct blas_block qu
     if (err == KITH_OK)
         err = need_training(index, diag);
     if (err == KITH_OK)
-        err = check_block(index, queries, "query", diag);
+        err = check_rows(index, queries, "query", diag);
     if (err == KITH_OK)
         err = lock_with(index, settings, diag);
     if (err != KITH_OK)

@@ -1,5 +1,4 @@
-/* Rotations learned from rows, and indexes by factory string: the one home of Faiss (1.7.3, its C
- * API; deploy/faiss).
+/* Indexes by factory string: the one home of Faiss (1.7.3, its C API; deploy/faiss).
  *
  * Rows are f32, row-major, finite, and borrowed for the call; results go into the caller's memory.
  *
@@ -28,26 +27,6 @@
 
 /* The largest squared length of a row: distances of such rows stay finite. */
 #define FAISS_NORM_MAX 1e37f
-
-/* --- rotations, for use before product quantization ------------------------------------------ */
-
-/* An orthonormal dim x dim matrix, row-major. A row x becomes (r0 . x, r1 . x, ...), which for many
- * rows is blas_products(rows, rotation). It keeps distances and inner products.
- *
- * Cost: a product of rows with the matrix, plus dim^3: for PCA once, for OPQ in each iteration.
- * Neither can be interrupted. Memory: 3 copies of the rows and 6 matrices of doubles.
- * KITH_UNPROCESSABLE also when the rows are too few (PCA: dim, OPQ: 256). */
-
-/* PCA: directions of falling variance. */
-enum kith_err faiss_pca_run(struct blas_block rows, float *rotation, struct kith_diag *diag);
-
-/* OPQ (Ge, He, Ke, Sun: Optimized Product Quantization, CVPR 2013, 3.1, non-parametric): the
- * rotation that suits a product quantizer of `pieces` parts, which must divide the dimension.
- * Faiss's own number of iterations is 50. */
-enum kith_err faiss_opq_run(struct blas_block rows, uint32_t pieces, uint32_t iterations,
-                            float *rotation, struct kith_diag *diag);
-
-/* --- indexes by factory string --------------------------------------------------------------- */
 
 /* Owns an index of Faiss. Made by faiss_index_new, then trained, filled, and only searched.
  * Threads: train and add exclude everything else; searches and writes run at the same time.
