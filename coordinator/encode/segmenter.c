@@ -87,15 +87,6 @@ static bool word_add(struct segmenter *seg, const char *word, size_t len, uint64
     return true;
 }
 
-static uint32_t cps_count(const char *text, size_t len)
-{
-    uint32_t n = 0;
-    for (size_t i = 0; i < len; i++) {
-        n += (text[i] & 0xC0) != 0x80;
-    }
-    return n;
-}
-
 /* "word count tag": false when the count is no number. */
 static bool line_split(const char *line, size_t len, size_t *word_len, uint64_t *count)
 {
@@ -145,7 +136,7 @@ static enum kith_err line_add(struct segmenter *seg, const char *line, size_t le
     if (!word_add(seg, folded, folded_len, count)) {
         return kith_fail(diag, KITH_NOMEM, "dictionary line %zu", number);
     }
-    uint32_t cps = cps_count(folded, folded_len);
+    uint32_t cps = textfold_count(folded, folded_len);
     if (cps > seg->cps_max) {
         seg->cps_max = cps;
     }

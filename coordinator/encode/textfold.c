@@ -227,6 +227,15 @@ size_t textfold_encode(uint32_t cp, char out[4])
     return n;
 }
 
+uint32_t textfold_count(const char *text, size_t len)
+{
+    uint32_t n = 0;
+    for (size_t i = 0; i < len; i++) {
+        n += (text[i] & 0xC0) != 0x80;
+    }
+    return n;
+}
+
 enum kith_err textfold_init(struct textfold *fold, const char *text, size_t len,
                             struct kith_diag *diag)
 {

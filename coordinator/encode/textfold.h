@@ -44,7 +44,8 @@ size_t textfold_run(const struct textfold *fold, size_t at, enum textfold_class 
 /* One code point: bytes used, 0 when text (len > 0) does not start with well-formed UTF-8
  * (overlong forms, surrogates and values past U+10FFFF are malformed: Unicode 15, table 3-7). */
 size_t textfold_decode(const char *text, size_t len, uint32_t *cp);
-size_t textfold_encode(uint32_t cp, char out[4]); /* bytes written */
+size_t textfold_encode(uint32_t cp, char out[4]);      /* bytes written */
+uint32_t textfold_count(const char *text, size_t len); /* code points of well-formed UTF-8 */
 
 uint32_t textfold_fold(uint32_t cp); /* 0: the code point is dropped */
 enum textfold_class textfold_class(uint32_t cp);

@@ -117,15 +117,6 @@ void wordvec_table_fini(struct wordvec_table *t)
     kith_buf_fini(&t->text);
 }
 
-static uint32_t cps_count(const char *text, size_t len)
-{
-    uint32_t n = 0;
-    for (size_t i = 0; i < len; i++) {
-        n += (text[i] & 0xC0) != 0x80;
-    }
-    return n;
-}
-
 /* A folded word that is not listed yet; at is its slot. */
 static enum kith_err append_word(struct wordvec_table *t, const char *word, size_t len, uint64_t at,
                                  uint32_t tag)
@@ -145,7 +136,7 @@ static enum kith_err append_word(struct wordvec_table *t, const char *word, size
     t->offsets[0] = 0;
     t->offsets[t->head.words + 1] = (uint32_t)t->text.len;
     t->slots[at] = (struct wordvec_slot){.tag = tag, .row = ++t->head.words};
-    uint32_t cps = cps_count(word, len);
+    uint32_t cps = textfold_count(word, len);
     t->head.word_cps_max = cps > t->head.word_cps_max ? cps : t->head.word_cps_max;
     return (uint64_t)t->head.words * 2 >= t->head.slots ? slots_double(t) : KITH_OK;
 }
