@@ -380,3 +380,40 @@ enum kith_err kith_net_conn_new(struct kith_net_conn **out, nng_stream *stream,
     *out = &conn->base;
     return KITH_OK;
 }
+
+/* ---- the owner's lists ----------------------------------------------------------------------- */
+
+void kith_net_conn_link(struct kith_net_conn **list, struct kith_net_conn *conn)
+{
+    conn->list = list;
+    conn->prev = NULL;
+    conn->next = *list;
+    if (*list != NULL)
+        (*list)->prev = conn;
+    *list = conn;
+}
+
+void kith_net_conn_unlink(struct kith_net_conn *conn)
+{
+    if (conn->list == NULL)
+        return;
+    if (conn->prev != NULL)
+        conn->prev->next = conn->next;
+    else
+        *conn->list = conn->next;
+    if (conn->next != NULL)
+        conn->next->prev = conn->prev;
+    conn->next = conn->prev = NULL;
+    conn->list = NULL;
+}
+
+uint32_t kith_net_conn_free_all(struct kith_net_conn *list)
+{
+    uint32_t n = 0;
+    for (; list != NULL; n++) {
+        struct kith_net_conn *next = list->next;
+        kith_net_conn_free(list);
+        list = next;
+    }
+    return n;
+}

@@ -38,4 +38,9 @@ void kith_net_conn_ref(struct kith_net_conn *conn);
 void kith_net_conn_unref(struct kith_net_conn *conn);
 void kith_net_conn_free(struct kith_net_conn *conn); /* waits for callbacks: not in one of them */
 
+/* The owner's lists, which its own lock guards. */
+void kith_net_conn_link(struct kith_net_conn **list, struct kith_net_conn *conn);
+void kith_net_conn_unlink(struct kith_net_conn *conn); /* off the list it is on, if it is on one */
+uint32_t kith_net_conn_free_all(struct kith_net_conn *list); /* how many those were */
+
 #endif

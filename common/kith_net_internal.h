@@ -1,11 +1,12 @@
 /* What the files of kith_net share; nobody else includes it.
  *
- * kith_net.c         the face: messages, and which of the two ways a URL goes
- * kith_net_inproc.c  inproc://: calls within the process
- * kith_net_tcp.c     tcp://: servers, peers, requests
- * kith_net_conn.c    tcp://: one connection that carries messages both ways
+ * kith_net.c             the face: messages, and which of the two ways a URL goes
+ * kith_net_inproc.c      inproc://: calls within the process
+ * kith_net_tcp_server.c  tcp://: servers
+ * kith_net_tcp_peer.c    tcp://: peers, requests to them
+ * kith_net_conn.c        tcp://: one connection that carries messages both ways
  *
- * NNG has these four homes and no other (inproc takes its messages only). Why not its REQ and REP:
+ * NNG has these five homes and no other (inproc takes its messages only). Why not its REQ and REP:
  * docs/decisions/tcp-over-streams.md, docs/decisions/inproc-is-a-call.md. */
 #ifndef KITH_NET_INTERNAL_H
 #define KITH_NET_INTERNAL_H
