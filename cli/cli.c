@@ -326,6 +326,17 @@ void cli_text_of(struct kith_buf *out, struct kith_json value)
         kith_buf_reset(out);
 }
 
+void cli_cell(struct table *table, struct kith_json object, const char *key)
+{
+    struct kith_buf text = {0};
+    struct kith_json value;
+
+    if (kith_json_opt(object, key, &value))
+        cli_text_of(&text, value);
+    table_cell(table, text.len == 0 ? "-" : (const char *)text.data);
+    kith_buf_fini(&text);
+}
+
 bool cli_colour(FILE *out)
 {
     const char *no = getenv("NO_COLOR");

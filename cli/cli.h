@@ -74,6 +74,8 @@ void cli_json_copy(struct kith_json_writer *w, struct kith_json value);
 bool cli_json_text(struct kith_json_writer *w, const char *text, const char *what);
 /* A value as a person reads it: strings without quotes, the rest as JSON. False: memory. */
 void cli_text_of(struct kith_buf *out, struct kith_json value);
+/* A member as a cell; "-" when there is none. */
+void cli_cell(struct table *table, struct kith_json object, const char *key);
 void cli_print_table(const struct table *table);
 bool cli_colour(FILE *out);
 size_t cli_width(void);                 /* of the terminal on stdout; 0 = none */

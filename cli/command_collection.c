@@ -159,17 +159,6 @@ static bool vectors_of(struct kith_json info, struct kith_json *vectors)
     return true;
 }
 
-static void cell_of(struct table *table, struct kith_json object, const char *key)
-{
-    struct kith_buf text = {0};
-    struct kith_json value;
-
-    if (kith_json_opt(object, key, &value))
-        cli_text_of(&text, value);
-    table_cell(table, text.len == 0 ? "-" : (const char *)text.data);
-    kith_buf_fini(&text);
-}
-
 static bool info_row(struct table *table, const char *name)
 {
     struct cli_answer answer;
@@ -178,20 +167,20 @@ static bool info_row(struct table *table, const char *name)
     if (!cli_ask(&answer, "GET", cli_collection_path(name, ""), NULL, 0))
         return false;
     table_cell(table, name);
-    cell_of(table, answer.result, "points_count");
-    cell_of(table, answer.result, "indexed_vectors_count");
+    cli_cell(table, answer.result, "points_count");
+    cli_cell(table, answer.result, "indexed_vectors_count");
     if (vectors_of(answer.result, &vectors)) {
-        cell_of(table, vectors, "size");
-        cell_of(table, vectors, "distance");
+        cli_cell(table, vectors, "size");
+        cli_cell(table, vectors, "distance");
     } else {
         table_cell(table, "-");
         table_cell(table, "-");
     }
     if (kith_json_get(answer.result, "kith", &own) && kith_json_get(own, "index", &index))
-        cell_of(table, index, "phase");
+        cli_cell(table, index, "phase");
     else
         table_cell(table, "-");
-    cell_of(table, answer.result, "status");
+    cli_cell(table, answer.result, "status");
     cli_answer_fini(&answer);
     return true;
 }
@@ -337,11 +326,11 @@ static int memory(int argc, char **argv)
              kith_json_next_member(&it, &section, &n, &use);) {
             table_cellf(&table, "%.*s", (int)n, section);
             for (size_t i = 0; i < 4; i++)
-                cell_of(&table, use, columns[i]);
+                cli_cell(&table, use, columns[i]);
         }
         table_cell(&table, "total");
         for (size_t i = 0; i < 4 && kith_json_get(answer.result, "total", &use); i++)
-            cell_of(&table, use, columns[i]);
+            cli_cell(&table, use, columns[i]);
         cli_print_table(&table);
     }
     table_fini(&table);

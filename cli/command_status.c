@@ -19,17 +19,6 @@ static void row(struct table *table, const char *name, struct kith_json object, 
     kith_buf_fini(&text);
 }
 
-static void peer_cell(struct table *table, struct kith_json peer, const char *key)
-{
-    struct kith_buf text = {0};
-    struct kith_json value;
-
-    if (kith_json_opt(peer, key, &value))
-        cli_text_of(&text, value);
-    table_cell(table, text.len == 0 ? "-" : (const char *)text.data);
-    kith_buf_fini(&text);
-}
-
 /* The peers of GET /cluster: {id: {"uri": ..., ...}}. */
 static void print_nodes(struct kith_json peers)
 {
@@ -45,9 +34,9 @@ static void print_nodes(struct kith_json peers)
     table_cell(&table, "STATE");
     while (kith_json_next_member(&it, &id, &n, &peer)) {
         table_cellf(&table, "%.*s", (int)n, id);
-        peer_cell(&table, peer, "name");
-        peer_cell(&table, peer, "uri");
-        peer_cell(&table, peer, "state");
+        cli_cell(&table, peer, "name");
+        cli_cell(&table, peer, "uri");
+        cli_cell(&table, peer, "state");
     }
     cli_print_table(&table);
     table_fini(&table);
