@@ -1,17 +1,25 @@
-/* What lost: sched_yield between the pieces (it gives away a whole slice to whoever is there, the
+/* Of several CPUs the first is kept free, of a machine of many it is one all the same: searches
+ * find the others by themselves. Threads that answer may run anywhere.
+ *
+ * What lost: sched_yield between the pieces (it gives away a whole slice to whoever is there, the
  * builds of others, too); more niceness (it says who gets how much of a CPU, not when). */
 #include "common/kith_aside.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "common/kith_clock.h"
 #include "proto/kith_err.h"
 #include "proto/kith_limits.h"
 
-static _Thread_local bool stands_aside;
+#define LOOK_EVERY 32u /* calls of kith_aside_stand: at the clock, for the CPUs */
+
+static _Thread_local bool stands_aside, keeps_off;
+static _Thread_local unsigned n_calls;
 /* When the thread has worked for as long as it slept: by kith_now_ns. */
 static _Thread_local uint64_t even_ns;
 
@@ -23,8 +31,11 @@ static atomic_uint answers, asleep;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t all_answered = PTHREAD_COND_INITIALIZER;
 
+static _Atomic uint64_t last_ns; /* when the last answer began; relaxed, for the same reason */
+
 void kith_aside_answer_begin(void)
 {
+    atomic_store_explicit(&last_ns, kith_now_ns(), memory_order_relaxed);
     atomic_fetch_add_explicit(&answers, 1, memory_order_relaxed);
 }
 
@@ -61,8 +72,33 @@ static void sleep_until_answered(void)
     (void)pthread_mutex_unlock(&lock);
 }
 
+static bool is_searched(void)
+{
+    uint64_t last = atomic_load_explicit(&last_ns, memory_order_relaxed); /* before now is asked */
+    return atomic_load_explicit(&answers, memory_order_relaxed) > 0 ||
+           kith_now_ns() - last < KITH_ASIDE_SEARCHED_MS * UINT64_C(1000000);
+}
+
+/* The CPUs of the process are those of its main thread: it never stands aside where there are
+ * searches, and a thread may have been started by one that keeps off. */
+static void keep_off(bool keep)
+{
+    cpu_set_t cpus;
+    if (keep == keeps_off || sched_getaffinity(getpid(), sizeof cpus, &cpus) != 0)
+        return;
+    size_t first = 0;
+    while (first + 1 < CPU_SETSIZE && !CPU_ISSET(first, &cpus))
+        first++;
+    if (keep && CPU_COUNT(&cpus) > 1)
+        CPU_CLR(first, &cpus);
+    (void)sched_setaffinity(0, sizeof cpus, &cpus);
+    keeps_off = keep;
+}
+
 bool kith_aside_stand(void)
 {
+    if (stands_aside && n_calls++ % LOOK_EVERY == 0)
+        keep_off(is_searched());
     if (!stands_aside || atomic_load_explicit(&answers, memory_order_relaxed) == 0)
         return false;
     uint64_t from_ns = kith_now_ns();
@@ -82,4 +118,5 @@ bool kith_aside_get(void)
 void kith_aside_set(bool stands)
 {
     stands_aside = stands;
+    keep_off(stands && is_searched());
 }

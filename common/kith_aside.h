@@ -2,11 +2,15 @@
  * is at work on, and threads that write, seal, merge or index sleep between short pieces of their
  * work while there are any.
  *
+ * They also keep off one of the CPUs, if there are several, from the first search until there has
+ * been none for KITH_ASIDE_SEARCHED_MS: so a thread that answers finds a CPU where nothing of ours
+ * runs that cannot be stopped for milliseconds (the reading of a body, a write, a sync).
+ *
  * Slices of the scheduler alone (kith_thread.h) do not do it: a thread woken by another CPU waits
  * until the one that runs there ends its slice or the clock ticks (every 4 ms), however short its
  * own slices are, and once it has had its share of a busy CPU the others get theirs in full.
  *
- * Threads: any. Limits: KITH_ASIDE_MS_MAX. */
+ * Threads: any. Limits: KITH_ASIDE_MS_MAX, KITH_ASIDE_SEARCHED_MS. */
 #ifndef KITH_ASIDE_H
 #define KITH_ASIDE_H
 
@@ -17,7 +21,8 @@ void kith_aside_answer_begin(void);
 void kith_aside_answer_end(void);
 
 /* Whether the calling thread stands aside: no, until kith_thread_bulk or kith_thread_behind said
- * so. Threads do not take it over from those that start them. */
+ * so. Threads do not take it over from those that start them. Saying so, either way, also says on
+ * which CPUs it runs: not on one that is kept free now, or again on all of the process. */
 bool kith_aside_get(void);
 void kith_aside_set(bool stands_aside);
 

@@ -1,6 +1,7 @@
 #include "common/kith_aside.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -96,6 +97,55 @@ static void test_aside_is_handed_on_to_a_pool(void **state)
     assert_false(stands[2]);
 }
 
+static int count_cpus(void)
+{
+    cpu_set_t cpus;
+    assert_int_equal(sched_getaffinity(0, sizeof cpus, &cpus), 0);
+    return CPU_COUNT(&cpus);
+}
+
+static void *count_all(void *arg)
+{
+    *(int *)arg = count_cpus();
+    return NULL;
+}
+
+static void *count_behind(void *arg)
+{
+    kith_thread_behind(19);
+    *(int *)arg = count_cpus();
+    return NULL;
+}
+
+/* Of a thread that answers; that can wait; that answers again; and of those it starts meanwhile. */
+static void *count_in_turn(void *arg)
+{
+    int *n = arg;
+    n[0] = count_cpus();
+    kith_thread_bulk();
+    n[1] = count_cpus();
+    run(count_behind, &n[3]);
+    run(count_all, &n[4]);
+    kith_thread_ahead();
+    n[2] = count_cpus();
+    return NULL;
+}
+
+static void test_aside_keeps_off_one_cpu(void **state)
+{
+    int n[5], all = count_cpus(), fewer = all > 1 ? all - 1 : 1;
+    (void)state;
+    kith_aside_answer_begin();
+    run(count_in_turn, n);
+    kith_aside_answer_end();
+    assert_int_equal(n[0], all);
+    assert_int_equal(n[1], fewer);
+    assert_int_equal(n[2], all);
+    assert_int_equal(n[3], fewer);
+    assert_int_equal(n[4], fewer); /* until it says what it is */
+    assert_int_equal(count_cpus(), all);
+}
+
 static void *answer(void *arg)
 {
     (void)arg;
@@ -131,6 +181,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_aside_stands_for_an_answer_only),
         cmocka_unit_test(test_aside_stands_if_it_can_wait),
+        cmocka_unit_test(test_aside_keeps_off_one_cpu),
         cmocka_unit_test(test_aside_is_handed_on_to_a_pool),
         cmocka_unit_test(test_aside_many_answer_and_many_stand),
     };

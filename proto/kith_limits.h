@@ -59,6 +59,8 @@
     100u /* the same when there is no memory left to write to; beyond: BUSY */
 #define KITH_ASIDE_MS_MAX                                                                          \
     2u /* what can wait makes way for a search so long at a time: most are over by then */
+#define KITH_ASIDE_SEARCHED_MS                                                                     \
+    1000u /* and leaves it a CPU so long after the last one: moving to and fro costs, too */
 #define KITH_ENCODE_CACHE_ENTRIES    16384u
 
 /* --- encoder files --------------------------------------------------------------------------- */
