@@ -2,6 +2,7 @@
  * match, and against hnswlib.
  *
  * usage: bench_filter DIR [--rows N] [--queries Q] [--rounds R] [--recall T] [--peer "M16 efC200"]
+ *        [--only random|near|far]
  *
  * DIR holds a set of vectors (bench/data/README.md). A real store is filled with it, each row with
  * two fields: r, a number that has nothing to do with the vector, and c, the nearest of 1,000 rows
@@ -312,19 +313,22 @@ static bool run_point(struct bench *b, struct question *questions, enum kind kin
 static void usage(void)
 {
     fprintf(stderr, "usage: bench_filter DIR [--rows N] [--queries Q] [--rounds R] [--recall T] "
-                    "[--peer \"M16 efC200\"]\n");
+                    "[--peer \"M16 efC200\"] [--only random|near|far]\n");
     exit(2);
 }
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"rows", required_argument, NULL, 'n'},   {"queries", required_argument, NULL, 'q'},
-        {"rounds", required_argument, NULL, 'r'}, {"recall", required_argument, NULL, 't'},
-        {"peer", required_argument, NULL, 'p'},   {0}};
+    static const struct option options[] = {{"rows", required_argument, NULL, 'n'},
+                                            {"queries", required_argument, NULL, 'q'},
+                                            {"rounds", required_argument, NULL, 'r'},
+                                            {"recall", required_argument, NULL, 't'},
+                                            {"peer", required_argument, NULL, 'p'},
+                                            {"only", required_argument, NULL, 'o'},
+                                            {0}};
     static struct bench b = {.n_queries = 200, .rounds = 5, .recall = SEARCH_RECALL_DEFAULT};
     uint32_t rows = 0;
-    const char *peer = NULL;
+    const char *peer = NULL, *only = NULL;
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (c == 'n')
             rows = (uint32_t)strtoul(optarg, NULL, 10);
@@ -336,6 +340,8 @@ int main(int argc, char **argv)
             b.recall = strtof(optarg, NULL);
         else if (c == 'p')
             peer = optarg;
+        else if (c == 'o')
+            only = optarg;
         else
             usage();
     }
@@ -361,7 +367,8 @@ int main(int argc, char **argv)
     bool ok = true;
     for (int kind = 0; kind < KINDS; kind++)
         for (size_t s = 0; s < sizeof shares / sizeof *shares; s++)
-            ok = run_point(&b, questions, (enum kind)kind, shares[s]) && ok;
+            if (only == NULL || strcmp(only, kind_names[kind]) == 0)
+                ok = run_point(&b, questions, (enum kind)kind, shares[s]) && ok;
     for (uint32_t i = 0; i < b.n_queries; i++)
         kith_buf_fini(&questions[i].bytes);
     filter_peer_close(b.peer);

@@ -128,6 +128,7 @@ void filter_store_open(struct filter_store *out, const struct ann_set *set)
         write_rows(out, set, i, set->n - i < ROWS_PER_WRITE ? set->n - i : ROWS_PER_WRITE);
         store_fill_maintain(out->store);
     }
+    store_fill_rest(out->store);
     out->view = store_view(out->store);
 }
 

@@ -92,3 +92,14 @@ void store_fill_maintain(struct store *store)
         if (store_maintain(store, &did_work, &diag) != KITH_OK)
             die("maintain", diag.text);
 }
+
+void store_fill_rest(struct store *store)
+{
+    struct kith_diag diag = {0};
+    bool did_work;
+
+    store_assume_rest(store);
+    if (store_rest(store, &did_work, &diag) != KITH_OK)
+        die("rest", diag.text);
+    store_fill_maintain(store);
+}

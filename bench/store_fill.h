@@ -24,5 +24,8 @@ void store_fill_write(struct store *store, const struct kith_buf *ops);
 
 /* Seals, merges and indexes until nothing is left to do. For stores without a background thread. */
 void store_fill_maintain(struct store *store);
+/* The same once nobody has written for a while: the head is sealed where it would have an index,
+ * small segments are gathered. */
+void store_fill_rest(struct store *store);
 
 #endif
