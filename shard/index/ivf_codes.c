@@ -108,7 +108,7 @@ static const struct ivf_sieve *sieve_for(struct ivf_job *job, const struct ivf *
     sieve->index = index;
     sieve->bound = sieve->wanted = job->bound;
     if (job->bound > -INFINITY)
-        sieve->wanted -= job->query->effort.margin * estimate_error(job, index);
+        sieve->wanted -= job->margin * estimate_error(job, index);
     set_factor(sieve, job->scratch->tables.scale);
     return sieve;
 }

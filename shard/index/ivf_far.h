@@ -28,8 +28,10 @@ enum kith_err ivf_far_init(struct ivf_far *far, const struct codebook *codebook,
                            struct kith_diag *diag);
 void ivf_far_fini(struct ivf_far *far); /* a zeroed one is allowed */
 
-/* Begins a query: its lists are ranked, its tables filled. */
+/* Begins a query: its lists are ranked, its tables filled. Raises its margin. */
 void ivf_far_begin(struct ivf_job *job);
+/* The part of all expected hits that may be left, when such a share of the hits may be missed. */
+float ivf_far_rest(float misses);
 /* Chooses lists that have not been scanned: the densest, until all others hold no more than a part
  * `rest` of the hits that are expected in those not scanned yet. There is a bound. */
 void ivf_far_choose(struct ivf_job *job, float rest);

@@ -67,6 +67,7 @@ struct ivf_job {
     struct ivf_best best;
     struct ivf_kernels_rows8 rows8; /* the query as bytes; rows are set for each part */
     float length2, length;
+    float margin; /* the effort's, or more: ivf_far.h */
     float bound;     /* the k-th best score known, of whoever; -INFINITY: none */
     float keep;      /* by bytes a row has to have as much: the bound less their error */
     float front;     /* how far the first lists go, see ivf_lists_unit */

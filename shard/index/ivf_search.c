@@ -182,7 +182,7 @@ static bool visit_chosen(struct ivf_job *job)
 static bool visit_far(struct ivf_job *job)
 {
     static const float rests[] = {0.9f, 0.5f};
-    float left = 1, rest = job->query->effort.misses;
+    float left = 1, rest = ivf_far_rest(job->query->effort.misses);
     ivf_ahead_begin(&job->ahead, job->parts, job->n_parts, NULL, 0);
     for (size_t i = 0; i < sizeof rests / sizeof *rests; left *= rests[i++]) {
         ivf_far_choose(job, rests[i]);
@@ -324,6 +324,7 @@ bool ivf_search(const struct ivf_query *query, const struct ivf_part *parts, uin
                              .scratch = scratch,
                              .codebook = parts[0].index->codebook,
                              .kernels = ivf_kernels_best(),
+                             .margin = query->effort.margin,
                              .bound = -INFINITY,
                              .keep = -INFINITY,
                              .reach_key = -INFINITY};
