@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "common/kith_clock.h"
 #include "common/kith_mem.h"
@@ -23,6 +24,7 @@
 #define WRITE_ROWS    100u /* of one write, about: each has a record's head in the log */
 #define MEMORY_DIM    128u
 #define MEMORY_BYTES  (64u << 20) /* more than the caches hold */
+#define MEMORY_PAGE   (2u << 20)
 #define MEMORY_ROUNDS 5u
 /* The power of the number of rows that the rows looked at grow with, where two trials do not tell:
  * that of word vectors (docs/SCALING.md). Below the least one a trial was of too few rows to tell.
@@ -212,13 +214,14 @@ uint64_t predict_hot_bytes(const struct predict_shape *shape, const struct memor
  * size was searched, so memory is read: the best of some rounds, since others may be at work. */
 static enum kith_err measure_memory(struct search_cost *cost, struct kith_diag *diag)
 {
-    uint8_t *data = kith_alloc(MEMORY_BYTES);
+    uint8_t *data = kith_alloc_aligned(MEMORY_PAGE, MEMORY_BYTES);
     const struct kernels_rows rows = {data, MEMORY_DIM};
     const uint32_t n = MEMORY_BYTES / (MEMORY_DIM * sizeof(float));
     float query[MEMORY_DIM] = {0}, *ranks = kith_alloc(n * sizeof *ranks), best = INFINITY;
     enum kith_err err = KITH_OK;
     if (data != NULL && ranks != NULL) {
-        memset(data, 0, MEMORY_BYTES); /* pages of its own */
+        (void)madvise(data, MEMORY_BYTES, MADV_HUGEPAGE); /* as a segment's mostly are */
+        memset(data, 0, MEMORY_BYTES);                    /* pages of its own */
         for (uint32_t round = 0; round < MEMORY_ROUNDS; round++) {
             uint64_t begun = kith_now_ns();
             kernels_best()->scan[KERNELS_IP][KERNELS_F32](query, rows, n, ranks);
