@@ -15,7 +15,7 @@
 #define SAMPLE_BYTES_MAX ((size_t)2 << 30)
 
 static const char *rows_text, *dim_text, *metric_text, *quantization, *slices_text, *payload_text,
-    *sample_path;
+    *sample_path, *sample_format;
 static bool uuids;
 
 static bool metric_of(const char *text, enum kith_metric *out)
@@ -215,7 +215,7 @@ static int plan(const struct sample *sample)
         if (diag.err == KITH_CANCELLED)
             fprintf(stderr, "kith: stopped; nothing is left behind\n");
         else
-            cli_say_error(diag.err, diag.text);
+            fprintf(stderr, "kith: %s\n", diag.text);
         return CLI_FAILED;
     }
     predict_bytes(&shape, uses);
@@ -232,6 +232,8 @@ int command_plan(int argc, char **argv)
         {"rows", "N", "points", &rows_text, NULL},
         {"dim", "D", "numbers per vector", &dim_text, NULL},
         {"sample", "FILE", "of your vectors, as for import: tries queries", &sample_path, NULL},
+        {"format", "NAME", "of the sample: jsonl, npy or fvecs (default: as it looks)",
+         &sample_format, NULL},
         {"quantization", "WORD", "auto (default), none, f16, int8, pq4, scalar...", &quantization,
          NULL},
         {"metric", "NAME", "cosine (default), dot, euclid or manhattan", &metric_text, NULL},
@@ -250,13 +252,18 @@ int command_plan(int argc, char **argv)
         .flags = flags,
     };
     struct sample sample = {.n = 0};
+    enum source_format format = SOURCE_AUTO;
     struct kith_diag diag = {0};
     enum flags_result parsed = flags_parse(&spec, argc, argv, NULL, &(size_t){0});
 
     if (parsed != FLAGS_OK)
         return parsed == FLAGS_HELP ? CLI_DONE : CLI_USAGE;
+    if (sample_format != NULL && !source_format_named(sample_format, &format)) {
+        fprintf(stderr, "kith: --format %s: want jsonl, npy or fvecs\n", sample_format);
+        return CLI_USAGE;
+    }
     if (sample_path != NULL &&
-        sample_read(&sample, sample_path, SAMPLE_BYTES_MAX, &diag) != KITH_OK) {
+        sample_read(&sample, sample_path, format, SAMPLE_BYTES_MAX, &diag) != KITH_OK) {
         fprintf(stderr, "kith: %s: %s\n", sample_path, diag.text);
         return CLI_FAILED;
     }

@@ -3,7 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "cli/source.h"
 #include "common/kith_json.h"
 #include "common/kith_mem.h"
 #include "common/kith_random.h"
@@ -102,10 +101,10 @@ static void shuffle(struct sample *sample)
         swap_rows(sample, i - 1, (uint32_t)kith_random_below(&random, i));
 }
 
-enum kith_err sample_read(struct sample *out, const char *path, size_t max_bytes,
-                          struct kith_diag *diag)
+enum kith_err sample_read(struct sample *out, const char *path, enum source_format format,
+                          size_t max_bytes, struct kith_diag *diag)
 {
-    static const struct source_options options = {.format = SOURCE_AUTO};
+    struct source_options options = {.format = format};
     struct source *source = NULL;
     *out = (struct sample){0};
     enum kith_err err = source_open(&source, path, &options, diag);

@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "proto/kith_err.h"
+#include "cli/source.h"
 
 struct sample {
     float *rows; /* [n][dim]; freed with sample_fini */
@@ -23,8 +23,8 @@ struct sample {
 };
 
 /* At most max_bytes of rows. Lines with text have no vectors yet: they are refused. */
-enum kith_err sample_read(struct sample *out, const char *path, size_t max_bytes,
-                          struct kith_diag *diag);
+enum kith_err sample_read(struct sample *out, const char *path, enum source_format format,
+                          size_t max_bytes, struct kith_diag *diag);
 enum kith_err sample_make_up(struct sample *out, uint32_t n, uint32_t dim, struct kith_diag *diag);
 void sample_fini(struct sample *sample);
 

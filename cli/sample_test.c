@@ -27,7 +27,8 @@ static const char *file_of(const void *bytes, size_t n)
 static enum kith_err read_text(struct sample *sample, const char *text, size_t max_bytes,
                                struct kith_diag *diag)
 {
-    enum kith_err err = sample_read(sample, file_of(text, strlen(text)), max_bytes, diag);
+    enum kith_err err =
+        sample_read(sample, file_of(text, strlen(text)), SOURCE_AUTO, max_bytes, diag);
     unlink(path);
     return err;
 }
@@ -68,7 +69,7 @@ static void test_sample_reads_fvecs(void **state)
     char named[80];
     snprintf(named, sizeof named, "%s.fvecs", path);
     assert_int_equal(rename(path, named), 0);
-    assert_int_equal(sample_read(&sample, named, SIZE_MAX, NULL), KITH_OK);
+    assert_int_equal(sample_read(&sample, named, SOURCE_FVECS, SIZE_MAX, NULL), KITH_OK);
     unlink(named);
     assert_true(sample.n == 2 && sample.dim == 2);
     assert_true(sample.rows[0] + sample.rows[1] + sample.rows[2] + sample.rows[3] == 10);
@@ -98,7 +99,8 @@ static void test_sample_says_what_is_wrong_with_a_file(void **state)
     }
     struct sample sample;
     struct kith_diag diag = {0};
-    assert_int_equal(sample_read(&sample, "/nonexistent.jsonl", SIZE_MAX, &diag), KITH_NOT_FOUND);
+    assert_int_equal(sample_read(&sample, "/nonexistent.jsonl", SOURCE_AUTO, SIZE_MAX, &diag),
+                     KITH_NOT_FOUND);
 }
 
 /* Whatever is allocated when it fails, the sample is left as if nothing had been. */
@@ -113,7 +115,7 @@ static void test_sample_survives_every_allocation_failure(void **state)
             file_of(text, sizeof text - 1);
             kith_mem_fail_after(n);
             err = made_up ? sample_make_up(&sample, 100, 3, NULL)
-                          : sample_read(&sample, path, SIZE_MAX, NULL);
+                          : sample_read(&sample, path, SOURCE_AUTO, SIZE_MAX, NULL);
             kith_mem_fail_after(-1);
             unlink(path);
             assert_true(err == KITH_OK || sample.rows == NULL);
