@@ -50,23 +50,13 @@ void kith_aside_answer_end(void)
     (void)pthread_mutex_unlock(&lock);
 }
 
-static struct timespec after_ms(uint64_t ms)
-{
-    struct timespec at;
-    (void)clock_gettime(CLOCK_REALTIME, &at);
-    uint64_t ns = (uint64_t)at.tv_nsec + ms * 1000000u;
-    at.tv_sec += (time_t)(ns / 1000000000u);
-    at.tv_nsec = (long)(ns % 1000000000u);
-    return at;
-}
-
 static void sleep_until_answered(void)
 {
-    struct timespec until = after_ms(KITH_ASIDE_MS_MAX);
+    struct timespec until = kith_clock_in(KITH_ASIDE_MS_MAX);
     (void)pthread_mutex_lock(&lock);
     atomic_fetch_add_explicit(&asleep, 1, memory_order_seq_cst);
     while (atomic_load_explicit(&answers, memory_order_seq_cst) > 0 &&
-           pthread_cond_timedwait(&all_answered, &lock, &until) == 0)
+           pthread_cond_clockwait(&all_answered, &lock, CLOCK_MONOTONIC, &until) == 0)
         continue;
     atomic_fetch_sub_explicit(&asleep, 1, memory_order_relaxed);
     (void)pthread_mutex_unlock(&lock);
