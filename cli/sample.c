@@ -7,6 +7,7 @@
 #include "common/kith_mem.h"
 #include "common/kith_random.h"
 #include "proto/kith_limits.h"
+#include "shard/rpc/index_sample.h"
 
 #define SEED       20231u
 #define FIRST_ROWS 1024u /* room; doubled as they come */
@@ -84,23 +85,6 @@ static enum kith_err read_points(struct sample *out, struct source *source, size
     return err;
 }
 
-static void swap_rows(struct sample *sample, uint32_t a, uint32_t b)
-{
-    float *x = sample->rows + (size_t)a * sample->dim, *y = sample->rows + (size_t)b * sample->dim;
-    for (uint32_t j = 0; j < sample->dim; j++) {
-        float value = x[j];
-        x[j] = y[j];
-        y[j] = value;
-    }
-}
-
-static void shuffle(struct sample *sample)
-{
-    uint64_t random = SEED;
-    for (uint32_t i = sample->n; i > 1; i--)
-        swap_rows(sample, i - 1, (uint32_t)kith_random_below(&random, i));
-}
-
 enum kith_err sample_read(struct sample *out, const char *path, enum source_format format,
                           size_t max_bytes, struct kith_diag *diag)
 {
@@ -115,7 +99,7 @@ enum kith_err sample_read(struct sample *out, const char *path, enum source_form
     if (err != KITH_OK)
         sample_fini(out);
     else
-        shuffle(out);
+        index_sample_shuffle(out->rows, out->n, out->dim, SEED);
     return err;
 }
 

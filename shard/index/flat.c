@@ -132,7 +132,7 @@ enum kith_err flat_scratch_fit(struct flat_scratch **scratch, uint32_t dim, uint
 
 /* ---- floors ---------------------------------------------------------------------------------- */
 
-static float floor_of(const struct flat_search *search, uint32_t query)
+float flat_floor(const struct flat_search *search, uint32_t query)
 {
     float own = search->tops[query].floor;
     if (search->floors == NULL)
@@ -182,7 +182,7 @@ static void rank_block(const struct flat_search *search, const struct flat_rows 
                                                   scratch->ranks);
     struct topk *top = &search->tops[query];
     uint32_t n_chosen =
-        kernels->select(scratch->ranks, n, floor_of(search, query), scratch->chosen);
+        kernels->select(scratch->ranks, n, flat_floor(search, query), scratch->chosen);
     for (uint32_t i = 0; i < n_chosen; i++) {
         uint32_t at = scratch->chosen[i];
         uint32_t row = block->first + (block->list == NULL ? at : block->list[at]);
@@ -200,7 +200,7 @@ static float product_bound(const struct flat_search *search, uint32_t query, dou
     double g = kernels_gamma(search->dim + 8);
     double q = sqrt(query_norm * (1 + 2 * g)), r = sqrt(row_norm_max * (1 + 2 * g));
     double tiny = (double)search->dim * 0x1p-145;
-    float floor = floor_of(search, query);
+    float floor = flat_floor(search, query);
     if (!(q + r < SAFE_LENGTH) || floor == -FLT_MAX)
         return -INFINITY;
     double bound;

@@ -49,6 +49,9 @@ enum kith_err flat_scratch_fit(struct flat_scratch **scratch, uint32_t dim, uint
                                struct kith_diag *diag);
 void flat_scratch_free(struct flat_scratch *scratch); /* NULL allowed */
 
+/* The k-th best rank that anybody knows: rows below it are not looked at. */
+float flat_floor(const struct flat_search *search, uint32_t query);
+
 void flat_scan(struct flat_search *search, const struct flat_rows *rows,
                struct flat_scratch *scratch);
 

@@ -139,24 +139,15 @@ static void scan_run(struct flat_search *search, struct flat_rows run,
     }
 }
 
-/* Of the k-th best rank that anybody knows. */
-static float floor_of(const struct search_job *job, const struct search_worker *worker)
-{
-    float own = worker->tops[0].floor;
-    /* Relaxed: a floor is a number by itself, a stale one only lets more rows through. */
-    float shared = atomic_load_explicit(&job->floors[0], memory_order_relaxed);
-    return own > shared ? own : shared;
-}
-
 /* A run of a head of which the rows that cannot be hits are left out by their sketches. */
-static void scan_sketched(struct search_job *job, struct flat_search *search, struct flat_rows run,
+static void scan_sketched(struct flat_search *search, struct flat_rows run,
                           const struct search_unit *unit, struct search_worker *worker)
 {
     const uint8_t *sketches = head_sketches(unit->view->heads[unit->index].head, run.first);
     uint32_t row_bytes = worker->sketch.rows8.row_bytes, n, all = run.n;
     const uint8_t *rows = run.data;
     for (uint32_t at = 0; at < all; at += n) {
-        float floor = floor_of(job, worker);
+        float floor = flat_floor(search, 0);
         n = all - at < SKETCHED_ROWS ? all - at : SKETCHED_ROWS;
         struct flat_rows some = {.data = rows + (size_t)at * search->dim * sizeof(float),
                                  .first = run.first + at,
@@ -213,7 +204,7 @@ static bool scan_piece(struct search_job *job, struct search_worker *worker,
             if (run.n > end - run.first)
                 run.n = end - run.first;
             if (sketched)
-                scan_sketched(job, &search, run, unit, worker);
+                scan_sketched(&search, run, unit, worker);
             else
                 scan_run(&search, run, unit, worker);
         }

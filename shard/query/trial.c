@@ -4,9 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "common/kith_clock.h"
 #include "common/kith_mem.h"
 #include "shard/index/ivf_build.h"
 #include "shard/query/search.h"
@@ -20,8 +20,8 @@
 #define NUMBER        1u /* of the segment */
 #define ROUNDS        5u
 #define EXACT_QUERIES 200u /* at most; those take long */
-#define EXACT_S       1.0  /* and no more once they took so long */
-#define ROUND_S       0.05 /* a round is as many passes as take so long */
+#define EXACT_NS      1e9  /* and no more once they took so long */
+#define ROUND_NS      5e7  /* a round is as many passes as take so long */
 
 /* What is built up, and torn down in reverse. */
 struct bed {
@@ -35,13 +35,6 @@ struct bed {
     struct view *view;
     struct search_context *context;
 };
-
-static double cpu_s(void)
-{
-    struct timespec at;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &at);
-    return (double)at.tv_sec + (double)at.tv_nsec * 1e-9;
-}
 
 static bool is_stopped(const struct trial *trial)
 {
@@ -280,25 +273,25 @@ static double median(double *values, uint32_t n)
 /* Exactly, and whether the index finds the same. */
 static enum kith_err compare(struct bed *bed, struct trial_found *found, struct kith_diag *diag)
 {
-    double seconds[EXACT_QUERIES], spent = 0, ignored = 0;
+    double times[EXACT_QUERIES], spent = 0, ignored = 0;
     uint64_t hits = 0, wanted = 0;
     uint32_t n = 0;
-    for (; n < bed->trial->n_queries && n < EXACT_QUERIES && spent < EXACT_S; n++) {
+    for (; n < bed->trial->n_queries && n < EXACT_QUERIES && spent < EXACT_NS; n++) {
         struct answer exact = {.n = 0}, listed = {.n = 0};
         if (is_stopped(bed->trial))
             return kith_fail(diag, KITH_CANCELLED, "stopped");
         enum kith_err err = ask(bed, n, false, &listed, &ignored, diag);
-        double begun = cpu_s();
+        uint64_t begun = kith_thread_ns();
         if (err == KITH_OK)
             err = ask(bed, n, true, &exact, &ignored, diag);
         if (err != KITH_OK)
             return err;
-        seconds[n] = cpu_s() - begun;
-        spent += seconds[n];
+        times[n] = (double)(kith_thread_ns() - begun);
+        spent += times[n];
         hits += common(&exact, &listed);
         wanted += exact.n;
     }
-    found->exact_ns = median(seconds, n) * 1e9;
+    found->exact_ns = median(times, n);
     found->recall = wanted > 0 ? (double)hits / (double)wanted : 1;
     return KITH_OK;
 }
@@ -307,8 +300,8 @@ static enum kith_err compare(struct bed *bed, struct trial_found *found, struct 
 static enum kith_err run_round(struct bed *bed, double *ns, double *rows, struct kith_diag *diag)
 {
     struct answer answer;
-    double begun = cpu_s(), spent = 0;
-    uint64_t n = 0;
+    uint64_t begun = kith_thread_ns(), n = 0;
+    double spent = 0;
     *rows = 0;
     do {
         for (uint32_t i = 0; i < bed->trial->n_queries; i++, n++) {
@@ -316,11 +309,11 @@ static enum kith_err run_round(struct bed *bed, double *ns, double *rows, struct
             if (err != KITH_OK)
                 return err;
         }
-        spent = cpu_s() - begun;
+        spent = (double)(kith_thread_ns() - begun);
         if (is_stopped(bed->trial))
             return kith_fail(diag, KITH_CANCELLED, "stopped");
-    } while (spent < ROUND_S);
-    *ns = spent / (double)n * 1e9;
+    } while (spent < ROUND_NS);
+    *ns = spent / (double)n;
     *rows /= (double)n;
     return KITH_OK;
 }
