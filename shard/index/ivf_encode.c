@@ -180,9 +180,8 @@ static void common_bytes(const struct codebook *codebook, const float *row, uint
 static void scaled_bytes(const struct codebook *codebook, const float *row, uint8_t *out,
                          uint32_t row8_bytes, struct errors *errors)
 {
-    float most = 0.0f, scale = 0.0f, xx = build_kernels()->square(row, codebook->dim);
-    for (uint32_t j = 0; j < codebook->dim; j++)
-        most = fabsf(row[j]) > most ? fabsf(row[j]) : most;
+    float most = ivf_format_largest(row, codebook->dim), scale = 0.0f;
+    float xx = build_kernels()->square(row, codebook->dim);
     if (most > TINY && isfinite(xx)) {
         build_kernels()->bytes(row, codebook->dim, 127.0f / most, out);
         float xu = 0.0f;

@@ -35,6 +35,7 @@
 #include <stdint.h>
 
 #include "proto/kith_limits.h"
+#include "proto/kith_wire.h"
 #include "shard/index/ivf.h"
 
 #define IVF_FORMAT_VERSION 4u
@@ -93,6 +94,18 @@ static inline size_t ivf_format_terms_bytes(uint32_t n_rows)
 static inline uint32_t ivf_format_row8_bytes(uint32_t dim)
 {
     return (dim + IVF_ROW8_TAIL + IVF_ROW8_ALIGN - 1) & ~(IVF_ROW8_ALIGN - 1);
+}
+
+/* The largest absolute value; NaN if there is one. By bits, which are in the same order: a loop
+ * that compilers turn into vectors. */
+static inline float ivf_format_largest(const float *values, uint32_t n)
+{
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t bits = kith_f32_bits(values[i]) & 0x7fffffff;
+        most = bits > most ? bits : most;
+    }
+    return kith_f32_of_bits(most);
 }
 
 /* The scale and, behind it, the bias. */

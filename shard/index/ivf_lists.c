@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "common/kith_mem.h"
+#include "shard/index/ivf_format.h"
 #include "shard/index/ivf_kernels.h"
 
 #define CLASSES    32u
@@ -68,14 +69,6 @@ void ivf_lists_fini(struct ivf_lists *lists)
     *lists = (struct ivf_lists){0};
 }
 
-static float largest_of(const float *values, uint32_t n)
-{
-    float largest = 0;
-    for (uint32_t i = 0; i < n; i++)
-        largest = fabsf(values[i]) > largest ? fabsf(values[i]) : largest;
-    return largest;
-}
-
 /* Under manhattan bytes are compared, not multiplied: the query gets the centroids' scale. */
 static float byte_scale(const struct codebook *codebook, const float *query, float *of_sums)
 {
@@ -83,7 +76,7 @@ static float byte_scale(const struct codebook *codebook, const float *query, flo
         *of_sums = codebook->centroid_scale8;
         return codebook->centroid_scale8 > 0 ? 1 / codebook->centroid_scale8 : 0;
     }
-    float largest = largest_of(query, codebook->dim);
+    float largest = ivf_format_largest(query, codebook->dim);
     *of_sums = largest > LENGTH_MIN ? codebook->centroid_scale8 * (largest / 127) : 0;
     return largest > LENGTH_MIN ? 127 / largest : 0;
 }

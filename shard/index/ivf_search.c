@@ -250,9 +250,7 @@ static void set_query8(struct ivf_job *job)
         return;
     }
     memset(bytes, 0, row_bytes);
-    float largest = 1e-30f;
-    for (uint32_t i = 0; i < codebook->dim; i++)
-        largest = fabsf(vector[i]) > largest ? fabsf(vector[i]) : largest;
+    float largest = fmaxf(ivf_format_largest(vector, codebook->dim), 1e-30f);
     job->kernels->round(vector, codebook->dim, 127 / largest, (int8_t *)bytes);
     for (uint32_t i = 0; i < codebook->dim; i++)
         job->rows8.minus += (int8_t)bytes[i];

@@ -28,25 +28,10 @@
 #define VALUE_MAX 1e15f /* its square is far from FLT_MAX, whatever the dimension */
 #define AT_ONCE   256u
 
-/* By their bits, which are in the same order: a loop that compilers turn into vectors. */
-static float largest_of(const float *values, uint32_t n)
-{
-    uint32_t most = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &values[i], sizeof bits);
-        bits &= 0x7fffffff;
-        most = bits > most ? bits : most;
-    }
-    float largest;
-    memcpy(&largest, &most, sizeof largest);
-    return largest;
-}
-
 static void make(const float *row, uint32_t dim, bool l2, uint8_t *out)
 {
     uint32_t bytes = ivf_format_row8_bytes(dim);
-    float largest = largest_of(row, dim), scale = largest / 127, bias = 0;
+    float largest = ivf_format_largest(row, dim), scale = largest / 127, bias = 0;
     memset(out, 0, bytes);
     if (largest > 0 && !(largest >= VALUE_MIN && largest <= VALUE_MAX)) {
         scale = 0;
@@ -97,7 +82,7 @@ bool sketch_query_init(struct sketch_query *query, enum kernels_form form, const
                        uint32_t dim)
 {
     uint32_t bytes = ivf_format_row8_bytes(dim);
-    float largest = largest_of(vector, dim), scale = largest / 127;
+    float largest = ivf_format_largest(vector, dim), scale = largest / 127;
     double sum = 0, square = 0, lost = 0, lost_square = 0;
     int32_t byte_sum = 0;
     if (!(largest >= VALUE_MIN && largest <= VALUE_MAX))
