@@ -10,7 +10,6 @@
 #define PENDING_MAX   64u /* more than that would fall out of the L1 cache again */
 #define FACTOR_ONE    32768.0f
 #define SHIFT_MAX     15u
-#define ESTIMATE_MAX  1e9f /* fits an int32_t with room for what a list adds */
 
 uint32_t ivf_codes_opening(uint32_t k)
 {
@@ -138,7 +137,7 @@ void ivf_codes_end_opening(struct ivf_job *job)
 
 /* ---- codes ----------------------------------------------------------------------------------- */
 
-static struct ivf_kernels_scan scan_of(struct ivf_job *job, const struct ivf *index)
+struct ivf_kernels_scan ivf_codes_kernel_scan(struct ivf_job *job, const struct ivf *index)
 {
     const struct ivf_sieve *sieve = sieve_for(job, index);
     return (struct ivf_kernels_scan){.codes = index->codes,
@@ -151,6 +150,15 @@ static struct ivf_kernels_scan scan_of(struct ivf_job *job, const struct ivf *in
                                      .shift = sieve->shift};
 }
 
+int32_t ivf_codes_wanted(struct ivf_job *job, const struct ivf *index)
+{
+    float wanted = sieve_for(job, index)->wanted * job->scratch->tables.scale;
+    wanted = !(wanted > -IVF_ESTIMATE_MAX) ? -IVF_ESTIMATE_MAX
+             : wanted < IVF_ESTIMATE_MAX   ? wanted
+                                           : IVF_ESTIMATE_MAX;
+    return (int32_t)wanted - 2; /* this one and the base it is compared with are cut off */
+}
+
 void ivf_codes_scan(struct ivf_job *job, uint32_t number, uint32_t list)
 {
     struct ivf_scratch *s = job->scratch;
@@ -160,8 +168,10 @@ void ivf_codes_scan(struct ivf_job *job, uint32_t number, uint32_t list)
     bool euclid = job->codebook->metric == KITH_EUCLID;
     float center = s->lists.keys[list] + (euclid ? 0 : job->codebook->half_norms[list]);
     float base = (center + tables->base) * tables->scale - tables->bias;
-    base = !(base > -ESTIMATE_MAX) ? -ESTIMATE_MAX : base < ESTIMATE_MAX ? base : ESTIMATE_MAX;
-    struct ivf_kernels_scan scan = scan_of(job, index);
+    base = !(base > -IVF_ESTIMATE_MAX) ? -IVF_ESTIMATE_MAX
+           : base < IVF_ESTIMATE_MAX   ? base
+                                       : IVF_ESTIMATE_MAX;
+    struct ivf_kernels_scan scan = ivf_codes_kernel_scan(job, index);
     scan.allowed = part->allowed;
     for (uint32_t first = index->lists[list], end = index->lists[list + 1], to; first < end;
          first = to) {
@@ -199,7 +209,7 @@ void ivf_codes_spread(struct ivf_job *job, const struct ivf *index, uint32_t fir
 {
     struct ivf_scratch *s = job->scratch;
     const struct ivf_tables *tables = &s->tables;
-    struct ivf_kernels_scan scan = scan_of(job, index);
+    struct ivf_kernels_scan scan = ivf_codes_kernel_scan(job, index);
     uint64_t blocks = 0;
     scan.bound = INT16_MIN; /* what is so far off that it is clamped to that tells nothing */
     uint32_t n = job->kernels->scan(&scan, first, end, s->run_rows, s->run_estimates, &blocks);

@@ -17,9 +17,8 @@
  * know less: with the margin of 0.95, codes lost 6 % of the hits of sentence vectors. So the margin
  * is that which a normal error exceeds as rarely as the square of the misses.
  *
- * The bound rises while lists are scanned, so they are chosen in a few rounds. Within a round they
- * are scanned in the order they lie in memory: there are so many that reading ahead, which the
- * hardware does, is worth more than a bound that rises a little sooner.
+ * Choosing is done for all lists and twice a query: its loops are such that compilers turn them
+ * into vectors, each with little in it.
  *
  * Under euclid rows differ in length, and with one variance for all lists recall was 0.91 where
  * 0.95 was asked for (made-up rows, the half that is farthest): there, lists go by distance.
@@ -46,6 +45,14 @@
 #define BUCKETS     1024u /* of densities */
 #define BUCKET_BITS 21u   /* a float less so many: its exponent, and quarters between */
 
+/* The mean squared distance of a list's rows from its center: what they have in length beside it,
+ * since all rows have one length. */
+static float energy_of(const struct codebook *codebook, uint32_t list)
+{
+    float length2 = codebook->metric == KITH_COSINE ? 1 : codebook->lift;
+    return fmaxf(length2 - 2 * codebook->half_norms[list], fmaxf(ENERGY_MIN * length2, FLT_MIN));
+}
+
 enum kith_err ivf_far_init(struct ivf_far *far, const struct codebook *codebook,
                            struct kith_diag *diag)
 {
@@ -54,13 +61,17 @@ enum kith_err ivf_far_init(struct ivf_far *far, const struct codebook *codebook,
     far->rows = kith_alloc(sizeof *far->rows * n);
     far->blocks = kith_alloc(sizeof *far->blocks * n);
     far->chosen = kith_alloc(sizeof *far->chosen * (n + 1));
-    far->sharpness = kith_alloc(sizeof *far->sharpness * n);
+    far->widths = kith_alloc(sizeof *far->widths * n);
+    far->steps = kith_alloc(sizeof *far->steps * n);
+    far->bases = kith_alloc(sizeof *far->bases * n);
     far->density = kith_alloc(sizeof *far->density * n);
-    if (far->rows == NULL || far->blocks == NULL || far->chosen == NULL || far->sharpness == NULL ||
-        far->density == NULL) {
+    if (far->rows == NULL || far->blocks == NULL || far->chosen == NULL || far->widths == NULL ||
+        far->steps == NULL || far->bases == NULL || far->density == NULL) {
         ivf_far_fini(far);
         return kith_fail(diag, KITH_NOMEM, "choice of %zu lists", n);
     }
+    for (uint32_t list = 0; list < n; list++)
+        far->widths[list] = 1 / sqrtf(energy_of(codebook, list));
     for (uint32_t i = 0; i < IVF_FAR_STEPS; i++) {
         float at = TAIL_LOW + ((float)i + 0.5f) / TAIL_STEPS;
         far->tail[i] = 0.5f * erfcf(at * 0.70710678f);
@@ -73,7 +84,9 @@ void ivf_far_fini(struct ivf_far *far)
     kith_free(far->rows);
     kith_free(far->blocks);
     kith_free(far->chosen);
-    kith_free(far->sharpness);
+    kith_free(far->widths);
+    kith_free(far->steps);
+    kith_free(far->bases);
     kith_free(far->density);
     *far = (struct ivf_far){0};
 }
@@ -82,16 +95,50 @@ void ivf_far_fini(struct ivf_far *far)
 
 static void count_part(const struct ivf_job *job, const struct ivf_part *part, struct ivf_far *far)
 {
-    const uint32_t *lists = part->index->lists;
-    uint32_t *found = far->chosen, n = job->codebook->n_lists; /* nothing is chosen yet */
+    const uint32_t *restrict lists = part->index->lists;
+    uint32_t *restrict found = far->chosen; /* nothing is chosen yet */
+    float *restrict rows_of = far->rows, *restrict blocks_of = far->blocks;
+    const uint32_t n = job->codebook->n_lists;
     if (part->allowed != NULL)
         job->kernels->count_rows(part->allowed, lists, n, found);
+    else
+        for (uint32_t list = 0; list < n; list++)
+            found[list] = lists[list + 1] - lists[list];
+    for (uint32_t list = 0; list < n; list++) { /* signed and float: what vectors have */
+        int32_t first = (int32_t)(lists[list] / IVF_BLOCK);
+        int32_t end = (int32_t)((lists[list + 1] + IVF_BLOCK - 1) / IVF_BLOCK);
+        float rows = (float)(int32_t)found[list], blocks = (float)(end - first);
+        rows_of[list] += rows;
+        blocks_of[list] += blocks < rows ? blocks : rows;
+    }
+}
+
+static void count_all(struct ivf_job *job, struct ivf_far *far)
+{
+    const uint32_t n = job->codebook->n_lists;
+    memset(far->rows, 0, sizeof *far->rows * n);
+    memset(far->blocks, 0, sizeof *far->blocks * n);
+    for (uint32_t p = 0; p < job->n_parts; p++)
+        count_part(job, &job->parts[p], far);
+    for (uint32_t list = 0; list < n; list++) { /* it is divided by */
+        float blocks = far->blocks[list];
+        far->blocks[list] = blocks > 1 ? blocks : 1;
+    }
+}
+
+/* Of all lists at once: a loop that compilers turn into vectors. */
+static void find_bases(struct ivf_job *job)
+{
+    const struct ivf_tables *tables = &job->scratch->tables;
+    const float *restrict keys = job->scratch->lists.keys;
+    const float *restrict half_norms = job->codebook->half_norms;
+    int32_t *restrict bases = job->scratch->far.bases;
+    const float from = tables->base, scale = tables->scale, bias = tables->bias;
+    const uint32_t n = job->codebook->n_lists;
     for (uint32_t list = 0; list < n; list++) {
-        uint32_t first = lists[list], end = lists[list + 1];
-        uint32_t rows = part->allowed != NULL ? found[list] : end - first;
-        uint32_t blocks = (end + IVF_BLOCK - 1) / IVF_BLOCK - first / IVF_BLOCK;
-        far->rows[list] += rows;
-        far->blocks[list] += blocks < rows ? blocks : rows;
+        float base = (keys[list] + half_norms[list] + from) * scale - bias;
+        base = base > -IVF_ESTIMATE_MAX ? base : -IVF_ESTIMATE_MAX;
+        bases[list] = (int32_t)(base < IVF_ESTIMATE_MAX ? base : IVF_ESTIMATE_MAX);
     }
 }
 
@@ -100,14 +147,6 @@ static void count_part(const struct ivf_job *job, const struct ivf_part *part, s
 struct moments {
     double n, sum, squares, energy;
 };
-
-/* The mean squared distance of a list's rows from its center: what they have in length beside it,
- * since all rows have one length. */
-static float energy_of(const struct codebook *codebook, uint32_t list)
-{
-    float length2 = codebook->metric == KITH_COSINE ? 1 : codebook->lift;
-    return fmaxf(length2 - 2 * codebook->half_norms[list], ENERGY_MIN * length2);
-}
 
 /* Those of the row's block that are in its list. */
 static void add_block(struct ivf_job *job, const struct ivf *index, uint32_t row,
@@ -158,40 +197,52 @@ void ivf_far_begin(struct ivf_job *job)
     float misses = job->query->effort.misses;
     job->margin = fmaxf(job->margin, quantile(misses * misses));
     struct ivf_far *far = &job->scratch->far;
-    uint32_t n = job->codebook->n_lists;
-    memset(far->rows, 0, sizeof *far->rows * n);
-    memset(far->blocks, 0, sizeof *far->blocks * n);
-    for (uint32_t p = 0; p < job->n_parts; p++)
-        count_part(job, &job->parts[p], far);
+    count_all(job, far);
+    find_bases(job);
     struct moments m = sample(job);
     double mean = m.sum / m.n, variance = m.squares / m.n - mean * mean;
-    float of_energy = (float)(variance / (m.energy / m.n));
     far->shift = (float)mean;
-    for (uint32_t list = 0; list < n; list++)
-        far->sharpness[list] =
-            1 / sqrtf(fmaxf(of_energy * energy_of(job->codebook, list), FLT_MIN));
+    far->sharpness = 1 / sqrtf(fmaxf((float)(variance / (m.energy / m.n)), FLT_MIN));
 }
 
 /* ---- choice ---------------------------------------------------------------------------------- */
 
-/* Sets densities; `expected` gets the hits by bucket of density. Returns their sum. */
-static float expect(struct ivf_job *job, float *expected)
+/* Where the bound is in the distribution of each list's scores: in a loop of its own, which
+ * compilers turn into vectors. */
+static void find_steps(struct ivf_job *job)
 {
     struct ivf_far *far = &job->scratch->far;
-    const struct codebook *codebook = job->codebook;
-    const float *keys = job->scratch->lists.keys;
-    float least = job->bound - far->shift, all = 0;
-    for (uint32_t list = 0; list < codebook->n_lists; list++) {
-        float center = keys[list] + codebook->half_norms[list];
-        float step = ((least - center) * far->sharpness[list] - TAIL_LOW) * TAIL_STEPS;
+    const float *restrict keys = job->scratch->lists.keys;
+    const float *restrict half_norms = job->codebook->half_norms, *restrict widths = far->widths;
+    int32_t *restrict steps = far->steps;
+    const float least = job->bound - far->shift, sharpness = far->sharpness * TAIL_STEPS;
+    const uint32_t n = job->codebook->n_lists;
+    for (uint32_t list = 0; list < n; list++) {
+        float center = keys[list] + half_norms[list];
+        float step = (least - center) * widths[list] * sharpness - TAIL_LOW * TAIL_STEPS;
         step = step > 0 ? step : 0;
         step = step < IVF_FAR_STEPS - 1 ? step : IVF_FAR_STEPS - 1;
-        float hits = (float)far->rows[list] * far->tail[(int32_t)step];
-        float density = hits / (float)(far->blocks[list] + (far->blocks[list] == 0));
-        far->density[list] = density;
+        steps[list] = (int32_t)step;
+    }
+}
+
+/* Sets densities; `expected` gets the hits by bucket of density. Returns their sum; *top becomes a
+ * bucket above all that have some. */
+static float expect(struct ivf_job *job, float *expected, uint32_t *top)
+{
+    struct ivf_far *far = &job->scratch->far;
+    float *restrict densities = far->density, all = 0, densest = 0;
+    const uint32_t n = job->codebook->n_lists;
+    find_steps(job);
+    for (uint32_t list = 0; list < n; list++) {
+        float hits = far->rows[list] * far->tail[far->steps[list]];
+        float density = hits / far->blocks[list];
+        densities[list] = density;
         expected[kith_f32_bits(density) >> BUCKET_BITS] += hits;
+        densest = density > densest ? density : densest;
         all += hits;
     }
+    *top = (kith_f32_bits(densest) >> BUCKET_BITS) + 1;
     return all;
 }
 
@@ -203,15 +254,17 @@ float ivf_far_rest(float misses)
 void ivf_far_choose(struct ivf_job *job, float rest)
 {
     struct ivf_far *far = &job->scratch->far;
-    float expected[BUCKETS] = {0}, all = expect(job, expected), above = 0;
-    uint32_t bucket = BUCKETS, n = 0;
+    uint32_t *restrict chosen = far->chosen, bucket, n = 0;
+    const float *restrict densities = far->density;
+    const uint32_t n_lists = job->codebook->n_lists;
+    float expected[BUCKETS] = {0}, all = expect(job, expected, &bucket), above = 0;
     while (bucket > 0 && above < (1 - rest) * all)
         above += expected[--bucket];
     float least =
         fmaxf(kith_f32_of_bits(bucket << BUCKET_BITS), FLT_MIN); /* without rows it is 0 */
-    for (uint32_t list = 0; list < job->codebook->n_lists; list++) {
-        far->chosen[n] = list;
-        n += far->density[list] >= least;
+    for (uint32_t list = 0; list < n_lists; list++) {
+        chosen[n] = list;
+        n += densities[list] >= least;
     }
     far->n_chosen = n;
 }

@@ -13,14 +13,18 @@
 struct ivf_job;
 
 struct ivf_far {      /* arrays by list */
-    uint32_t *rows;   /* that may be found; 0 also when they have been scanned */
-    uint32_t *blocks; /* to be scanned for them, about */
+    float *rows;      /* that may be found; 0 also when they have been scanned */
+    float *blocks;    /* to be scanned for them, about; at least 1 */
     uint32_t *chosen; /* n_chosen lists, ascending */
     uint32_t n_chosen;
+    int32_t *bases; /* what estimates of rows are more than the kernel's, in steps of the tables;
+                       cut off */
     /* Inside. */
-    float *sharpness; /* 1 / standard deviation of scores within the list */
-    float *density;   /* hits expected in a block */
-    float shift;      /* mean score of a list's rows less that of its center */
+    float *widths;   /* 1 / how far the list's rows are from its center: of the codebook */
+    int32_t *steps;  /* of the tail */
+    float *density;  /* hits expected in a block */
+    float shift;     /* mean score of a list's rows less that of its center */
+    float sharpness; /* of a list of width 1: 1 / standard deviation of scores within it */
     float tail[IVF_FAR_STEPS];
 };
 

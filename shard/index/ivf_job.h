@@ -5,6 +5,7 @@
  *   ivf_rows.c    rows without codes
  *   ivf_front.c   the first lists
  *   ivf_far.c     lists by hits that are expected in them
+ *   ivf_far_scan.c  their codes
  *   ivf_search.c  lists, the query, scratch
  *
  * Scores are those of ivf_format.h: larger is nearer, and a rank can be turned into one. */
@@ -22,7 +23,8 @@
 #include "shard/index/ivf_lists.h"
 #include "shard/index/ivf_tables.h"
 
-#define IVF_RUN_ROWS 1024u /* of a list at once: bounds the candidates between two checks */
+#define IVF_ESTIMATE_MAX 1e9f  /* fits an int32_t, with room for what a list adds */
+#define IVF_RUN_ROWS     1024u /* of a list at once: bounds the candidates between two checks */
 
 /* A row good enough by its bytes to be ranked exactly in the end. */
 struct ivf_finalist {
@@ -67,7 +69,7 @@ struct ivf_job {
     struct ivf_best best;
     struct ivf_kernels_rows8 rows8; /* the query as bytes; rows are set for each part */
     float length2, length;
-    float margin; /* the effort's, or more: ivf_far.h */
+    float margin;    /* the effort's, or more: ivf_far.h */
     float bound;     /* the k-th best score known, of whoever; -INFINITY: none */
     float keep;      /* by bytes a row has to have as much: the bound less their error */
     float front;     /* how far the first lists go, see ivf_lists_unit */
@@ -118,6 +120,11 @@ void ivf_rows_scan(struct ivf_job *job, uint32_t part, uint32_t list);
 /* All rows of all parts. False: stopped. */
 bool ivf_rows_search(struct ivf_job *job);
 
+/* ---- ivf_far_scan.c ---- */
+
+/* Lists that ivf_far.h chooses, when there is a bound. False: stopped. */
+bool ivf_far_scan(struct ivf_job *job);
+
 /* ---- ivf_front.c ---- */
 
 /* Takes the first lists, at least so many, and sets front; or far, where a filter leaves too little
@@ -139,6 +146,11 @@ uint32_t ivf_codes_opening(uint32_t k);
 /* How many candidates the scratch holds for k hits. */
 size_t ivf_codes_candidates(uint32_t k);
 void ivf_codes_scan(struct ivf_job *job, uint32_t part, uint32_t list);
+/* For kernels; its rows, which are filtered, and its bound are still to be set. */
+struct ivf_kernels_scan ivf_codes_kernel_scan(struct ivf_job *job, const struct ivf *index);
+/* What an estimate has to be above, with the base of its list, each cut off: IVF_ESTIMATE_MAX at
+ * most, and rather too little. */
+int32_t ivf_codes_wanted(struct ivf_job *job, const struct ivf *index);
 void ivf_codes_end_opening(struct ivf_job *job);
 /* By how much the estimates of rows [first, end), of one list, are above the score of its center.
  */

@@ -148,6 +148,25 @@ static uint32_t scan_codes(const struct ivf_kernels_scan *scan, uint32_t first, 
     return found;
 }
 
+static uint32_t scan_listed(const struct ivf_kernels_scan *scan,
+                            const struct ivf_kernels_block *blocks, uint32_t n, uint32_t n_known,
+                            struct ivf_kernels_found *found)
+{
+    uint32_t n_found = 0;
+    (void)n_known;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t rows = 0;
+        for (uint32_t open = blocks[i].open; open != 0; open &= open - 1) {
+            uint32_t row = (uint32_t)__builtin_ctz(open);
+            if (estimate(scan, blocks[i].block * IVF_BLOCK + row) > blocks[i].bound)
+                rows |= 1u << row;
+        }
+        if (rows != 0)
+            found[n_found++] = (struct ivf_kernels_found){blocks[i].block, rows};
+    }
+    return n_found;
+}
+
 static void count_rows(const uint64_t *allowed, const uint32_t *lists, uint32_t n, uint32_t *rows)
 {
     count_list_rows(allowed, lists, n, rows);
@@ -191,6 +210,7 @@ const struct ivf_kernels ivf_kernels_scalar = {
     .products = products,
     .tables = tables,
     .scan = scan_codes,
+    .scan_blocks = scan_listed,
     .count_rows = count_rows,
     .dot8 = dot8,
     .sad8 = sad8,

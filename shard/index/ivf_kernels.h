@@ -17,6 +17,7 @@
 #define IVF_KERNELS_LANES 16u  /* lists ranked together: the layout of codebook.centroids8 */
 #define IVF_KERNELS_GROUP 8u   /* sub-quantizers whose table bytes sum to at most 255 */
 #define IVF_KERNELS_SLACK 16u  /* outputs of pick may be written so far behind the last */
+#define IVF_KERNELS_LEAD  4u   /* blocks between the one that is scanned and the one fetched */
 #define IVF_KERNELS_SPAN  128u /* lists that share 16 maxima */
 
 /* Scores of all lists by bytes. */
@@ -88,6 +89,23 @@ typedef uint32_t (*ivf_kernels_scan_fn)(const struct ivf_kernels_scan *scan, uin
                                         uint32_t end, uint32_t *rows, int16_t *estimates,
                                         uint64_t *blocks);
 
+/* A block that is scanned wherever it lies. */
+struct ivf_kernels_block {
+    uint32_t block; /* its number */
+    uint32_t open;  /* bit r: row r of it may be given out */
+    int16_t bound;  /* instead of the scan's */
+};
+struct ivf_kernels_found {
+    uint32_t block;
+    uint32_t rows; /* bit r: row r of it is open, and its estimate above the bound; not 0 */
+};
+/* The blocks among n that have such rows, in order, into found (room for n); returns how many. The
+ * IVF_KERNELS_LEAD behind them, of n_known in all, are fetched into the cache. Of scan, allowed,
+ * bound and ahead are not used. */
+typedef uint32_t (*ivf_kernels_scan_blocks_fn)(const struct ivf_kernels_scan *scan,
+                                               const struct ivf_kernels_block *blocks, uint32_t n,
+                                               uint32_t n_known, struct ivf_kernels_found *found);
+
 /* rows[c]: how many bits of `allowed` are set in [lists[c], lists[c + 1]), of n lists; lists[0] is
  * 0. */
 typedef void (*ivf_kernels_count_rows_fn)(const uint64_t *allowed, const uint32_t *lists,
@@ -114,6 +132,7 @@ struct ivf_kernels {
     ivf_kernels_products_fn products;
     ivf_kernels_tables_fn tables;
     ivf_kernels_scan_fn scan;
+    ivf_kernels_scan_blocks_fn scan_blocks;
     ivf_kernels_count_rows_fn count_rows;
     ivf_kernels_score_fn dot8, sad8;
 };

@@ -218,6 +218,13 @@ static uint32_t scan_codes(const struct ivf_kernels_scan *scan, uint32_t first, 
     return scan_blocks(scan, first, end, rows, estimates, blocks);
 }
 
+static uint32_t scan_listed(const struct ivf_kernels_scan *scan,
+                            const struct ivf_kernels_block *blocks, uint32_t n, uint32_t n_known,
+                            struct ivf_kernels_found *found)
+{
+    return scan_some_blocks(scan, blocks, n, n_known, found);
+}
+
 static void count_rows(const uint64_t *allowed, const uint32_t *lists, uint32_t n, uint32_t *rows)
 {
     count_list_rows(allowed, lists, n, rows);
@@ -249,6 +256,7 @@ const struct ivf_kernels ivf_kernels_neon_table = {
     .products = products,
     .tables = tables,
     .scan = scan_codes,
+    .scan_blocks = scan_listed,
     .count_rows = count_rows,
     .dot8 = dot8,
     .sad8 = sad8,
@@ -264,6 +272,7 @@ const struct ivf_kernels ivf_kernels_dotprod_table = {
     .products = products,
     .tables = tables,
     .scan = scan_codes,
+    .scan_blocks = scan_listed,
     .count_rows = count_rows,
     .dot8 = ivf_kernels_dotprod_dot8,
     .sad8 = ivf_kernels_dotprod_sad8,

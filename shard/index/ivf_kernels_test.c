@@ -255,6 +255,43 @@ static void compare_scans(const struct ivf_kernels_scan *scan, uint32_t first, u
     }
 }
 
+/* The blocks of these rows, last one first: the rows found are the same. */
+static void compare_blocks(const struct ivf_kernels_scan *scan, uint32_t first, uint32_t end)
+{
+    struct ivf_kernels_block blocks[SCAN_ROWS / IVF_BLOCK + 1];
+    struct ivf_kernels_found found[SCAN_ROWS / IVF_BLOCK + 1];
+    static struct found want;
+    uint32_t n = 0;
+    uint64_t scanned = 0;
+    want.n = ivf_kernels_scalar.scan(scan, first, end, want.rows, NULL, &scanned);
+    for (uint32_t block = end / IVF_BLOCK + 1; block-- > first / IVF_BLOCK;) {
+        blocks[n] = (struct ivf_kernels_block){.block = block, .bound = scan->bound};
+        for (uint32_t r = 0; r < IVF_BLOCK; r++) {
+            uint32_t row = block * IVF_BLOCK + r;
+            if (row >= first && row < end &&
+                (scan->allowed == NULL || (scan->allowed[row / 64] >> (row % 64) & 1) != 0))
+                blocks[n].open |= 1u << r;
+        }
+        n += blocks[n].open != 0;
+    }
+    struct ivf_kernels_scan other = *scan;
+    other.bound = INT16_MAX; /* each block has its own */
+    other.allowed = NULL;
+    for (uint32_t v = 0; ivf_kernels_variant(v) != NULL; v++) {
+        const struct ivf_kernels *variant = ivf_kernels_variant(v);
+        uint32_t some = random_below(n + 1), at = want.n;
+        uint32_t n_found = variant->scan_blocks(&other, blocks, some, n, found);
+        n_found += variant->scan_blocks(&other, blocks + some, n - some, n - some, found + n_found);
+        for (uint32_t i = 0; i < n_found; i++)
+            for (uint32_t r = IVF_BLOCK; r-- > 0;)
+                if ((found[i].rows >> r & 1) != 0 &&
+                    (at == 0 || want.rows[--at] != found[i].block * IVF_BLOCK + r))
+                    fail_msg("%s with %u subs, rows %u to %u: row %u of block %u", variant->name,
+                             scan->n_subs, first, end, r, found[i].block);
+        assert_int_equal(at, 0);
+    }
+}
+
 /* A group of 8 table bytes sums to 255 at most. */
 static void random_tables(uint8_t *tables, uint32_t n_subs)
 {
@@ -296,8 +333,11 @@ static void scan_shape(uint32_t n_subs)
             .shift = (uint16_t)random_below(4),
         };
         uint32_t first = random_below(SCAN_ROWS);
-        compare_scans(&scan, first, first + random_below(SCAN_ROWS - first) + 1);
+        uint32_t end = first + random_below(SCAN_ROWS - first) + 1;
+        compare_scans(&scan, first, end);
         compare_scans(&scan, 0, SCAN_ROWS);
+        compare_blocks(&scan, first, end);
+        compare_blocks(&scan, 0, SCAN_ROWS);
     }
     free(tables);
     free(terms);

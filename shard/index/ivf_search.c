@@ -159,44 +159,6 @@ static bool visit_portion(struct ivf_job *job)
     return true;
 }
 
-/* The lists that ivf_far.h has chosen. False: stopped. */
-static bool visit_chosen(struct ivf_job *job)
-{
-    struct ivf_far *far = &job->scratch->far;
-    for (uint32_t part = 0; part < job->n_parts; part++) {
-        const uint32_t *lists = job->parts[part].index->lists;
-        for (uint32_t i = 0; i < far->n_chosen; i++) {
-            uint32_t list = far->chosen[i];
-            if (i % LISTS_A_STOP == 0 && ivf_job_is_stopped(job))
-                return false;
-            if (lists[list] < lists[list + 1])
-                visit_part(job, part, list);
-        }
-    }
-    for (uint32_t i = 0; i < far->n_chosen; i++)
-        far->rows[far->chosen[i]] = 0;
-    return true;
-}
-
-/* In rounds, each by the bound of the one before. */
-static bool visit_far(struct ivf_job *job)
-{
-    static const float rests[] = {0.9f, 0.5f};
-    float left = 1, rest = ivf_far_rest(job->query->effort.misses);
-    ivf_ahead_begin(&job->ahead, job->parts, job->n_parts, NULL, 0);
-    for (size_t i = 0; i < sizeof rests / sizeof *rests; left *= rests[i++]) {
-        ivf_far_choose(job, rests[i]);
-        if (!visit_chosen(job))
-            return false;
-        if (!job->opening) {
-            ivf_rerank_candidates(job, job->n);
-            job->n_pending = 0;
-        }
-    }
-    ivf_far_choose(job, fminf(rest / left, 1));
-    return visit_chosen(job);
-}
-
 /* True when another portion is to be visited. */
 static bool next_portion(struct ivf_job *job, uint32_t *portion)
 {
@@ -227,7 +189,7 @@ static bool visit_lists(struct ivf_job *job)
         if (!visit_portion(job))
             return false;
         if (job->far && job->bound > -INFINITY)
-            return visit_far(job);
+            return ivf_far_scan(job);
     } while (next_portion(job, &portion));
     return true;
 }

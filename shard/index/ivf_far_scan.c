@@ -1,0 +1,155 @@
+/* The codes of lists that are chosen by the hits expected in them.
+ *
+ * There are thousands of blocks to scan, in hundreds of lists of a few blocks each: what a list
+ * costs beside its blocks counts, and what comes next is not next in memory. So the blocks of all
+ * lists are lined up, those with rows that may be found, and the kernel takes them from there,
+ * fetching some ahead.
+ *
+ * The bound rises while lists are scanned, so they are chosen in two rounds. Within a round they
+ * are scanned in the order they lie in memory: there are so many that reading ahead, which the
+ * hardware does, is worth more than a bound that rises a little sooner.
+ *
+ * Lost: a kernel that goes through lists by itself (a tenth slower, it cannot fetch what it does
+ * not know); ranking only rows by their bytes at once whose estimate is at the bound, and the
+ * others when the scan has ended (half as many, but each waits for its bytes then); a third round
+ * (a list costs more to choose than it saves). */
+#include <string.h>
+
+#include "shard/index/ivf_format.h"
+#include "shard/index/ivf_job.h"
+
+#define LISTS_A_STOP 16u  /* lists between two questions whether to stop */
+#define BATCH        32u  /* blocks between two looks at the bound */
+#define PIECE        128u /* blocks of a list that are lined up at once */
+#define LINE         (2 * PIECE)
+#define FIRST_REST   0.8f /* the part of the expected hits that is left after the first round */
+
+_Static_assert(BATCH *IVF_BLOCK <= IVF_RUN_ROWS, "candidates have room for a batch");
+_Static_assert(BATCH + IVF_KERNELS_LEAD + PIECE <= LINE, "a piece fits behind what is left");
+
+struct line {
+    uint32_t part;
+    uint32_t from, n; /* those before `from` have been scanned */
+    int32_t wanted;   /* of estimates, in steps of the tables; too little by up to 3 */
+    struct ivf_kernels_block blocks[LINE];
+};
+
+static void scan_batch(struct ivf_job *job, struct line *line, uint32_t n)
+{
+    struct ivf_scratch *s = job->scratch;
+    struct ivf_kernels_found found[BATCH];
+    const struct ivf *index = job->parts[line->part].index;
+    struct ivf_kernels_scan scan = ivf_codes_kernel_scan(job, index);
+    uint32_t n_found =
+        job->kernels->scan_blocks(&scan, line->blocks + line->from, n, line->n - line->from, found);
+    line->from += n;
+    job->stats.rows += (uint64_t)n * IVF_BLOCK;
+    for (uint32_t i = 0; i < n_found; i++)
+        for (uint32_t rows = found[i].rows; rows != 0; rows &= rows - 1) {
+            uint32_t row = found[i].block * IVF_BLOCK + (uint32_t)__builtin_ctz(rows);
+            s->rows[job->n] = row;
+            s->parts[job->n++] = line->part;
+            ivf_rerank_fetch_row(index, row);
+        }
+    if (job->n_pending > 0)
+        ivf_rerank_candidates(job, job->n_pending);
+    job->n_pending = job->n;
+    line->wanted = ivf_codes_wanted(job, index);
+}
+
+/* Leaves fewer than n blocks. */
+static void scan_line(struct ivf_job *job, struct line *line, uint32_t n)
+{
+    for (uint32_t left; (left = line->n - line->from) >= n && left > 0;)
+        scan_batch(job, line, left < BATCH ? left : BATCH);
+}
+
+static uint32_t open_rows(const uint64_t *allowed, uint32_t base, uint32_t first, uint32_t end)
+{
+    uint32_t open = UINT32_MAX;
+    if (base < first)
+        open <<= first - base;
+    if (end - base < IVF_BLOCK)
+        open &= (1u << (end - base)) - 1;
+    return allowed == NULL ? open : open & (uint32_t)(allowed[base / 64] >> (base % 64));
+}
+
+/* Those of rows [first, end), of one list. */
+static void line_up(struct line *line, const uint64_t *allowed, uint32_t first, uint32_t end,
+                    int16_t bound)
+{
+    uint32_t n = line->n;
+    for (uint32_t base = first - first % IVF_BLOCK; base < end; base += IVF_BLOCK) {
+        uint32_t open = open_rows(allowed, base, first, end);
+        line->blocks[n] = (struct ivf_kernels_block){base / IVF_BLOCK, open, bound};
+        n += open != 0;
+    }
+    line->n = n;
+}
+
+/* A saturated estimate must pass. */
+static int16_t bound_of(const struct line *line, int32_t base)
+{
+    int32_t bound = line->wanted - base;
+    bound = bound > INT16_MIN ? bound : INT16_MIN;
+    return (int16_t)(bound < INT16_MAX - 1 ? bound : INT16_MAX - 1);
+}
+
+static void scan_list(struct ivf_job *job, struct line *line, uint32_t list)
+{
+    const struct ivf_part *part = &job->parts[line->part];
+    const struct ivf *index = part->index;
+    uint32_t end = index->lists[list + 1];
+    job->stats.lists++;
+    job->stats.listed += end - index->lists[list];
+    ivf_need_list(index, list);
+    for (uint32_t first = index->lists[list], to; first < end; first = to) {
+        to = (first / IVF_BLOCK + PIECE) * IVF_BLOCK;
+        to = to < end ? to : end;
+        if (line->n + PIECE > LINE) {
+            line->n -= line->from;
+            memmove(line->blocks, line->blocks + line->from, sizeof *line->blocks * line->n);
+            line->from = 0;
+        }
+        line_up(line, part->allowed, first, to, bound_of(line, job->scratch->far.bases[list]));
+        scan_line(job, line, BATCH + IVF_KERNELS_LEAD);
+    }
+}
+
+/* False: stopped. */
+static bool scan_chosen(struct ivf_job *job)
+{
+    struct ivf_far *far = &job->scratch->far;
+    for (uint32_t part = 0; part < job->n_parts; part++) {
+        const uint32_t *lists = job->parts[part].index->lists;
+        struct line line;
+        line.part = part;
+        line.from = line.n = 0;
+        line.wanted = ivf_codes_wanted(job, job->parts[part].index);
+        for (uint32_t i = 0; i < far->n_chosen; i++) {
+            uint32_t list = far->chosen[i];
+            if (i % LISTS_A_STOP == 0 && ivf_job_is_stopped(job))
+                return false;
+            if (lists[list] < lists[list + 1])
+                scan_list(job, &line, list);
+        }
+        scan_line(job, &line, 1);
+    }
+    for (uint32_t i = 0; i < far->n_chosen; i++)
+        far->rows[far->chosen[i]] = 0;
+    return true;
+}
+
+bool ivf_far_scan(struct ivf_job *job)
+{
+    float rest = ivf_far_rest(job->query->effort.misses);
+    if (job->opening) /* the bound is that of others */
+        ivf_codes_end_opening(job);
+    ivf_far_choose(job, FIRST_REST);
+    if (!scan_chosen(job))
+        return false;
+    ivf_rerank_candidates(job, job->n);
+    job->n_pending = 0;
+    ivf_far_choose(job, fminf(rest / FIRST_REST, 1));
+    return scan_chosen(job);
+}
