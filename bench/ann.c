@@ -27,7 +27,7 @@
 #include "common/kith_mem.h"
 #include "median.h"
 
-#define K           10u
+#define K_DEFAULT   10u
 #define ENGINES_MAX 16u
 #define POINTS_MAX  512u
 #define ROUNDS_MAX  64u
@@ -54,7 +54,7 @@ struct bench {
     struct ann_set set;
     struct ann_engine engines[ENGINES_MAX];
     struct point points[POINTS_MAX];
-    uint32_t n_engines, n_points, n_rounds, n_tune, threads, rows, queries;
+    uint32_t n_engines, n_points, n_rounds, n_tune, threads, rows, queries, k;
 };
 
 static uint64_t cpu_ns(clockid_t whose)
@@ -117,7 +117,7 @@ static void open_engine(struct bench *bench, const char *name, const char *spec)
     struct ann_engine *engine = &bench->engines[bench->n_engines];
     uint64_t before, start, cpu;
     double seconds, cpu_s, bytes;
-    uint32_t rows[K];
+    uint32_t rows[ANN_TRUTH_K];
 
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
         if (strcmp(known[i].name, name) != 0)
@@ -132,8 +132,8 @@ static void open_engine(struct bench *bench, const char *name, const char *spec)
         engine->choose(engine->index, engine->n_settings - 1);
         start = kith_now_ns();
         for (uint32_t q = 0; q < bench->n_tune && kith_now_ns() - start < TUNE_NS; q++)
-            (void)engine->search(engine->index, bench->set.queries + (size_t)q * bench->set.dim, K,
-                                 rows);
+            (void)engine->search(engine->index, bench->set.queries + (size_t)q * bench->set.dim,
+                                 bench->k, rows);
         bytes = ((double)resident_bytes() - (double)before) / bench->set.n;
         fprintf(stderr,
                 "%-11s %-30s built in %6.1f s (%.1f s of CPU), %5.0f bytes a point resident\n",
@@ -165,7 +165,7 @@ static struct run run_queries(const struct bench *bench, struct point *point, ui
     const struct ann_set *set = &bench->set;
     struct ann_engine *engine = point->engine;
     struct run run = {0};
-    uint32_t rows[K];
+    uint32_t rows[ANN_TRUTH_K];
     uint64_t rows_before = engine->rows_read != NULL ? engine->rows_read(engine->index) : 0;
 
     engine->choose(engine->index, point->setting);
@@ -173,10 +173,10 @@ static struct run run_queries(const struct bench *bench, struct point *point, ui
         uint32_t q = first + point->next, found;
         uint64_t cpu = cpu_ns(CLOCK_THREAD_CPUTIME_ID), wall = kith_now_ns();
 
-        found = engine->search(engine->index, set->queries + (size_t)q * set->dim, K, rows);
+        found = engine->search(engine->index, set->queries + (size_t)q * set->dim, bench->k, rows);
         run.wall_ns += kith_now_ns() - wall;
         run.cpu_ns += cpu_ns(CLOCK_THREAD_CPUTIME_ID) - cpu;
-        run.hits += ann_set_hits(set, q, rows, found, K);
+        run.hits += ann_set_hits(set, q, rows, found, bench->k);
         run.queries++;
         point->next = q + 1 < end ? point->next + 1 : 0;
     }
@@ -252,7 +252,7 @@ static void tune(struct bench *bench)
             (void)run_queries(bench, point, 0, bench->n_tune, 20, TUNE_NS / 10);
             point->next = 0;
             run = run_queries(bench, point, 0, queries, queries, TUNE_NS);
-            point->recall = (double)run.hits / (double)(run.queries * K);
+            point->recall = (double)run.hits / (double)(run.queries * bench->k);
             point->tuned_per_s = rate(&run);
             n += point->recall >= RECALL_MIN || bench->engines[e].n_settings == 1;
         }
@@ -278,7 +278,7 @@ static void measure(struct bench *bench)
         struct point *point = &bench->points[i];
         point->next = 0;
         struct run run = run_queries(bench, point, first, end, end - first, 4 * (uint64_t)TUNE_NS);
-        point->recall = (double)run.hits / (double)(run.queries * K);
+        point->recall = (double)run.hits / (double)(run.queries * bench->k);
         point->rows = (double)run.rows / (double)run.queries;
         point->next = 0;
     }
@@ -380,7 +380,7 @@ static void tell_at_recall(const struct bench *bench, double recall)
 static _Noreturn void usage(void)
 {
     fputs("usage: bench_ann FOLDER [--engine NAME=SPEC]... [--rounds R] [--rows N] [--queries Q] "
-          "[--threads T] [--tune Q]\n",
+          "[--threads T] [--tune Q] [--k K]\n",
           stderr);
     exit(2);
 }
@@ -439,9 +439,9 @@ int main(int argc, char **argv)
     static const struct option known[] = {
         {"engine", 1, NULL, 'e'},  {"rounds", 1, NULL, 'r'},  {"rows", 1, NULL, 'n'},
         {"queries", 1, NULL, 'q'}, {"threads", 1, NULL, 't'}, {"tune", 1, NULL, 'u'},
-        {NULL, 0, NULL, 0},
+        {"k", 1, NULL, 'k'},       {NULL, 0, NULL, 0},
     };
-    static struct bench bench = {.n_rounds = 7, .threads = 2};
+    static struct bench bench = {.n_rounds = 7, .threads = 2, .k = K_DEFAULT};
     const char *engines[ENGINES_MAX];
     uint32_t n_engines = 0;
 
@@ -457,6 +457,8 @@ int main(int argc, char **argv)
             bench.queries = number;
         else if (c == 't' && number >= 1)
             bench.threads = number;
+        else if (c == 'k' && number >= 1 && number <= ANN_TRUTH_K)
+            bench.k = number;
         else if (c == 'u')
             bench.n_tune = number;
         else
@@ -473,7 +475,7 @@ int main(int argc, char **argv)
             "%s: %u rows of %u (near a query: %.1f dimensions), %u queries for tuning, %u for "
             "measuring, k = %u\n",
             bench.set.name, bench.set.n, bench.set.dim, local_dimension(&bench.set), bench.n_tune,
-            bench.set.n_queries - bench.n_tune, K);
+            bench.set.n_queries - bench.n_tune, bench.k);
     if (n_engines == 0)
         engines[n_engines++] = "kith=pq4";
     for (uint32_t e = 0; e < n_engines; e++) {
