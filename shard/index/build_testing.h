@@ -127,13 +127,14 @@ static inline struct io *new_disk(void)
 
 #define HELD 300u /* the last rows: queries nobody saw */
 #define K    10u
+#define MANY 200u /* more than a cluster has */
 
-/* The rank of the K-th best row, by a scan of all. */
-static inline float kth_rank(const struct world *w, const float *query)
+/* The rank of the k-th best row (k <= MANY), by a scan of all. */
+static inline float kth_rank(const struct world *w, const float *query, uint32_t k)
 {
-    struct kith_hit hits[K];
+    struct kith_hit hits[MANY];
     struct topk top;
-    topk_init(&top, K, -FLT_MAX, hits);
+    topk_init(&top, k, -FLT_MAX, hits);
     struct kernels_rows rows = {row_at(w, 0), w->config.dim};
     static float ranks[ROWS_MAX];
     kernels_scalar.scan[kernels_form_of(w->config.metric)][kernels_type_of(w->config.rows)](

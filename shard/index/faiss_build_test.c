@@ -56,7 +56,7 @@ static void check_recalls(const struct world *w, const struct segment *segment)
     float worst[HELD];
     assert_non_null(index);
     for (uint32_t q = 0; q < HELD; q++)
-        worst[q] = kth_rank(w, w->rows + (size_t)(w->n + q) * DIM);
+        worst[q] = kth_rank(w, w->rows + (size_t)(w->n + q) * DIM, K);
     uint32_t n = 0;
     for (uint32_t i = 0; i < index->meta.n_targets; i++) {
         const struct faiss_target *target = &index->meta.targets[i];

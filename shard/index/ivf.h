@@ -57,8 +57,9 @@ struct ivf_effort {
  * codebook worse than those: what was measured with the others does not hold for them. */
 #define IVF_DRIFT 1.15f
 
-#define IVF_TARGETS     12u
-#define IVF_TARGET_HITS 10u /* the k of their recall; for fewer hits a search looks as far */
+#define IVF_TARGETS      12u
+#define IVF_TARGET_HITS  10u   /* the k of their recall; for fewer hits a search looks as far */
+#define IVF_GROWTH_USUAL 0.05f /* of word and sentence vectors 0.02 to 0.05 was measured */
 struct ivf_target {
     float recall;     /* reached on the calibration's queries, a lower confidence bound */
     float rows_share; /* of the segment's rows, looked at on average: the planner's estimate */
@@ -89,6 +90,7 @@ struct ivf {
     uint32_t n_targets;
     struct ivf_target targets[IVF_TARGETS]; /* recall ascending */
     uint32_t measured_rows; /* of the segment they were measured in: this one, or one before it */
+    float growth;           /* of reach, for ten times as many hits */
 };
 
 /* What an index is parsed from; borrowed as long as the index lives. */
@@ -137,12 +139,13 @@ static inline void ivf_need_list(const struct ivf *index, uint32_t list)
  * to. */
 bool ivf_reaches(const struct ivf *segment, float recall);
 
-/* The effort for a recall target in (0, 1], over segments that share a codebook: the mean of theirs
- * by rows, since hits are spread over them like rows are, each raised for the rows that the others
- * add (their hits bring the k-th best nearer, and what is within reach of it is less). Between two
- * stored targets it is interpolated. A target above what was reached in one of them: every list,
- * widest margin, and of the recall only what was reached; 0 of no segments. */
-struct ivf_target ivf_target_for(const struct ivf *const *segments, uint32_t n, float recall);
+/* The effort for a recall target in (0, 1] of the k nearest, over segments that share a codebook:
+ * the mean of theirs by rows, since hits are spread over them like rows are, each raised for the
+ * rows that the others add (their hits bring the k-th best nearer, and what is within reach of it
+ * is less). Between two stored targets it is interpolated. A target above what was reached in one
+ * of them: every list, widest margin, and of the recall only what was reached; 0 of no segments. */
+struct ivf_target ivf_target_for(const struct ivf *const *segments, uint32_t n, float recall,
+                                 uint32_t k);
 
 /* ---- search ------------------------------------------------------------------------------------
  */

@@ -70,7 +70,8 @@ static bool best_known(struct ivf_builder *builder, const struct codebook *codeb
     if (best != NULL) {
         *out = (struct ivf_calibration){.n_targets = best->n_targets,
                                         .rows = best->measured_rows,
-                                        .energy = best->residual_energy};
+                                        .energy = best->residual_energy,
+                                        .growth = best->growth};
         memcpy(out->targets, best->targets, sizeof out->targets);
     }
     (void)pthread_mutex_unlock(&builder->lock);

@@ -9,11 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/kith_f16.h"
 #include "common/kith_mem.h"
 #include "shard/index/exact_best.h"
-#include "shard/index/ivf_format.h"
+#include "shard/index/ivf_growth.h"
 #include "shard/index/ivf_job.h"
+#include "shard/index/ivf_needed.h"
 #include "shard/index/recall_levels.h"
 
 #define K             IVF_TARGET_HITS
@@ -22,7 +22,6 @@
 #define QUERIES_LEAST 128u
 #define QUERIES_MAX   1024u
 #define PIECE         16u /* queries of a piece */
-#define REACH_MAX     1e6f
 /* Costs in rows scanned: a row ranked by bytes is a cache miss. */
 #define COST_RERANK 32.0
 
@@ -55,7 +54,7 @@ struct run {
     const struct ivf *index;
     struct workers *workers;
     struct worker *each;
-    uint32_t n_queries, row_bytes;
+    uint32_t n_queries;
     float *queries;
     struct kith_hit *answers; /* HITS of each query, exact */
     float *worst;             /* of each query: the rank of its K-th hit */
@@ -66,7 +65,7 @@ struct run {
 
 static uint32_t row_of(const struct run *run, uint32_t query)
 {
-    return (uint32_t)((uint64_t)query * run->index->n_rows / run->n_queries);
+    return ivf_needed_row(run->index, run->n_queries, query);
 }
 
 static const void *row_at(const void *ctx, uint32_t row)
@@ -84,58 +83,6 @@ static bool name_row(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq)
 
 /* ---- exact answers --------------------------------------------------------------------------- */
 
-static uint32_t list_of(const struct ivf *index, uint32_t row)
-{
-    return ivf_format_list_of(index->lists, index->codebook->n_lists, row);
-}
-
-/* The distances of ivf_effort: squared, but under manhattan. */
-static float centroid_distance(const struct codebook *c, const float *query, uint32_t list)
-{
-    struct kernels_rows centroid = {c->centroids + (size_t)list * c->dim, c->dim};
-    float rank, length;
-    bool sums = c->metric == KITH_MANHATTAN;
-    kernels_best()->scan[sums ? KERNELS_L1 : KERNELS_IP][KERNELS_F32](query, centroid, 1, &rank);
-    kernels_best()->norms((struct kernels_rows){query, c->dim}, 1, &length);
-    return sums ? -rank : length - 2 * (rank - c->half_norms[list]);
-}
-
-static float row_distance(const struct codebook *c, const float *query, float rank)
-{
-    float length;
-    kernels_best()->norms((struct kernels_rows){query, c->dim}, 1, &length);
-    /* Through a score, a small euclidean distance would be lost in roundings. */
-    return c->metric == KITH_EUCLID ? -rank : ivf_format_distance(c, length, rank);
-}
-
-/* How far the first lists of a search go. */
-static float front_of(const struct run *run, uint32_t query)
-{
-    const struct codebook *c = run->index->codebook;
-    const float *vector = run->queries + (size_t)query * c->dim;
-    struct ivf_lists *lists = &run->each[0].scratch->lists;
-    float length2;
-    kernels_best()->norms((struct kernels_rows){vector, c->dim}, 1, &length2);
-    if (!ivf_lists_rank(lists, c, vector, length2))
-        return 0.0f;
-    ivf_lists_take(lists, IVF_FIRST_LISTS);
-    return ivf_lists_distance(lists->farthest, c, length2);
-}
-
-static float reach_for(const struct run *run, uint32_t query, uint32_t row, float front)
-{
-    const struct codebook *c = run->index->codebook;
-    const float *vector = run->queries + (size_t)query * c->dim;
-    uint32_t list = list_of(run->index, row);
-    if (list == list_of(run->index, row_of(run, query)))
-        return 0.0f; /* the nearest list is always looked at */
-    float most = row_distance(c, vector, run->worst[query]);
-    float reach = centroid_distance(c, vector, list) / ivf_lists_unit(most, front);
-    if (c->metric == KITH_MANHATTAN)
-        reach *= reach;
-    return reach >= 0.0f && reach < REACH_MAX ? reach : REACH_MAX;
-}
-
 static enum kith_err find_answers(struct run *run, struct kith_diag *diag)
 {
     const struct exact_best scan = {.metric = run->index->codebook->metric,
@@ -150,21 +97,19 @@ static enum kith_err find_answers(struct run *run, struct kith_diag *diag)
     return exact_best_run(&scan, run->workers, run->answers, diag);
 }
 
+static struct ivf_needed needed_of(const struct run *run)
+{
+    return (struct ivf_needed){run->index, &run->each[0].scratch->lists};
+}
+
 /* The K best without the query itself, and what their lists ask for. */
 static void note_answers(struct run *run)
 {
-    for (uint32_t q = 0; q < run->n_queries; q++) {
-        const struct kith_hit *hits = run->answers + (size_t)q * HITS;
-        uint32_t rows[HITS], n = 0;
-        for (uint32_t i = 0; i < HITS && n < K; i++)
-            if (hits[i].id.lo != row_of(run, q)) {
-                rows[n++] = (uint32_t)hits[i].id.lo;
-                run->worst[q] = hits[i].rank;
-            }
-        float front = front_of(run, q);
-        for (uint32_t i = 0; i < K; i++)
-            run->needed[q * K + i] = i < n ? reach_for(run, q, rows[i], front) : REACH_MAX;
-    }
+    const struct ivf_needed needed = needed_of(run);
+    for (uint32_t q = 0; q < run->n_queries; q++)
+        run->worst[q] = ivf_needed_by(&needed, run->queries + (size_t)q * run->index->codebook->dim,
+                                      row_of(run, q), run->answers + (size_t)q * HITS, K,
+                                      run->needed + (size_t)q * K);
 }
 
 /* ---- trials ---------------------------------------------------------------------------------- */
@@ -220,12 +165,6 @@ static enum kith_err try_effort(struct run *run, struct trial *trial, struct kit
     return KITH_OK;
 }
 
-static int compare_floats(const void *a, const void *b)
-{
-    float x = *(const float *)a, y = *(const float *)b;
-    return (x > y) - (x < y);
-}
-
 static float margin_of(const struct run *run, float share, uint32_t which)
 {
     uint32_t i = 0;
@@ -239,15 +178,15 @@ static enum kith_err run_trials(struct run *run, struct trial *trials, uint32_t 
 {
     uint32_t n = run->n_queries * K,
              n_margins = run->index->codebook->codes == CODEBOOK_PQ4 ? 2 : 1;
-    qsort(run->needed, n, sizeof *run->needed, compare_floats);
+    ivf_needed_sort(run->needed, n);
     *n_trials = 0;
     for (size_t i = 0; i < N_REACHES; i++) {
-        uint32_t at = (uint32_t)(shares[i] * (float)(n - 1));
         for (uint32_t m = 0; m < n_margins; m++) {
             struct trial *trial = &trials[(*n_trials)++];
-            trial->effort = (struct ivf_effort){.reach = run->needed[at],
-                                                .margin = margin_of(run, shares[i], m),
-                                                .first_lists = IVF_FIRST_LISTS};
+            trial->effort =
+                (struct ivf_effort){.reach = ivf_needed_quantile(run->needed, n, shares[i]),
+                                    .margin = margin_of(run, shares[i], m),
+                                    .first_lists = IVF_FIRST_LISTS};
             enum kith_err err = try_effort(run, trial, diag);
             if (err != KITH_OK)
                 return err;
@@ -303,13 +242,7 @@ static enum kith_err make_run(struct run *run, struct kith_diag *diag)
     if (run->queries == NULL || run->answers == NULL || run->worst == NULL || run->needed == NULL ||
         run->found == NULL || run->each == NULL)
         return kith_fail(diag, KITH_NOMEM, "calibration");
-    for (uint32_t q = 0; q < n; q++) {
-        const void *row = ivf_row(index, row_of(run, q));
-        if (index->row_type == KITH_ROWS_F16)
-            kith_f16_unpack(run->queries + (size_t)q * dim, row, dim);
-        else
-            memcpy(run->queries + (size_t)q * dim, row, run->row_bytes);
-    }
+    ivf_needed_queries(index, n, run->queries);
     enum kith_err err = KITH_OK;
     for (uint32_t w = 0; w < run->workers->threads && err == KITH_OK; w++)
         err = make_worker(run, &run->each[w], diag);
@@ -332,13 +265,16 @@ enum kith_err ivf_calibrate_run(const struct ivf *index, struct workers *workers
     *out = (struct ivf_calibration){.rows = index->n_rows, .energy = index->residual_energy};
     if (run.n_queries < QUERIES_MIN)
         return KITH_OK;
-    run.row_bytes = kernels_row_bytes(kernels_type_of(index->row_type), index->codebook->dim);
     enum kith_err err = make_run(&run, diag);
     if (err == KITH_OK)
         err = find_answers(&run, diag);
     if (err == KITH_OK) {
         note_answers(&run);
         err = run_trials(&run, trials, &n_trials, diag);
+    }
+    if (err == KITH_OK) {
+        const struct ivf_needed needed = needed_of(&run);
+        err = ivf_growth_measure(&needed, workers, &out->growth, diag);
     }
     if (err == KITH_OK)
         out->n_targets = choose(&run, trials, n_trials, out->targets);

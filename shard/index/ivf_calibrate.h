@@ -17,6 +17,7 @@ struct ivf_calibration {
                                                the 10 nearest */
     uint32_t rows;                          /* of the segment it was measured in */
     float energy;                           /* and its residual_energy */
+    float growth;                           /* of reach: ivf_growth.h */
 };
 
 enum kith_err ivf_calibrate_run(const struct ivf *index, struct workers *workers,

@@ -13,7 +13,7 @@ size_t ivf_format_store_meta(uint8_t *out, const struct ivf_meta *meta)
     kith_store_f32(out + 32, meta->error8);
     kith_store_f32(out + 36, meta->residual_energy);
     kith_store_u32(out + 40, meta->n_targets);
-    kith_store_f32(out + IVF_META_UNUSED, 0);
+    kith_store_f32(out + 44, meta->growth);
     kith_store_u32(out + 48, meta->measured_rows);
     uint8_t *at = out + IVF_META_HEADER_BYTES;
     for (uint32_t i = 0; i < meta->n_targets; i++, at += IVF_META_TARGET_BYTES) {
@@ -63,9 +63,10 @@ enum kith_err ivf_format_load_meta(struct ivf_meta *out, struct kith_bytes bytes
     struct ivf_meta meta = {0};
     if (bytes.len < IVF_META_HEADER_BYTES || kith_load_u32(bytes.data) != IVF_META_MAGIC)
         return kith_fail(diag, KITH_CORRUPT, "not the head of an index");
-    if (kith_load_u32(bytes.data + 4) != IVF_FORMAT_VERSION)
-        return kith_fail(diag, KITH_CORRUPT, "index of version %u, this is %u",
-                         kith_load_u32(bytes.data + 4), IVF_FORMAT_VERSION);
+    uint32_t version = kith_load_u32(bytes.data + 4);
+    if (version != IVF_FORMAT_VERSION && version != IVF_META_BEFORE)
+        return kith_fail(diag, KITH_CORRUPT, "index of version %u, this is %u", version,
+                         IVF_FORMAT_VERSION);
     meta.n_rows = kith_load_u32(bytes.data + 8);
     meta.row8_bytes = kith_load_u32(bytes.data + 12);
     meta.codebook_hash = kith_load_u64(bytes.data + 16);
@@ -74,13 +75,13 @@ enum kith_err ivf_format_load_meta(struct ivf_meta *out, struct kith_bytes bytes
     meta.error8 = kith_load_f32(bytes.data + 32);
     meta.residual_energy = kith_load_f32(bytes.data + 36);
     meta.n_targets = kith_load_u32(bytes.data + 40);
+    meta.growth = version == IVF_META_BEFORE ? IVF_GROWTH_USUAL : kith_load_f32(bytes.data + 44);
     meta.measured_rows = kith_load_u32(bytes.data + 48);
     if (meta.n_targets > IVF_TARGETS ||
         bytes.len != IVF_META_HEADER_BYTES + meta.n_targets * (size_t)IVF_META_TARGET_BYTES ||
         meta.row8_bytes > ivf_format_row8_bytes(KITH_DIM_MAX) || !is_size(meta.term_scale) ||
         !is_size(meta.error) || !is_size(meta.error8) || !is_size(meta.residual_energy) ||
-        !is_size(kith_load_f32(bytes.data + IVF_META_UNUSED)) ||
-        (meta.n_targets > 0 && meta.measured_rows == 0) ||
+        !is_size(meta.growth) || (meta.n_targets > 0 && meta.measured_rows == 0) ||
         !load_targets(&meta, bytes.data + IVF_META_HEADER_BYTES))
         return kith_fail(diag, KITH_CORRUPT, "damaged head of an index");
     *out = meta;

@@ -38,7 +38,7 @@
 #include "proto/kith_wire.h"
 #include "shard/index/ivf.h"
 
-#define IVF_FORMAT_VERSION 4u
+#define IVF_FORMAT_VERSION 5u
 #define IVF_EXACT_AT       0.3f
 #define IVF_BLOCK          32u /* rows of a block of codes and terms */
 #define IVF_ROW8_ALIGN     64u
@@ -142,11 +142,11 @@ static inline uint8_t ivf_format_byte(const struct codebook *codebook, float val
 
 /* IVF_SECTION_META, without padding: magic u32, version u32, n_rows u32, row8_bytes u32,
  * codebook_hash u64, term_scale f32, error f32, error8 f32, residual_energy f32, n_targets u32,
- * any f32 that is not negative, measured_rows u32; then for each target recall f32, rows_share f32,
- * reach f32, margin f32, first_lists u32, lists_max u32. */
+ * growth f32, measured_rows u32; then for each target recall f32, rows_share f32, reach f32, margin
+ * f32, first_lists u32, lists_max u32. Version 4 has a number without a meaning for the growth. */
 #define IVF_META_MAGIC        0x4d465649u /* "IVFM" */
 #define IVF_META_HEADER_BYTES 52u
-#define IVF_META_UNUSED       44u /* offset of the f32 that is not used any more; written as 0 */
+#define IVF_META_BEFORE       4u /* the version that is read, too */
 #define IVF_META_TARGET_BYTES 24u
 #define IVF_META_BYTES_MAX    (IVF_META_HEADER_BYTES + IVF_TARGETS * IVF_META_TARGET_BYTES)
 
@@ -158,6 +158,7 @@ struct ivf_meta {
     float residual_energy;           /* mean |x - centroid|^2 of the segment's rows */
     uint32_t n_targets;              /* 0: not calibrated */
     uint32_t measured_rows;          /* the targets hold for a segment of so many */
+    float growth;                    /* finite, not negative */
     struct ivf_target targets[IVF_TARGETS];
 };
 

@@ -49,7 +49,8 @@ static struct ivf_meta sample(void)
                             .error8 = 2,
                             .residual_energy = 3,
                             .n_targets = IVF_TARGETS,
-                            .measured_rows = 54321};
+                            .measured_rows = 54321,
+                            .growth = 0.5f};
     for (uint32_t i = 0; i < IVF_TARGETS; i++)
         meta.targets[i] = (struct ivf_target){
             .recall = 0.05f * (float)i,
@@ -75,8 +76,24 @@ static void test_ivf_format_reads_the_meta_it_wrote(void **state)
         assert_true(out.n_rows == in.n_rows && out.row8_bytes == in.row8_bytes &&
                     out.term_scale == in.term_scale && out.error == in.error &&
                     out.error8 == in.error8 && out.residual_energy == in.residual_energy &&
-                    out.n_targets == n && out.measured_rows == in.measured_rows);
+                    out.n_targets == n && out.measured_rows == in.measured_rows &&
+                    out.growth == in.growth);
     }
+}
+
+static void test_ivf_format_reads_the_version_before(void **state)
+{
+    (void)state;
+    uint8_t bytes[IVF_META_BYTES_MAX];
+    struct ivf_meta meta = sample(), out;
+    meta.growth = 40; /* something else, then */
+    size_t len = ivf_format_store_meta(bytes, &meta);
+    kith_store_u32(bytes + 4, IVF_META_BEFORE);
+    assert_int_equal(ivf_format_load_meta(&out, (struct kith_bytes){bytes, len}, NULL), KITH_OK);
+    assert_true(out.growth == IVF_GROWTH_USUAL && out.n_targets == meta.n_targets);
+    kith_store_u32(bytes + 4, IVF_META_BEFORE - 1);
+    assert_int_equal(ivf_format_load_meta(&out, (struct kith_bytes){bytes, len}, NULL),
+                     KITH_CORRUPT);
 }
 
 static void test_ivf_format_refuses_a_damaged_meta(void **state)
@@ -98,6 +115,8 @@ static void test_ivf_format_refuses_a_damaged_meta(void **state)
                    {28, 0x7f800000u},
                    {32, 0xbf800000u},
                    {40, IVF_TARGETS + 1},
+                   {44, 0x7fc00000u},
+                   {44, 0xbf800000u},
                    {IVF_META_HEADER_BYTES, 0x3f800000u}, /* recall 1 before smaller ones */
                    {IVF_META_HEADER_BYTES + 4, 0x40000000u},
                    {IVF_META_HEADER_BYTES + 8, 0xff800000u}};
@@ -115,6 +134,7 @@ int main(void)
         cmocka_unit_test(test_ivf_format_gives_every_code_a_place_of_its_own),
         cmocka_unit_test(test_ivf_format_aligns_rows_of_bytes),
         cmocka_unit_test(test_ivf_format_reads_the_meta_it_wrote),
+        cmocka_unit_test(test_ivf_format_reads_the_version_before),
         cmocka_unit_test(test_ivf_format_refuses_a_damaged_meta),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -89,7 +89,7 @@ static void search(struct world *world, const struct ivf *ivf, bool filtered, bo
     }
     struct ivf_query query = {.vector = vector,
                               .top = &top,
-                              .effort = ivf_target_for(&ivf, 1, 0.9f).effort,
+                              .effort = ivf_target_for(&ivf, 1, 0.9f, IVF_TARGET_HITS).effort,
                               .by_bytes = by_bytes};
     struct ivf_stats stats = {0};
     if (!ivf_search(&query, &part, 1, world->scratch, &stats))

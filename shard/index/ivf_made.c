@@ -145,6 +145,7 @@ static enum kith_err calibrate(struct ivf_made *made, const struct ordered *rows
     meta->n_targets = found.n_targets;
     memcpy(meta->targets, found.targets, sizeof meta->targets);
     meta->measured_rows = found.rows;
+    meta->growth = found.growth;
     return KITH_OK;
 }
 

@@ -156,23 +156,23 @@ static void test_ivf_takes_the_mean_effort_of_segments(void **state)
             {0.92f, 0.03f, {.reach = 1.1f, .margin = 3.0f, .first_lists = 10, .lists_max = 70}},
             {0.99f, 0.05f, {.reach = 1.5f, .margin = 2.0f, .first_lists = 16, .lists_max = 90}}}};
     const struct ivf *both[] = {&one, &two};
-    struct ivf_target target = ivf_target_for(both, 2, 0.9f);
+    struct ivf_target target = ivf_target_for(both, 2, 0.9f, IVF_TARGET_HITS);
     assert_true(target.recall == 0.9f);
     assert_true(fabsf(target.effort.reach - (1.2f + 3 * 1.1f) / 4) < 1e-5f);
     assert_true(fabsf(target.effort.margin - (2 + 3 * 3.0f) / 4) < 1e-5f);
     assert_int_equal(target.effort.first_lists, 10);
     assert_int_equal(target.effort.lists_max, 70);
     assert_true(fabsf(target.rows_share - 0.025f) < 1e-6f);
-    target = ivf_target_for(both, 2, 0.94f);
+    target = ivf_target_for(both, 2, 0.94f, IVF_TARGET_HITS);
     assert_int_equal(target.effort.lists_max, 0); /* no limit is the largest */
     float first = 1.2f + 0.1f * 0.8f, other = 1.1f + 0.4f * 2 / 7;
     assert_true(fabsf(target.effort.reach - (first + 3 * other) / 4) < 1e-5f);
     /* Out of reach of the first: all of it, but nobody has seen that this is enough. */
     assert_true(ivf_reaches(&two, 0.99f) && !ivf_reaches(&one, 0.99f));
-    target = ivf_target_for(both, 2, 0.99f);
+    target = ivf_target_for(both, 2, 0.99f, IVF_TARGET_HITS);
     assert_true(target.effort.reach > 1e38f && target.effort.margin > 5);
     assert_true(target.rows_share > 0.25f && target.recall == 0.95f);
-    target = ivf_target_for(both, 0, 0.5f);
+    target = ivf_target_for(both, 0, 0.5f, IVF_TARGET_HITS);
     assert_true(target.effort.reach > 1e38f && target.recall == 0);
     static const struct ivf uncalibrated = {.n_rows = 100};
     assert_false(ivf_reaches(&uncalibrated, 0.1f));
@@ -191,13 +191,15 @@ static void test_ivf_opens_wider_beside_other_segments(void **state)
     two.n_rows = two.measured_rows = 300;
     const struct ivf *both[] = {&one, &two};
     uint32_t opening = ivf_codes_opening(IVF_TARGET_HITS);
-    assert_int_equal(ivf_target_for(both, 1, 0.9f).effort.least_rows, 0);
-    struct ivf_target target = ivf_target_for(both, 2, 0.9f);
+    assert_int_equal(ivf_target_for(both, 1, 0.9f, IVF_TARGET_HITS).effort.least_rows, 0);
+    struct ivf_target target = ivf_target_for(both, 2, 0.9f, IVF_TARGET_HITS);
     assert_int_equal(target.effort.least_rows, 4 * opening);
     assert_true(target.effort.reach == 1.2f);
     one.measured_rows = 300; /* taken from the other */
-    assert_int_equal(ivf_target_for(both, 2, 0.9f).effort.least_rows, opening * 4 / 3);
-    assert_int_equal(ivf_target_for(both, 1, 0.9f).effort.least_rows, 0); /* fewer than there */
+    assert_int_equal(ivf_target_for(both, 2, 0.9f, IVF_TARGET_HITS).effort.least_rows,
+                     opening * 4 / 3);
+    assert_int_equal(ivf_target_for(both, 1, 0.9f, IVF_TARGET_HITS).effort.least_rows,
+                     0); /* fewer than there */
 }
 
 int main(void)

@@ -171,7 +171,7 @@ static void set_target(struct search_job *job, struct search_group *group,
         if (index != NULL && index->codebook->hash == group->codebook->hash)
             indexes[n++] = index;
     }
-    group->target = ivf_target_for(indexes, n, search_plan_recall(job));
+    group->target = ivf_target_for(indexes, n, search_plan_recall(job), job->k);
     if (job->part->effort != NULL)
         group->target.effort = *job->part->effort;
     else if (job->part->margin > 1)

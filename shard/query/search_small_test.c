@@ -91,7 +91,7 @@ static void check_recall(struct view *view, const struct ivf *const *indexes, ui
 {
     float vectors[QUERIES][WIDE];
     /* What the planner takes, whatever lists cost on this machine just now. */
-    const struct ivf_target target = ivf_target_for(indexes, n, recall);
+    const struct ivf_target target = ivf_target_for(indexes, n, recall, IVF_TARGET_HITS);
     struct search_part part = {.n_queries = QUERIES,
                                .k = K,
                                .vectors = (const uint8_t *)vectors,

@@ -198,9 +198,10 @@ bool ivf_reaches(const struct ivf *segment, float recall)
     return segment != fake_unsure && fake_recall >= recall;
 }
 
-struct ivf_target ivf_target_for(const struct ivf *const *segments, uint32_t n, float recall)
+struct ivf_target ivf_target_for(const struct ivf *const *segments, uint32_t n, float recall,
+                                 uint32_t k)
 {
-    assert_true(n > 0 && segments[0] != NULL && recall > 0);
+    assert_true(n > 0 && segments[0] != NULL && recall > 0 && k > 0);
     return (struct ivf_target){
         .recall = fake_recall, .rows_share = fake_rows_share, .effort = {.margin = FAKE_MARGIN}};
 }
