@@ -39,6 +39,9 @@
 #define BOUND       FILTER_STORE_BOUND
 #define CATEGORIES  FILTER_STORE_CATEGORIES
 #define PEER_EFS    10u
+/* CPU time of the peer for each filter, marking included: one that lets through what its graph
+ * hardly leads to walks all of the graph for each query and each ef. */
+#define PEER_S_MAX 120.0
 
 enum kind { RANDOM, NEAR, FAR, KINDS };
 static const char *const kind_names[KINDS] = {"random", "near", "far"};
@@ -219,7 +222,9 @@ static double rate(struct bench *b, struct question *questions, enum way way, st
 /* ---- the peer -------------------------------------------------------------------------------- */
 
 struct peer_point {
-    uint32_t ef; /* 0: none of them reaches the recall */
+    uint32_t ef;    /* the largest that was tried when none reaches the recall */
+    uint32_t asked; /* queries, as many as there was time for */
+    uint32_t short_of;
     double rate, recall;
 };
 
@@ -227,12 +232,13 @@ struct peer_point {
 static struct peer_point ask_peer(struct bench *b, struct question *questions, enum kind kind)
 {
     static const uint32_t efs[PEER_EFS] = {10, 20, 40, 60, 80, 120, 160, 240, 320, 640};
-    double seconds[PEER_EFS] = {0};
+    double seconds[PEER_EFS] = {0}, start = cpu_s();
     uint64_t hits[PEER_EFS] = {0}, wanted = 0;
+    uint32_t short_of[PEER_EFS] = {0}, asked = 0;
     uint8_t *allowed = kith_xalloc(b->set.n);
-    for (uint32_t i = 0; i < b->n_queries; i++) {
-        struct question *q = &questions[i];
-        if (i == 0 || kind != RANDOM) {
+    for (; asked < b->n_queries && (asked == 0 || cpu_s() - start < PEER_S_MAX); asked++) {
+        struct question *q = &questions[asked];
+        if (asked == 0 || kind != RANDOM) {
             for (uint32_t row = 0; row < b->set.n; row++)
                 allowed[row] = row_matches(b, q, row, kind == RANDOM);
             filter_peer_allow(b->peer, allowed);
@@ -243,6 +249,7 @@ static struct peer_point ask_peer(struct bench *b, struct question *questions, e
             double begun = cpu_s();
             uint32_t n = filter_peer_search(b->peer, q->query, K, efs[e], rows);
             seconds[e] += cpu_s() - begun;
+            short_of[e] += n < q->n_true;
             for (uint32_t j = 0; j < n; j++)
                 for (uint32_t t = 0; t < q->n_true; t++)
                     hits[e] += rows[j] == q->ids[t];
@@ -251,7 +258,7 @@ static struct peer_point ask_peer(struct bench *b, struct question *questions, e
     kith_free(allowed);
     for (uint32_t e = 0; e < PEER_EFS; e++)
         if ((double)hits[e] >= (double)b->recall * (double)wanted || e == PEER_EFS - 1)
-            return (struct peer_point){efs[e], b->n_queries / seconds[e],
+            return (struct peer_point){efs[e], asked, short_of[e], asked / seconds[e],
                                        (double)hits[e] / (double)wanted};
     return (struct peer_point){0};
 }
@@ -294,19 +301,20 @@ static bool run_point(struct bench *b, struct question *questions, enum kind kin
             usual_plan(&sums), recall, (unsigned long long)(sums.short_of), filtered, exact,
             unfiltered, first, ratio, ok ? "" : " <-");
     if (peer.ef > 0)
-        fprintf(stderr, "  %9.0f (ef %u, %.3f)", peer.rate, peer.ef, peer.recall);
+        fprintf(stderr, "  %9.0f (ef %u, %.3f, %u of %u short)", peer.rate, peer.ef, peer.recall,
+                peer.short_of, peer.asked);
     fprintf(stderr, "\n");
     printf("{\"kind\":\"%s\",\"share\":%g,\"matched\":%.1f,\"plan\":\"%s\",\"fell_back\":%llu,"
            "\"lists\":%.0f,\"codes\":%.0f,\"reranked\":%.0f,"
            "\"recall\":%.4f,\"short\":%llu,\"rate\":%.1f,\"exact_rate\":%.1f,"
            "\"unfiltered_rate\":%.1f,\"first_rate\":%.1f,\"ratio\":%.3f,\"peer_rate\":%.1f,"
-           "\"peer_ef\":%u,\"peer_recall\":%.4f}\n",
+           "\"peer_ef\":%u,\"peer_recall\":%.4f,\"peer_queries\":%u,\"peer_short\":%u}\n",
            kind_names[kind], share, (double)sums.matched / (double)sums.asked, usual_plan(&sums),
            (unsigned long long)sums.fell_back, (double)sums.lists.lists / (double)sums.asked,
            (double)sums.lists.rows / (double)sums.asked,
            (double)sums.lists.reranked / (double)sums.asked, recall,
            (unsigned long long)sums.short_of, filtered, exact, unfiltered, first, ratio, peer.rate,
-           peer.ef, peer.recall);
+           peer.ef, peer.recall, peer.asked, peer.short_of);
     return ok;
 }
 
