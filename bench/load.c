@@ -81,6 +81,7 @@ struct load {
     struct load_conn **idle;
     size_t idle_n;
     uint64_t start_ns, measure_ns, end_ns;
+    uint64_t answered_ns; /* the last answer that counts */
     uint64_t sent, due_next;
     uint64_t refused, failed; /* other statuses than 2xx, cut connections; after the warm-up */
     struct histogram whole, late, server; /* of 2xx: the latency, and two parts of it */
@@ -180,6 +181,7 @@ static void answered(struct load *load, struct load_conn *conn)
     uint64_t now = kith_now_ns();
 
     if (conn->due_ns >= load->measure_ns) {
+        load->answered_ns = now;
         if (conn->status / 100 == 2) {
             const char *time = conn->tail_n > 0 ? strstr(conn->tail, "\"time\":") : NULL;
             histogram_add(&load->whole, now - conn->due_ns);
@@ -498,12 +500,21 @@ static const char *options_parse(struct load *load, int argc, char **argv)
     return bodies;
 }
 
+/* What the rate is over. In the closed loop all answers count, and each connection waits for one
+ * when the time is over: they belong to the time until the last of them. */
+static double measured_s(const struct load *load)
+{
+    uint64_t now = kith_now_ns(), end_ns = now < load->end_ns ? now : load->end_ns;
+
+    if (load->rate <= 0 && load->answered_ns > end_ns)
+        end_ns = load->answered_ns;
+    return end_ns <= load->measure_ns ? load->seconds : (double)(end_ns - load->measure_ns) / 1e9;
+}
+
 int main(int argc, char **argv)
 {
     struct load *load = kith_xalloc(sizeof *load);
     const char *bodies;
-    uint64_t end_ns;
-    double seconds;
 
     load->connections = 8;
     load->seconds = 5;
@@ -530,10 +541,7 @@ int main(int argc, char **argv)
         conn_idle(load, &load->conns[i]);
     }
     run(load);
-    end_ns = kith_now_ns() < load->end_ns ? kith_now_ns() : load->end_ns;
-    seconds =
-        end_ns <= load->measure_ns ? load->seconds : (double)(end_ns - load->measure_ns) / 1e9;
-    report(load, seconds);
+    report(load, measured_s(load));
     if (load->kept != NULL)
         answers_write(load);
 
