@@ -36,10 +36,10 @@ start() {
     exit 1
 }
 
-# stop PID: and wait for its end.
+# stop PID [SIGNAL]: and wait for its end.
 stop() {
     local left=() other
-    kill "$1"
+    kill -s "${2:-TERM}" "$1"
     wait "$1" || :
     for other in "${pids[@]}"; do [ "$other" = "$1" ] || left+=("$other"); done
     pids=("${left[@]}")
@@ -150,9 +150,11 @@ load() {
     printf '%s,"cpu_us":%s}\n' "${line%\}}" "$(calc 1 "($(cpu_us "${servers[@]}") - $before) / ($requests + 0.001)")" | tell
 }
 
+# values NAME FIELD: of the lines of that name, in their order.
+values() { { grep -F "\"name\":\"$1\"" "$lines" || :; } | sed -n "s/.*\"$2\":\"\{0,1\}\([^,\"}]*\).*/\1/p"; }
+median() { sort -g | awk '{ v[NR] = $1 } END { print NR ? v[int((NR + 1) / 2)] : 0 }'; }
 # figure NAME FIELD: the median over the lines of that name.
-figure() {
-    { grep -F "\"name\":\"$1\"" "$lines" || :; } | sed -n "s/.*\"$2\":\"\{0,1\}\([^,\"}]*\).*/\1/p" | sort -g |
-        awk '{ v[NR] = $1 } END { print NR ? v[int((NR + 1) / 2)] : 0 }'
-}
+figure() { values "$1" "$2" | median; }
+# ratio NAME OTHER FIELD: the one over the other, round by round; the median.
+ratio() { paste <(values "$1" "$3") <(values "$2" "$3") | awk '{ print $1 / ($2 + 1e-9) }' | median; }
 calc() { awk "BEGIN { printf \"%.$1f\", $2 }"; } # calc DECIMALS EXPRESSION

@@ -1,4 +1,4 @@
-/* Writes points (points.h) as Kith is given them, to stdout.
+/* Writes points (points.h) as Kith and its peers are given them, to stdout.
  *
  * usage: bench_data FORM --dim D --points N [--first ROW] [--batch B] [--digits G]
  *                   [--base FILE --queries FILE] [--below KEY] [--params JSON]
@@ -7,6 +7,7 @@
  *   jsonl    points as JSON lines, for `kith import`
  *   fvecs    vectors in the format of the TEXMEX corpus: int32 dim, then dim f32
  *   npy      a NumPy 1.0 array, f4, C order
+ *   chroma-add, chroma-query   bodies of Chroma's POST .../add and .../query, as upsert and query
  *
  * The points are made up, or the rows of two files of f32. Each has a key below 1,000 in its
  * payload;
@@ -23,8 +24,9 @@
 #include "common/kith_buf.h"
 #include "points.h"
 
-enum form { UPSERT, QUERY, JSONL, FVECS, NPY };
-static const char *const forms[] = {"upsert", "query", "jsonl", "fvecs", "npy"};
+enum form { UPSERT, QUERY, JSONL, FVECS, NPY, CHROMA_ADD, CHROMA_QUERY, FORMS };
+static const char *const forms[FORMS] = {"upsert", "query",      "jsonl",       "fvecs",
+                                         "npy",    "chroma-add", "chroma-query"};
 
 struct options {
     enum form form;
@@ -71,12 +73,41 @@ static void vector(struct kith_buf *out, const struct options *options, uint64_t
     kith_buf_byte(out, ']');
 }
 
+static void payload(struct kith_buf *out, uint64_t row)
+{
+    kith_buf_printf(out, "{\"group\":%llu,\"key\":%u}", (unsigned long long)(row % 100),
+                    points_key(row));
+}
+
 static void point(struct kith_buf *out, const struct options *options, uint64_t row)
 {
     kith_buf_printf(out, "{\"id\":%llu,\"vector\":", (unsigned long long)row);
     vector(out, options, row);
-    kith_buf_printf(out, ",\"payload\":{\"group\":%llu,\"key\":%u}}",
-                    (unsigned long long)(row % 100), points_key(row));
+    kith_buf_text(out, ",\"payload\":");
+    payload(out, row);
+    kith_buf_byte(out, '}');
+}
+
+/* Chroma takes the parts of the points apart. */
+static void chroma_add(struct kith_buf *out, const struct options *options, uint64_t row,
+                       uint64_t end)
+{
+    kith_buf_text(out, "{\"ids\":[");
+    for (uint64_t i = row; i < end; i++)
+        kith_buf_printf(out, "%s\"%llu\"", i > row ? "," : "", (unsigned long long)i);
+    kith_buf_text(out, "],\"embeddings\":[");
+    for (uint64_t i = row; i < end; i++) {
+        if (i > row)
+            kith_buf_byte(out, ',');
+        vector(out, options, i);
+    }
+    kith_buf_text(out, "],\"metadatas\":[");
+    for (uint64_t i = row; i < end; i++) {
+        if (i > row)
+            kith_buf_byte(out, ',');
+        payload(out, i);
+    }
+    kith_buf_text(out, "]}\n");
 }
 
 /* Everything that is one write of the output: rows [row, end). */
@@ -112,6 +143,19 @@ static void piece(struct kith_buf *out, const struct options *options, uint64_t 
         break;
     case NPY:
         vector(out, options, row);
+        break;
+    case CHROMA_ADD:
+        chroma_add(out, options, row, end);
+        break;
+    case CHROMA_QUERY:
+        kith_buf_text(out, "{\"query_embeddings\":[");
+        vector(out, options, POINTS_QUERIES + row);
+        kith_buf_byte(out, ']');
+        if (options->below > 0)
+            kith_buf_printf(out, ",\"where\":{\"key\":{\"$lt\":%u}}", options->below);
+        kith_buf_text(out, ",\"n_results\":10,\"include\":[\"distances\"]}\n");
+        break;
+    case FORMS:
         break;
     }
 }
@@ -149,9 +193,9 @@ static bool options_parse(struct options *options, int argc, char **argv)
     };
     int form = 0;
 
-    while (argc > 1 && form <= NPY && strcmp(argv[1], forms[form]) != 0)
+    while (argc > 1 && form < FORMS && strcmp(argv[1], forms[form]) != 0)
         form++;
-    if (argc < 2 || form > NPY)
+    if (argc < 2 || form == FORMS)
         return false;
     *options = (struct options){.form = (enum form)form, .batch = POINTS_PER_WRITE};
     for (int c; (c = getopt_long(argc - 1, argv + 1, "", known, NULL)) != -1;) {
@@ -187,7 +231,8 @@ int main(int argc, char **argv)
 
     if (!options_parse(&options, argc, argv)) {
         fputs(
-            "usage: bench_data upsert|query|jsonl|fvecs|npy --dim D --points N [--first ROW] "
+            "usage: bench_data upsert|query|jsonl|fvecs|npy|chroma-add|chroma-query --dim D "
+            "--points N [--first ROW] "
             "[--batch B] [--digits G] [--base FILE --queries FILE] [--below KEY] [--params JSON]\n",
             stderr);
         return 2;
@@ -199,7 +244,7 @@ int main(int argc, char **argv)
     if (options.form == NPY)
         npy_head(&options);
     uint64_t end = options.first + options.n;
-    uint64_t step = options.form == UPSERT ? options.batch : 1;
+    uint64_t step = options.form == UPSERT || options.form == CHROMA_ADD ? options.batch : 1;
     for (uint64_t row = options.first; row < end; row += step) {
         kith_buf_reset(&out);
         piece(&out, &options, row, row + step < end ? row + step : end);

@@ -1,5 +1,5 @@
 #!/bin/bash
-# ./bench/run served [--set NAME] [--points N] [--params JSON]... [--nodes 1|2|all] [--import] [--long]
+# ./bench/run served [--set NAME] [--points N] [--params JSON]... [--nodes 1|2|all] [--import] [--long] [--chroma]
 #
 # What users get of a real set of vectors: answers per second, p50, p99 and recall@10 over HTTP with 1, 8 and 32 clients, without
 # and with filters that leave 50, 10, 1 and 0.1 %, on one process and on a cluster of two shards; and where the time of a query
@@ -9,10 +9,12 @@
 #   --params JSON   `params` of the queries, one mode each ({}): what the search is asked to give or to spend
 #   --nodes         one process, a cluster of two shards, or both (all)
 #   --import        load with `kith import` instead of by HTTP
+#   --chroma        Chroma beside the one process, with the same points and queries, in turn (bench/setup --chroma fetches it)
 set -euo pipefail
 . "$(dirname "$0")/common.bash"
+. "$(dirname "$0")/chroma.bash"
 
-set=glove points=0 nodes=all loader=http rounds=3 seconds=1 truth_queries=300
+set=glove points=0 nodes=all loader=http rounds=3 seconds=1 truth_queries=300 with_chroma=no
 modes=()
 while [ $# -gt 0 ]; do
     case $1 in
@@ -21,12 +23,15 @@ while [ $# -gt 0 ]; do
         --params) modes+=("$2"); shift ;;
         --nodes) nodes=$2; shift ;;
         --import) loader=import ;;
+        --chroma) with_chroma=yes ;;
         --long) rounds=5 seconds=5 truth_queries=1000 ;;
         *) say "unknown option $1"; exit 2 ;;
     esac
     shift
 done
 [ ${#modes[@]} -gt 0 ] || modes=('{}')
+[ $with_chroma = no ] || [ -d "$chroma_folder" ] || { say "no $chroma_folder: ./bench/setup --chroma makes it"; exit 1; }
+[ $with_chroma = no ] || [ "$nodes" != 2 ] || { say "--chroma is compared with one process"; exit 2; }
 
 use_set "$set" 100000 100
 [ "$points" -gt 0 ] && [ "$points" -lt "$rows" ] || points=$rows
@@ -54,7 +59,7 @@ fill_http() {
 }
 
 fill() {
-    local from
+    local from written
     collection c "$dim"
     from=$(date +%s%N)
     if [ "$loader" = http ]; then
@@ -63,18 +68,24 @@ fill() {
         import_set c "$points"
     fi
     points_are c "$points"
-    printf '{"bench":"served","case":"fill %s","set":"%s","points":%s,"seconds":%s}\n' "$loader" "$set" "$points" \
-        "$(calc 1 "($(date +%s%N) - $from) / 1e9")" | tell
+    written=$(date +%s%N)
     settle c
+    printf '{"bench":"served","case":"fill %s","set":"%s","points":%s,"seconds":%s,"indexed_s":%s}\n' "$loader" "$set" "$points" \
+        "$(calc 1 "($written - $from) / 1e9")" "$(calc 1 "($(date +%s%N) - $from) / 1e9")" | tell
+}
+
+# kth BELOW: the file of what is true with that filter.
+kth() {
+    local file=$work/kth-$1
+    [ -e "$file" ] || "$bench/bench_truth" "${truth[@]}" --points "$points" --queries "$truth_queries" --below "$1" --kth "$file"
+    echo "$file"
 }
 
 # recall MODE BELOW
 recall() {
-    local kth=$work/kth-$2
-    [ -e "$kth" ] || "$bench/bench_truth" "${truth[@]}" --points "$points" --queries "$truth_queries" --below "$2" --kth "$kth"
     "$bench/load" --url "$url/collections/c/points/query" --bodies "$(bodies "$1" "$2" "$truth_queries")" --connections 4 --seconds 300 \
         --answers "$work/answers" >/dev/null
-    "$bench/bench_truth" "${truth[@]}" --points "$points" --queries "$truth_queries" --below "$2" --kth "$kth" --answers "$work/answers"
+    "$bench/bench_truth" "${truth[@]}" --points "$points" --queries "$truth_queries" --below "$2" --kth "$(kth "$2")" --answers "$work/answers"
 }
 
 # stage_sums: "stage sum_us count" of every stage of searches so far. A cluster's shards are not asked.
@@ -105,10 +116,10 @@ stages() {
         }' | tell
 }
 
-row() { printf '%-9s %-5s %-24s %6s %5s %9s %8s %8s %8s %7s\n' "$@" >&2; }
+row() { printf '%-9s %-5s %-24s %6s %5s %9s %8s %8s %8s %7s %8s\n' "$@" >&2; }
 row_of() { # NODES MODE BELOW CONNECTIONS NAME RECALL
     row "$set" "$1" "${modes[$2]}" "$(calc 1 "$3 / 10")" "$4" "$(calc 0 "$(figure "$5" per_s)")" "$(calc 0 "$(figure "$5" p50_us)")" \
-        "$(calc 0 "$(figure "$5" p99_us)")" "$(calc 0 "$(figure "$5" cpu_us)")" "$6"
+        "$(calc 0 "$(figure "$5" p99_us)")" "$(calc 0 "$(figure "$5" cpu_us)")" "$6" ''
 }
 
 # measure NODES: every mode in turn, so that they share the machine's moods.
@@ -127,6 +138,7 @@ measure() {
                 load "$1/$mode/$below/8" /collections/c/points/query --bodies "$(bodies "$mode" "$below" 1000)" --connections 8
             done
         done
+        [ -z "$chroma_pid" ] || chroma_round
     done
     for mode in "${!modes[@]}"; do
         for below in "${shares[@]}"; do
@@ -145,12 +157,21 @@ measure() {
     done
 }
 
-row set nodes params left% conns answers/s p50_us p99_us cpu_us recall
+row set nodes params left% conns answers/s p50_us p99_us cpu_us recall "$([ $with_chroma = no ] || echo 'Kith x')"
 if [ "$nodes" != 2 ]; then
     start_up up
     servers=("$pid")
     fill
+    if [ $with_chroma = yes ]; then
+        start_chroma
+        fill_chroma
+        tune_chroma
+    fi
     measure 1
+    if [ $with_chroma = yes ]; then
+        chroma_rows
+        stop_chroma
+    fi
     stop "${servers[0]}"
 fi
 if [ "$nodes" != 1 ] && start_cluster; then
