@@ -120,6 +120,7 @@ enum kith_err ivf_parse(struct ivf *out, const struct ivf_source *source,
         .growth = meta.growth,
     };
     memcpy(out->targets, meta.targets, sizeof out->targets);
+    memcpy(out->far, meta.far, sizeof out->far);
     return KITH_OK;
 }
 
@@ -247,6 +248,35 @@ static void mix(struct ivf_effort *mean, const struct ivf_effort *one, float par
         mean->lists_max = one->lists_max;
 }
 
+/* Measured for two shares of misses; between and beyond them, what is linear in their logarithm. */
+static struct ivf_far_effort far_effort(const struct ivf *segment, float misses)
+{
+    static const float measured[IVF_FAR_EFFORTS] = IVF_FAR_MISSES;
+    const struct ivf_far_effort *few = &segment->far[0], *fewer = &segment->far[1];
+    if (!(few->margin > 0 && few->rest > 0 && fewer->margin > 0 && fewer->rest > 0))
+        return (struct ivf_far_effort){0};
+    if (misses >= measured[0])
+        return *few;
+    float part = logf(misses / measured[0]) / logf(measured[1] / measured[0]);
+    return (struct ivf_far_effort){.margin = few->margin + part * (fewer->margin - few->margin),
+                                   .rest = few->rest * powf(fewer->rest / few->rest, part)};
+}
+
+/* What is enough for each of them; nothing where one does not say. */
+static struct ivf_far_effort far_efforts(const struct ivf *const *segments, uint32_t n,
+                                         float misses)
+{
+    struct ivf_far_effort all = {.margin = 0, .rest = 1};
+    for (uint32_t i = 0; i < n; i++) {
+        struct ivf_far_effort one = far_effort(segments[i], misses);
+        if (!(one.margin > 0))
+            return (struct ivf_far_effort){0};
+        all.margin = fmaxf(all.margin, one.margin);
+        all.rest = fminf(all.rest, one.rest);
+    }
+    return all;
+}
+
 /* For more hits than were asked for when it was measured: reach grows as was measured, too. */
 static void widen(struct ivf_target *target, float growth, uint32_t k)
 {
@@ -255,6 +285,8 @@ static void widen(struct ivf_target *target, float growth, uint32_t k)
     float times = (float)k / IVF_TARGET_HITS, decades = log10f(times);
     target->effort.reach += growth * decades;
     target->effort.margin += MARGIN_GROWTH * decades;
+    if (target->effort.far.margin > 0)
+        target->effort.far.margin += MARGIN_GROWTH * decades;
     target->rows_share = fminf(target->rows_share * powf(times, ROWS_GROWTH), 1);
 }
 
@@ -278,8 +310,10 @@ struct ivf_target ivf_target_for(const struct ivf *const *segments, uint32_t n, 
         all.recall = one.recall < all.recall ? one.recall : all.recall;
         all.rows_share += part * one.rows_share;
     }
-    if (all.effort.reach < FLT_MAX && recall < 1)
+    if (all.effort.reach < FLT_MAX && recall < 1) {
         all.effort.misses = 1 - recall;
+        all.effort.far = far_efforts(segments, n, all.effort.misses);
+    }
     widen(&all, growth, k);
     return all;
 }

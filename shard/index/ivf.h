@@ -42,6 +42,18 @@ enum ivf_section {
  * best hit so far and of the last of the first lists. `margin`: how far
  * below the k-th best an estimate may be, in standard errors, to be ranked again. The mapping from
  * a recall target is measured when a segment is built and stored with it. */
+/* The same where a filter leaves out what is nearest: margin is what it is elsewhere, rest the part
+ * of the expected hits that may be left in lists that are not scanned (ivf_far.h). Measured for two
+ * shares of hits that may be missed. */
+struct ivf_far_effort {
+    float margin, rest; /* 0: not measured */
+};
+#define IVF_FAR_EFFORTS 2u
+#define IVF_FAR_MISSES                                                                             \
+    {                                                                                              \
+        0.05f, 0.01f                                                                               \
+    }
+
 #define IVF_FIRST_LISTS 16u /* in a calibration, and when an effort does not say */
 struct ivf_effort {
     float reach;
@@ -51,6 +63,7 @@ struct ivf_effort {
     uint32_t least_rows; /* lists are in reach until so many rows are visited; not stored */
     float misses; /* a share of hits that may be missed, where lists are chosen by that; 0: they are
                      not. Not stored */
+    struct ivf_far_effort far; /* for that; zero: the usual one */
 };
 
 /* Rows whose mean squared distance from their centroids is so many times that of others fit the
@@ -89,6 +102,7 @@ struct ivf {
     float residual_energy; /* mean |x - centroid|^2 */
     uint32_t n_targets;
     struct ivf_target targets[IVF_TARGETS]; /* recall ascending */
+    struct ivf_far_effort far[IVF_FAR_EFFORTS];
     uint32_t measured_rows; /* of the segment they were measured in: this one, or one before it */
     float growth;           /* of reach, for ten times as many hits */
 };
@@ -175,6 +189,16 @@ struct ivf_query {
     bool (*stop)(void *ctx); /* deadline; asked now and then. NULL: never */
     void *stop_ctx;
     uint32_t ranked; /* number in ivf_rank_batch, counted from 1; 0: it ranks by itself */
+    /* For calibration, or NULL: what it would have taken to find the hits. There is one part, and
+     * ids are numbers of its rows. */
+    struct ivf_far_seen *seen;
+};
+
+/* Of a search that chose lists by expected hits. */
+struct ivf_far_seen {
+    uint32_t n;                    /* hits; 0: it did not */
+    float errors[IVF_TARGET_HITS]; /* of their estimates, in standard errors */
+    float rests[IVF_TARGET_HITS];  /* what is expected in lists that are chosen after theirs */
 };
 
 struct ivf_stats {          /* added to */

@@ -73,6 +73,7 @@ static bool best_known(struct ivf_builder *builder, const struct codebook *codeb
                                         .energy = best->residual_energy,
                                         .growth = best->growth};
         memcpy(out->targets, best->targets, sizeof out->targets);
+        memcpy(out->far, best->far, sizeof out->far);
     }
     (void)pthread_mutex_unlock(&builder->lock);
     return best != NULL;

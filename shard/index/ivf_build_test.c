@@ -217,6 +217,31 @@ static void test_ivf_build_reaches_the_recall_asked_for(void **state)
     }
 }
 
+/* Where lists are chosen by the hits expected in them, what that takes is measured: more for a
+ * higher recall. */
+static void test_ivf_build_measures_what_far_hits_take(void **state)
+{
+    (void)state;
+    for (int metric = KITH_COSINE; metric <= KITH_EUCLID; metric++) {
+        do
+            make_world(&world, (enum kith_metric)metric, CODEBOOK_PQ4, ROWS_MAX);
+        while (world.config.dim < 8);
+        struct rig rig = new_rig(&world);
+        assert_int_equal(write_segment(&world, rig.io, rig.builder, 1), KITH_OK);
+        struct segment *segment = open_segment(&world, rig.io, rig.builder, 1);
+        const struct ivf_far_effort *far = ((const struct ivf *)segment_index(segment))->far;
+        if (metric == KITH_EUCLID)
+            assert_true(far[0].margin == 0 && far[0].rest == 0 && far[1].margin == 0);
+        else if (!(far[0].margin > 0 && far[1].margin >= far[0].margin && far[1].rest > 0 &&
+                   far[0].rest >= far[1].rest && far[0].rest <= 0.5f))
+            fail_msg("metric %d dim %u: margins %.3f %.3f rests %.4f %.4f", metric,
+                     world.config.dim, (double)far[0].margin, (double)far[1].margin,
+                     (double)far[0].rest, (double)far[1].rest);
+        segment_unref(segment);
+        free_rig(&rig);
+    }
+}
+
 static void test_ivf_build_leaves_small_segments_alone(void **state)
 {
     (void)state;
@@ -525,6 +550,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ivf_build_makes_what_the_format_says),
         cmocka_unit_test(test_ivf_build_reaches_the_recall_asked_for),
+        cmocka_unit_test(test_ivf_build_measures_what_far_hits_take),
         cmocka_unit_test(test_ivf_build_leaves_small_segments_alone),
         cmocka_unit_test(test_ivf_build_takes_over_what_was_measured),
         cmocka_unit_test(test_ivf_build_takes_what_pays),

@@ -11,6 +11,7 @@
 
 #include "common/kith_mem.h"
 #include "shard/index/exact_best.h"
+#include "shard/index/ivf_calibrate_far.h"
 #include "shard/index/ivf_growth.h"
 #include "shard/index/ivf_job.h"
 #include "shard/index/ivf_needed.h"
@@ -276,6 +277,8 @@ enum kith_err ivf_calibrate_run(const struct ivf *index, struct workers *workers
         const struct ivf_needed needed = needed_of(&run);
         err = ivf_growth_measure(&needed, workers, &out->growth, diag);
     }
+    if (err == KITH_OK)
+        err = ivf_calibrate_far_run(index, run.queries, run.n_queries, workers, out->far, diag);
     if (err == KITH_OK)
         out->n_targets = choose(&run, trials, n_trials, out->targets);
     for (uint32_t w = 0; w < workers->threads && run.each != NULL; w++)

@@ -12,7 +12,8 @@
 #include "shard/index/workers.h"
 
 struct ivf_calibration {
-    uint32_t n_targets;                     /* 0: too few rows to tell */
+    uint32_t n_targets;                         /* 0: too few rows to tell */
+    struct ivf_far_effort far[IVF_FAR_EFFORTS]; /* 0: not measured */
     struct ivf_target targets[IVF_TARGETS]; /* recall ascending: a lower confidence bound (95 %) for
                                                the 10 nearest */
     uint32_t rows;                          /* of the segment it was measured in */

@@ -71,8 +71,7 @@ static void best_in_front(struct ivf_scratch *s, uint32_t n_candidates, uint32_t
             swap_candidates(s, i, front++);
 }
 
-/* Standard deviation of what codes leave of the score of a row at the bound. */
-static float estimate_error(const struct ivf_job *job, const struct ivf *index)
+float ivf_codes_error(const struct ivf_job *job, const struct ivf *index)
 {
     float length2 = job->length2;
     if (job->codebook->metric != KITH_DOT)
@@ -107,7 +106,7 @@ static const struct ivf_sieve *sieve_for(struct ivf_job *job, const struct ivf *
     sieve->index = index;
     sieve->bound = sieve->wanted = job->bound;
     if (job->bound > -INFINITY)
-        sieve->wanted -= job->margin * estimate_error(job, index);
+        sieve->wanted -= job->margin * ivf_codes_error(job, index);
     set_factor(sieve, job->scratch->tables.scale);
     return sieve;
 }

@@ -7,15 +7,17 @@
  * over the segments, and in proportion to how far the list's rows are from its center. With the
  * number of rows that may be found, and the bound, that gives the hits expected in each list. Their
  * sum is far from k, for the tail of no such distribution is normal, but shares of it hold: lists
- * are scanned until the others have no more than a part of the sum, which follows from the recall:
- * ten times the square of the misses that it allows. Against true distances (50, 10 and 1 %
- * farthest rows of word vectors, sentence vectors and tight clusters) a part of 0.03 misses 0.03 to
- * 0.05 of the hits, one of 0.01 0.01 to 0.03, one of 0.001 up to 0.005.
+ * are scanned until the others have no more than a part of the sum, the rest.
  *
  * The codes' margin was measured among the nearest rows, whose best are far above the k-th best.
  * Here all hits are close to it, and they are rows that lie far from their centers, of which codes
- * know less: with the margin of 0.95, codes lost 6 % of the hits of sentence vectors. So the margin
- * is that which a normal error exceeds as rarely as the square of the misses.
+ * know less: with the margin of 0.95, codes lost 6 % of the hits of sentence vectors.
+ *
+ * What rest and margin have to be for a recall is measured when an index is built
+ * (ivf_calibrate_far.c), for it differs: a rest of 0.1 misses 0.02 of the far hits of word vectors
+ * and 0.06 of those of sentence vectors. Where nothing was measured the rest is ten times the
+ * square of the misses that the recall allows, the margin that which a normal error exceeds as
+ * rarely as that square: enough for the hardest of the data that was tried, and a waste for others.
  *
  * Choosing is done for all lists and twice a query: its loops are such that compilers turn them
  * into vectors, each with little in it.
@@ -184,9 +186,8 @@ static struct moments sample(struct ivf_job *job)
     return moments;
 }
 
-/* The number of standard deviations that a normal deviate exceeds with this probability, at most a
- * half (Abramowitz and Stegun 26.2.23: within 0.003). */
-static float quantile(float probability)
+/* Abramowitz and Stegun 26.2.23: within 0.003. */
+float ivf_far_quantile(float probability)
 {
     float t = sqrtf(-2 * logf(probability));
     return t - (2.30753f + 0.27061f * t) / (1 + t * (0.99229f + 0.04481f * t));
@@ -194,8 +195,10 @@ static float quantile(float probability)
 
 void ivf_far_begin(struct ivf_job *job)
 {
-    float misses = job->query->effort.misses;
-    job->margin = fmaxf(job->margin, quantile(misses * misses));
+    const struct ivf_effort *effort = &job->query->effort;
+    float margin = effort->far.margin > 0 ? effort->far.margin
+                                          : ivf_far_quantile(effort->misses * effort->misses);
+    job->margin = fmaxf(job->margin, margin);
     struct ivf_far *far = &job->scratch->far;
     count_all(job, far);
     find_bases(job);
@@ -246,9 +249,10 @@ static float expect(struct ivf_job *job, float *expected, uint32_t *top)
     return all;
 }
 
-float ivf_far_rest(float misses)
+float ivf_far_rest(const struct ivf_effort *effort)
 {
-    return fminf(misses, MISSES_PART * misses * misses);
+    float misses = effort->misses;
+    return effort->far.rest > 0 ? effort->far.rest : fminf(misses, MISSES_PART * misses * misses);
 }
 
 void ivf_far_choose(struct ivf_job *job, float rest)
@@ -258,6 +262,8 @@ void ivf_far_choose(struct ivf_job *job, float rest)
     const float *restrict densities = far->density;
     const uint32_t n_lists = job->codebook->n_lists;
     float expected[BUCKETS] = {0}, all = expect(job, expected, &bucket), above = 0;
+    far->bound = job->bound;
+    far->left = all;
     while (bucket > 0 && above < (1 - rest) * all)
         above += expected[--bucket];
     float least =
@@ -267,4 +273,42 @@ void ivf_far_choose(struct ivf_job *job, float rest)
         n += densities[list] >= least;
     }
     far->n_chosen = n;
+}
+
+/* ---- what it takes ---------------------------------------------------------------------------
+ */
+
+static float expected_below(const struct ivf_job *job, float density)
+{
+    const struct ivf_far *far = &job->scratch->far;
+    float below = 0;
+    for (uint32_t list = 0; list < job->codebook->n_lists; list++)
+        below += far->density[list] < density ? far->density[list] * far->blocks[list] : 0;
+    return below;
+}
+
+void ivf_far_observe(struct ivf_job *job, struct ivf_far_seen *seen)
+{
+    const struct topk *top = job->query->top;
+    const struct ivf *index = job->parts[0].index;
+    struct ivf_far *far = &job->scratch->far;
+    float expected[BUCKETS] = {0}, error = ivf_codes_error(job, index);
+    uint32_t bucket;
+    seen->n = 0;
+    if (!job->far || top->n < IVF_TARGET_HITS || !(error > 0))
+        return;
+    job->bound = far->bound;
+    count_all(job, far); /* those that were scanned, too */
+    (void)expect(job, expected, &bucket);
+    for (; seen->n < IVF_TARGET_HITS; seen->n++) {
+        const struct kith_hit *hit = &top->hits[seen->n];
+        uint32_t row = (uint32_t)hit->id.lo;
+        uint32_t list = ivf_format_list_of(index->lists, job->codebook->n_lists, row);
+        float center = job->scratch->lists.keys[list] + job->codebook->half_norms[list], estimate;
+        ivf_codes_spread(job, index, row, row + 1, &estimate);
+        estimate += center;
+        seen->errors[seen->n] = (estimate - ivf_rerank_score(job, hit->rank)) / error;
+        float below = expected_below(job, far->density[list]) / fmaxf(far->left, FLT_MIN);
+        seen->rests[seen->n] = fminf(IVF_FAR_FIRST_REST * below, 1);
+    }
 }

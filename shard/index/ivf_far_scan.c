@@ -22,7 +22,6 @@
 #define BATCH        32u  /* blocks between two looks at the bound */
 #define PIECE        128u /* blocks of a list that are lined up at once */
 #define LINE         (2 * PIECE)
-#define FIRST_REST   0.8f /* the part of the expected hits that is left after the first round */
 
 _Static_assert(BATCH *IVF_BLOCK <= IVF_RUN_ROWS, "candidates have room for a batch");
 _Static_assert(BATCH + IVF_KERNELS_LEAD + PIECE <= LINE, "a piece fits behind what is left");
@@ -142,14 +141,14 @@ static bool scan_chosen(struct ivf_job *job)
 
 bool ivf_far_scan(struct ivf_job *job)
 {
-    float rest = ivf_far_rest(job->query->effort.misses);
+    float rest = ivf_far_rest(&job->query->effort);
     if (job->opening) /* the bound is that of others */
         ivf_codes_end_opening(job);
-    ivf_far_choose(job, FIRST_REST);
+    ivf_far_choose(job, IVF_FAR_FIRST_REST);
     if (!scan_chosen(job))
         return false;
     ivf_rerank_candidates(job, job->n);
     job->n_pending = 0;
-    ivf_far_choose(job, fminf(rest / FIRST_REST, 1));
+    ivf_far_choose(job, fminf(rest / IVF_FAR_FIRST_REST, 1));
     return scan_chosen(job);
 }

@@ -38,7 +38,8 @@
 #include "proto/kith_wire.h"
 #include "shard/index/ivf.h"
 
-#define IVF_FORMAT_VERSION 5u
+#define IVF_FORMAT_VERSION 6u
+#define IVF_FORMAT_OLDEST  4u /* that is read, too */
 #define IVF_EXACT_AT       0.3f
 #define IVF_BLOCK          32u /* rows of a block of codes and terms */
 #define IVF_ROW8_ALIGN     64u
@@ -142,11 +143,14 @@ static inline uint8_t ivf_format_byte(const struct codebook *codebook, float val
 
 /* IVF_SECTION_META, without padding: magic u32, version u32, n_rows u32, row8_bytes u32,
  * codebook_hash u64, term_scale f32, error f32, error8 f32, residual_energy f32, n_targets u32,
- * growth f32, measured_rows u32; then for each target recall f32, rows_share f32, reach f32, margin
- * f32, first_lists u32, lists_max u32. Version 4 has a number without a meaning for the growth. */
+ * growth f32, measured_rows u32; of each ivf_far_effort margin f32, rest f32; then for each target
+ * recall f32, rows_share f32, reach f32, margin f32, first_lists u32, lists_max u32. Version 4 has
+ * a number without a meaning for the growth, and it and version 5 have nothing of far efforts. */
 #define IVF_META_MAGIC        0x4d465649u /* "IVFM" */
-#define IVF_META_HEADER_BYTES 52u
-#define IVF_META_BEFORE       4u /* the version that is read, too */
+#define IVF_META_HEADER_BYTES 68u
+#define IVF_META_FAR          52u /* offset of far efforts; of targets where there are none */
+#define IVF_META_WITH_GROWTH  5u  /* versions */
+#define IVF_META_WITH_FAR     6u
 #define IVF_META_TARGET_BYTES 24u
 #define IVF_META_BYTES_MAX    (IVF_META_HEADER_BYTES + IVF_TARGETS * IVF_META_TARGET_BYTES)
 
@@ -160,7 +164,9 @@ struct ivf_meta {
     uint32_t measured_rows;          /* the targets hold for a segment of so many */
     float growth;                    /* finite, not negative */
     struct ivf_target targets[IVF_TARGETS];
+    struct ivf_far_effort far[IVF_FAR_EFFORTS]; /* finite, not negative, rest at most 1 */
 };
+_Static_assert(IVF_META_HEADER_BYTES == IVF_META_FAR + IVF_FAR_EFFORTS * 8, "two numbers each");
 
 /* Returns how many bytes were written, at most IVF_META_BYTES_MAX. */
 size_t ivf_format_store_meta(uint8_t *out, const struct ivf_meta *meta);

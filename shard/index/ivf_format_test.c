@@ -50,7 +50,8 @@ static struct ivf_meta sample(void)
                             .residual_energy = 3,
                             .n_targets = IVF_TARGETS,
                             .measured_rows = 54321,
-                            .growth = 0.5f};
+                            .growth = 0.5f,
+                            .far = {{1.5f, 0.125f}, {2.5f, 0}}};
     for (uint32_t i = 0; i < IVF_TARGETS; i++)
         meta.targets[i] = (struct ivf_target){
             .recall = 0.05f * (float)i,
@@ -78,21 +79,32 @@ static void test_ivf_format_reads_the_meta_it_wrote(void **state)
                     out.error8 == in.error8 && out.residual_energy == in.residual_energy &&
                     out.n_targets == n && out.measured_rows == in.measured_rows &&
                     out.growth == in.growth);
+        assert_memory_equal(&out.far, &in.far, sizeof in.far);
     }
 }
 
-static void test_ivf_format_reads_the_version_before(void **state)
+/* Neither has far efforts; in the first the growth was something else. */
+static void test_ivf_format_reads_versions_before(void **state)
 {
     (void)state;
     uint8_t bytes[IVF_META_BYTES_MAX];
     struct ivf_meta meta = sample(), out;
-    meta.growth = 40; /* something else, then */
-    size_t len = ivf_format_store_meta(bytes, &meta);
-    kith_store_u32(bytes + 4, IVF_META_BEFORE);
-    assert_int_equal(ivf_format_load_meta(&out, (struct kith_bytes){bytes, len}, NULL), KITH_OK);
-    assert_true(out.growth == IVF_GROWTH_USUAL && out.n_targets == meta.n_targets);
-    kith_store_u32(bytes + 4, IVF_META_BEFORE - 1);
-    assert_int_equal(ivf_format_load_meta(&out, (struct kith_bytes){bytes, len}, NULL),
+    size_t len = ivf_format_store_meta(bytes, &meta), far = IVF_META_HEADER_BYTES - IVF_META_FAR;
+    memmove(bytes + IVF_META_FAR, bytes + IVF_META_HEADER_BYTES, len - IVF_META_HEADER_BYTES);
+    memset(meta.far, 0, sizeof meta.far);
+    for (uint32_t version = IVF_FORMAT_OLDEST; version < IVF_META_WITH_FAR; version++) {
+        kith_store_u32(bytes + 4, version);
+        assert_int_equal(ivf_format_load_meta(&out, (struct kith_bytes){bytes, len}, NULL),
+                         KITH_CORRUPT);
+        assert_int_equal(ivf_format_load_meta(&out, (struct kith_bytes){bytes, len - far}, NULL),
+                         KITH_OK);
+        assert_true(out.growth == (version == 4 ? IVF_GROWTH_USUAL : meta.growth));
+        assert_memory_equal(&out.targets, &meta.targets, sizeof meta.targets);
+        assert_memory_equal(&out.far, &meta.far, sizeof meta.far);
+        assert_int_equal(out.measured_rows, meta.measured_rows);
+    }
+    kith_store_u32(bytes + 4, IVF_FORMAT_OLDEST - 1);
+    assert_int_equal(ivf_format_load_meta(&out, (struct kith_bytes){bytes, len - far}, NULL),
                      KITH_CORRUPT);
 }
 
@@ -117,6 +129,10 @@ static void test_ivf_format_refuses_a_damaged_meta(void **state)
                    {40, IVF_TARGETS + 1},
                    {44, 0x7fc00000u},
                    {44, 0xbf800000u},
+                   {4, IVF_FORMAT_OLDEST - 1},
+                   {IVF_META_FAR, 0x7f800000u},
+                   {IVF_META_FAR + 4, 0x40000000u}, /* a rest of 2 */
+                   {IVF_META_FAR + 8, 0xbf800000u},
                    {IVF_META_HEADER_BYTES, 0x3f800000u}, /* recall 1 before smaller ones */
                    {IVF_META_HEADER_BYTES + 4, 0x40000000u},
                    {IVF_META_HEADER_BYTES + 8, 0xff800000u}};
@@ -134,7 +150,7 @@ int main(void)
         cmocka_unit_test(test_ivf_format_gives_every_code_a_place_of_its_own),
         cmocka_unit_test(test_ivf_format_aligns_rows_of_bytes),
         cmocka_unit_test(test_ivf_format_reads_the_meta_it_wrote),
-        cmocka_unit_test(test_ivf_format_reads_the_version_before),
+        cmocka_unit_test(test_ivf_format_reads_versions_before),
         cmocka_unit_test(test_ivf_format_refuses_a_damaged_meta),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,8 +10,8 @@
 #define ROWS_LEAST 20u   /* of the index, for each hit: the nearest of all rows are asked about */
 #define GROWTH_MAX 2.0f  /* a search for 1,000 that reaches five times as far reads all lists */
 
-/* Lost: visiting every list nearer than the k-th hit, as under a filter: in tight clusters a third of
- * the rows, but 1.7 to 4 times those of word and sentence vectors.
+/* Lost: visiting every list nearer than the k-th hit, as under a filter: in tight clusters a third
+ * of the rows, but 1.7 to 4 times those of word and sentence vectors.
  *
  * Of the hits, around the targets that are asked for. */
 static const float shares[] = {0.9f, 0.95f, 0.98f, 0.99f};

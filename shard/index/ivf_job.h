@@ -148,6 +148,8 @@ size_t ivf_codes_candidates(uint32_t k);
 void ivf_codes_scan(struct ivf_job *job, uint32_t part, uint32_t list);
 /* For kernels; its rows, which are filtered, and its bound are still to be set. */
 struct ivf_kernels_scan ivf_codes_kernel_scan(struct ivf_job *job, const struct ivf *index);
+/* Standard deviation of what codes leave of the score of a row at the bound. */
+float ivf_codes_error(const struct ivf_job *job, const struct ivf *index);
 /* What an estimate has to be above, with the base of its list, each cut off: IVF_ESTIMATE_MAX at
  * most, and rather too little. */
 int32_t ivf_codes_wanted(struct ivf_job *job, const struct ivf *index);

@@ -144,6 +144,7 @@ static enum kith_err calibrate(struct ivf_made *made, const struct ordered *rows
         return err;
     meta->n_targets = found.n_targets;
     memcpy(meta->targets, found.targets, sizeof meta->targets);
+    memcpy(meta->far, found.far, sizeof meta->far);
     meta->measured_rows = found.rows;
     meta->growth = found.growth;
     return KITH_OK;

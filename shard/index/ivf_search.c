@@ -298,6 +298,8 @@ bool ivf_search(const struct ivf_query *query, const struct ivf_part *parts, uin
                           &search.length2);
     search.length = sqrtf(search.length2);
     bool done = search_lists(&search);
+    if (query->seen != NULL)
+        ivf_far_observe(&search, query->seen);
     ivf_rerank_share(query);
     stats->lists += search.stats.lists;
     stats->listed += search.stats.listed;

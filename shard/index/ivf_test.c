@@ -202,6 +202,35 @@ static void test_ivf_opens_wider_beside_other_segments(void **state)
                      0); /* fewer than there */
 }
 
+/* What is enough for each segment; between what was measured, on a line of the logarithms. */
+static void test_ivf_takes_what_is_enough_far_off_for_all_segments(void **state)
+{
+    (void)state;
+    struct ivf one = {.n_rows = 100,
+                      .measured_rows = 100,
+                      .n_targets = 1,
+                      .targets = {{0.995f, 0.01f, {.reach = 1.2f, .margin = 2.0f}}},
+                      .far = {{1.5f, 0.08f}, {2.5f, 0.02f}}};
+    struct ivf two = one;
+    two.far[0] = (struct ivf_far_effort){1.75f, 0.16f};
+    const struct ivf *both[] = {&one, &two};
+    struct ivf_far_effort far = ivf_target_for(both, 1, 0.9f, 10).effort.far;
+    assert_true(far.margin == 1.5f && far.rest == 0.08f);
+    far = ivf_target_for(both, 2, 0.95f, 10).effort.far;
+    assert_true(fabsf(far.margin - 1.75f) < 1e-3f && fabsf(far.rest - 0.08f) < 1e-3f);
+    far = ivf_target_for(both, 1, 1 - 0.05f / sqrtf(5), 10).effort.far;
+    assert_true(fabsf(far.margin - 2) < 1e-3f && fabsf(far.rest - 0.04f) < 1e-3f);
+    far = ivf_target_for(both, 1, 0.998f, 10).effort.far; /* beyond the last target: everything */
+    assert_true(far.margin == 0 && far.rest == 0);
+    two.far[1].rest = 0; /* not measured: nobody knows what is enough */
+    for (uint32_t i = 0; i < 2; i++) {
+        both[i] = &two;
+        both[1 - i] = &one;
+        far = ivf_target_for(both, 2, 0.95f, 10).effort.far;
+        assert_true(far.margin == 0 && far.rest == 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -211,6 +240,7 @@ int main(void)
         cmocka_unit_test(test_ivf_refuses_lists_out_of_order),
         cmocka_unit_test(test_ivf_refuses_the_codebook_of_another),
         cmocka_unit_test(test_ivf_takes_the_mean_effort_of_segments),
+        cmocka_unit_test(test_ivf_takes_what_is_enough_far_off_for_all_segments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
