@@ -10,6 +10,7 @@
 #include "common/kith_loop.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <uv.h>
@@ -26,6 +27,7 @@ struct kith_loop {
     /* The thread inside kith_loop_run, 0 = none. Relaxed: a thread can only find its own number
      * there if it stored it itself. */
     atomic_ulong runner;
+    atomic_uint wakers; /* threads on their way to a wake-up; raised under the lock */
     /* Set by any thread before a wake-up; that and the read after it are ordered by the lock. */
     bool stopping;
     /* Guarded by lock: stopping too. */
@@ -84,10 +86,16 @@ void kith_loop_post(struct kith_loop *loop, struct kith_letter *letter)
     bool was_empty = loop->head == NULL;
     *loop->tail = letter;
     loop->tail = &letter->next;
-    /* Under the lock: after it, the letter may already have ended the loop and freed it. */
+    /* Woken without the lock: the loop would interrupt this thread on its CPU only to wait for it.
+     * By then the letter may have ended the loop, whose closing waits for the wakers. */
     if (was_empty)
-        (void)uv_async_send(&loop->wake);
+        atomic_fetch_add_explicit(&loop->wakers, 1, memory_order_relaxed);
     (void)pthread_mutex_unlock(&loop->lock);
+    if (!was_empty)
+        return;
+    (void)uv_async_send(&loop->wake);
+    atomic_fetch_sub_explicit(&loop->wakers, 1,
+                              memory_order_release); /* kith_loop_close acquires */
 }
 
 /* ---- the loop -------------------------------------------------------------------------------- */
@@ -166,6 +174,8 @@ void kith_loop_close(struct kith_loop *loop)
     if (loop == NULL)
         return;
     kith_assert(kith_loop_here(loop));
+    while (atomic_load_explicit(&loop->wakers, memory_order_acquire) > 0)
+        (void)sched_yield();
     uv_walk(&loop->uv, close_handle, NULL);
     /* A stop that came after the run would end this one at once. */
     while (uv_loop_alive(&loop->uv))

@@ -74,6 +74,39 @@ static void test_loop_keeps_the_order_of_each_sender(void **state)
     kith_loop_close(inbox.loop);
 }
 
+struct farewell {
+    struct kith_letter letter;
+    struct kith_loop *loop;
+};
+
+static void on_farewell(void *ctx)
+{
+    struct farewell *farewell = ctx;
+    kith_loop_stop(farewell->loop);
+}
+
+static void *send_farewell(void *arg)
+{
+    struct farewell *farewell = arg;
+    kith_loop_post(farewell->loop, &farewell->letter);
+    return NULL;
+}
+
+/* A letter may end the loop while its sender is still at it. */
+static void test_loop_closes_while_a_letter_is_sent(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 500; i++) {
+        struct farewell farewell = {.letter = {.fn = on_farewell, .ctx = &farewell}};
+        pthread_t thread;
+        assert_int_equal(kith_loop_open(&farewell.loop, NULL), KITH_OK);
+        assert_int_equal(pthread_create(&thread, NULL, send_farewell, &farewell), 0);
+        kith_loop_run(farewell.loop);
+        kith_loop_close(farewell.loop);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+    }
+}
+
 struct turn {
     struct kith_loop *loop;
     struct kith_timer *timer;
@@ -191,6 +224,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_loop_keeps_the_order_of_each_sender),
+        cmocka_unit_test(test_loop_closes_while_a_letter_is_sent),
         cmocka_unit_test(test_loop_runs_timers_and_can_run_again),
         cmocka_unit_test(test_loop_watches_a_descriptor),
         cmocka_unit_test(test_loop_hears_signals),

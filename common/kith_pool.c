@@ -16,6 +16,7 @@
 #include "common/kith_pool.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <unistd.h>
@@ -56,6 +57,8 @@ struct kith_pool {
     struct job *jobs;
     uint32_t first, waiting;
     struct task ring[KITH_POOL_QUEUE_MAX];
+    /* Threads that are about to wake a worker, without the lock: raised under it. */
+    atomic_uint wakers;
 };
 
 static void do_pieces(struct job *job, uint32_t worker)
@@ -75,6 +78,19 @@ static void unlist_locked(struct kith_pool *pool, struct job *job)
         link = &(*link)->later;
     if (*link == job)
         *link = job->later;
+}
+
+/* Gives the lock back and then wakes workers: one that was woken before would interrupt the caller
+ * on its CPU only to wait for the lock, and whoever else wants the CPU runs meanwhile, up to the
+ * next tick of the clock. */
+static void unlock_and_wake(struct kith_pool *pool, uint32_t n)
+{
+    atomic_fetch_add_explicit(&pool->wakers, 1, memory_order_relaxed);
+    (void)pthread_mutex_unlock(&pool->lock);
+    for (uint32_t i = 0; i < n; i++)
+        (void)pthread_cond_signal(&pool->work);
+    atomic_fetch_sub_explicit(&pool->wakers, 1,
+                              memory_order_release); /* kith_pool_close acquires */
 }
 
 /* Called and returns with the lock held; works without it. */
@@ -180,6 +196,9 @@ void kith_pool_close(struct kith_pool *pool)
     for (uint32_t i = 0; i < pool->n_threads; i++)
         (void)pthread_join(pool->threads[i], NULL);
     kith_assert(pool->waiting == 0 && pool->jobs == NULL);
+    /* A task may have run, and all have ended, before who gave it has woken its worker. */
+    while (atomic_load_explicit(&pool->wakers, memory_order_acquire) > 0)
+        (void)sched_yield();
     (void)pthread_cond_destroy(&pool->work);
     (void)pthread_mutex_destroy(&pool->lock);
     kith_free(pool->threads);
@@ -208,9 +227,8 @@ enum kith_err kith_pool_submit(struct kith_pool *pool, kith_task_fn run, void *c
         uint32_t last = (pool->first + pool->waiting) % KITH_POOL_QUEUE_MAX;
         pool->ring[last] = (struct task){.run = run, .ctx = ctx};
         pool->waiting++;
-        (void)pthread_cond_signal(&pool->work);
     }
-    (void)pthread_mutex_unlock(&pool->lock);
+    unlock_and_wake(pool, taken ? 1 : 0);
     return taken ? KITH_OK : KITH_BUSY;
 }
 
@@ -227,9 +245,7 @@ void kith_pool_run(struct kith_pool *pool, uint32_t n, kith_piece_fn fn, void *c
         link = &(*link)->later;
     *link = &job;
     uint32_t helpers = n - 1 < pool->n_threads ? n - 1 : pool->n_threads;
-    for (uint32_t i = 0; i < helpers; i++)
-        (void)pthread_cond_signal(&pool->work);
-    (void)pthread_mutex_unlock(&pool->lock);
+    unlock_and_wake(pool, helpers);
 
     do_pieces(&job, 0);
 
