@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "common/kith_aside.h"
+#include "common/kith_clock.h"
 #include "common/kith_mem.h"
 #include "common/kith_thread.h"
 #include "proto/kith_limits.h"
@@ -232,27 +233,49 @@ enum kith_err kith_pool_submit(struct kith_pool *pool, kith_task_fn run, void *c
     return taken ? KITH_OK : KITH_BUSY;
 }
 
-void kith_pool_run(struct kith_pool *pool, uint32_t n, kith_piece_fn fn, void *ctx)
+static void list_job(struct kith_pool *pool, struct job *job, uint32_t helpers)
 {
-    struct job job = {.fn = fn, .ctx = ctx, .n = n, .left = PTHREAD_COND_INITIALIZER};
-    if (pool == NULL || n < 2) {
-        do_pieces(&job, 0);
-        return;
-    }
     (void)pthread_mutex_lock(&pool->lock);
     struct job **link = &pool->jobs;
     while (*link != NULL)
         link = &(*link)->later;
-    *link = &job;
-    uint32_t helpers = n - 1 < pool->n_threads ? n - 1 : pool->n_threads;
-    unlock_and_wake(pool, helpers);
+    *link = job;
+    unlock_and_wake(pool, helpers < pool->n_threads ? helpers : pool->n_threads);
+}
 
-    do_pieces(&job, 0);
-
+/* Whoever joined has left. */
+static void end_job(struct kith_pool *pool, struct job *job)
+{
     (void)pthread_mutex_lock(&pool->lock);
-    unlist_locked(pool, &job);
-    while (job.working > 0)
-        (void)pthread_cond_wait(&job.left, &pool->lock);
+    unlist_locked(pool, job);
+    while (job->working > 0)
+        (void)pthread_cond_wait(&job->left, &pool->lock);
     (void)pthread_mutex_unlock(&pool->lock);
-    (void)pthread_cond_destroy(&job.left);
+    (void)pthread_cond_destroy(&job->left);
+}
+
+void kith_pool_run(struct kith_pool *pool, uint32_t n, kith_piece_fn fn, void *ctx)
+{
+    struct job job = {.fn = fn, .ctx = ctx, .n = n, .left = PTHREAD_COND_INITIALIZER};
+    bool shared = pool != NULL && n > 1;
+    if (shared)
+        list_job(pool, &job, n - 1);
+    do_pieces(&job, 0);
+    if (shared)
+        end_job(pool, &job);
+}
+
+void kith_pool_run_short(struct kith_pool *pool, uint32_t n, kith_piece_fn fn, void *ctx)
+{
+    struct job job = {.fn = fn, .ctx = ctx, .n = n, .left = PTHREAD_COND_INITIALIZER};
+    uint64_t end_ns = pool != NULL && n > 1 ? kith_now_ns() + KITH_POOL_ALONE_NS : UINT64_MAX;
+    uint32_t done = 0;
+    while (done < n && (done + 1 == n || kith_now_ns() < end_ns))
+        fn(ctx, done++, 0);
+    if (done == n)
+        return;
+    atomic_init(&job.next, done);
+    list_job(pool, &job, n - done - 1);
+    do_pieces(&job, 0);
+    end_job(pool, &job);
 }

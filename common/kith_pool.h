@@ -33,5 +33,8 @@ enum kith_err kith_pool_submit(struct kith_pool *pool, kith_task_fn run, void *c
  * pick scratch memory. pool NULL = all on the caller, worker 0. */
 typedef void (*kith_piece_fn)(void *ctx, uint32_t index, uint32_t worker);
 void kith_pool_run(struct kith_pool *pool, uint32_t n, kith_piece_fn fn, void *ctx);
+/* The same of pieces of 0.2 ms or so, of which there may be few: others are asked to help once the
+ * caller has worked for KITH_POOL_ALONE_NS, for to wake one costs a good part of that. */
+void kith_pool_run_short(struct kith_pool *pool, uint32_t n, kith_piece_fn fn, void *ctx);
 
 #endif

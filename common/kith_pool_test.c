@@ -1,12 +1,14 @@
 #include "common/kith_pool.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <cmocka.h>
 
+#include "common/kith_clock.h"
 #include "common/kith_mem.h"
 #include "proto/kith_limits.h"
 
@@ -92,10 +94,11 @@ static void mark(void *ctx, uint32_t index, uint32_t worker)
 
 static void check_run(struct kith_pool *pool, uint32_t workers)
 {
-    struct marks marks = {.workers = workers};
+    struct marks marks = {.workers = workers}, of_short = {.workers = workers};
     kith_pool_run(pool, PIECES, mark, &marks);
+    kith_pool_run_short(pool, PIECES, mark, &of_short);
     for (int i = 0; i < PIECES; i++)
-        kith_assert(marks.done[i] == 1);
+        kith_assert(marks.done[i] == 1 && of_short.done[i] == 1);
 }
 
 static void run_inside(void *ctx)
@@ -123,6 +126,66 @@ static void test_pool_run_does_each_piece_once(void **state)
     assert_int_equal(atomic_load(&ran), 20);
 }
 
+/* The first piece lasts until help is asked for, and the others until it has come. */
+static void wait_for_help(void *ctx, uint32_t index, uint32_t worker)
+{
+    atomic_uint *helpers = ctx;
+    uint64_t end_ns = kith_now_ns() + KITH_POOL_ALONE_NS;
+    while (index == 0 && kith_now_ns() <= end_ns)
+        continue;
+    if (worker > 0)
+        atomic_fetch_add(helpers, 1);
+    while (index > 0 && atomic_load(helpers) == 0)
+        (void)sched_yield();
+}
+
+static void count_alone(void *ctx, uint32_t index, uint32_t worker)
+{
+    unsigned *n = ctx; /* plain memory: of one thread */
+    (void)index;
+    kith_assert(worker == 0);
+    (*n)++;
+}
+
+static void test_pool_run_short_has_help_when_it_lasts(void **state)
+{
+    (void)state;
+    atomic_uint helpers = 0;
+    struct kith_pool *pool = NULL;
+    assert_int_equal(kith_pool_open(&pool, 1, NULL), KITH_OK);
+    kith_pool_run_short(pool, 3, wait_for_help, &helpers);
+    assert_true(atomic_load(&helpers) > 0);
+    unsigned n = 0;
+    kith_pool_run_short(pool, 0, count_alone, &n);
+    kith_pool_run_short(pool, 1, count_alone, &n);
+    kith_pool_run_short(NULL, 5, count_alone, &n);
+    assert_int_equal(n, 6);
+    kith_pool_close(pool);
+}
+
+static void *submit_to(void *arg)
+{
+    kith_assert(kith_pool_submit(arg, count_one, NULL) == KITH_OK);
+    return NULL;
+}
+
+/* Whoever sees that a task has run may close the pool, be the one who gave it still at it. */
+static void test_pool_closes_while_a_task_is_given(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 500; i++) {
+        struct kith_pool *pool = NULL;
+        pthread_t thread;
+        assert_int_equal(kith_pool_open(&pool, 1, NULL), KITH_OK);
+        atomic_store(&ran, 0);
+        assert_int_equal(pthread_create(&thread, NULL, submit_to, pool), 0);
+        while (atomic_load(&ran) == 0)
+            (void)sched_yield();
+        kith_pool_close(pool);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+    }
+}
+
 static void test_pool_open_survives_each_oom(void **state)
 {
     (void)state;
@@ -146,6 +209,8 @@ int main(void)
         cmocka_unit_test(test_pool_close_runs_what_is_queued),
         cmocka_unit_test(test_pool_refuses_beyond_its_queue),
         cmocka_unit_test(test_pool_run_does_each_piece_once),
+        cmocka_unit_test(test_pool_run_short_has_help_when_it_lasts),
+        cmocka_unit_test(test_pool_closes_while_a_task_is_given),
         cmocka_unit_test(test_pool_open_survives_each_oom),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -51,6 +51,7 @@
 #define KITH_NET_ASKS_MAX            4096u /* requests outstanding to one peer; beyond: BUSY */
 #define KITH_POOL_QUEUE_MAX          4096u /* tasks waiting in a worker pool; beyond: BUSY */
 #define KITH_POOL_THREADS_MAX        64u
+#define KITH_POOL_ALONE_NS           100000u /* of work before others are woken to help */
 #define KITH_WRITE_QUEUE_MAX         1024u /* writes waiting for one slice's log; beyond: BUSY */
 #define KITH_WRITE_GROUP_MAX         256u  /* writes sharing one fdatasync */
 #define KITH_WRITE_PAUSE_MS_MAX                                                                    \

@@ -59,7 +59,7 @@ static void begin(struct search_job *job, uint32_t first, uint32_t n)
 static void run_pieces(struct search_job *job, uint32_t n)
 {
     bool alone = job->bytes * job->n_queries < job->context->share_bytes_min;
-    kith_pool_run(alone ? NULL : job->context->pool, n, search_exact_run_piece, job);
+    kith_pool_run_short(alone ? NULL : job->context->pool, n, search_exact_run_piece, job);
 }
 
 static void finish(struct search_job *job, struct search_hits *found, struct kith_hit *memory)
@@ -106,8 +106,9 @@ static enum kith_err run_group(struct search_job *job, uint32_t first, uint32_t 
 {
     begin(job, first, n);
     if (job->n_groups > 0)
-        kith_pool_run(job->context->pool, (n + job->queries_per_task - 1) / job->queries_per_task,
-                      search_lists_run_task, job);
+        kith_pool_run_short(job->context->pool,
+                            (n + job->queries_per_task - 1) / job->queries_per_task,
+                            search_lists_run_task, job);
     if (!search_job_failed(job))
         run_pieces(job, job->n_exact_pieces);
     if (search_job_failed(job))
