@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/kith_clock.h"
+#include "common/kith_pacer.h"
 #include "proto/kith_err.h"
 #include "proto/kith_limits.h"
 
@@ -32,11 +33,26 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t all_answered = PTHREAD_COND_INITIALIZER;
 
 static _Atomic uint64_t last_ns; /* when the last answer began; relaxed, for the same reason */
+static _Atomic uint64_t load_ns; /* when something that can wait worked last; relaxed, too */
+
+/* Whether there are searches beside a load. What a pacer misses here, the next search tells it. */
+static bool is_paced(void)
+{
+    uint64_t last = atomic_load_explicit(&last_ns, memory_order_relaxed);
+    uint64_t loaded = atomic_load_explicit(&load_ns, memory_order_relaxed);
+    uint64_t now_ns = kith_now_ns();
+    return loaded > 0 && now_ns < loaded + KITH_ASIDE_LOADED_MS * UINT64_C(1000000) &&
+           (atomic_load_explicit(&answers, memory_order_seq_cst) > 0 ||
+            now_ns < last + KITH_ASIDE_SEARCHED_MS * UINT64_C(1000000));
+}
 
 void kith_aside_answer_begin(void)
 {
-    atomic_store_explicit(&last_ns, kith_now_ns(), memory_order_relaxed);
-    atomic_fetch_add_explicit(&answers, 1, memory_order_relaxed);
+    uint64_t now_ns = kith_now_ns();
+    atomic_store_explicit(&last_ns, now_ns, memory_order_relaxed);
+    unsigned before = atomic_fetch_add_explicit(&answers, 1, memory_order_seq_cst);
+    if (before == 0 && is_paced())
+        kith_pacer_wake(is_paced);
 }
 
 void kith_aside_answer_end(void)
@@ -62,11 +78,14 @@ static void sleep_until_answered(void)
     (void)pthread_mutex_unlock(&lock);
 }
 
+/* Notes that there is a load, too: only what can wait asks. */
 static bool is_searched(void)
 {
     uint64_t last = atomic_load_explicit(&last_ns, memory_order_relaxed); /* before now is asked */
+    uint64_t now_ns = kith_now_ns();
+    atomic_store_explicit(&load_ns, now_ns, memory_order_relaxed);
     return atomic_load_explicit(&answers, memory_order_relaxed) > 0 ||
-           kith_now_ns() - last < KITH_ASIDE_SEARCHED_MS * UINT64_C(1000000);
+           now_ns - last < KITH_ASIDE_SEARCHED_MS * UINT64_C(1000000);
 }
 
 /* The CPUs of the process are those of its main thread: it never stands aside where there are

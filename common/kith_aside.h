@@ -6,11 +6,12 @@
  * been none for KITH_ASIDE_SEARCHED_MS: so a thread that answers finds a CPU where nothing of ours
  * runs that cannot be stopped for milliseconds (the reading of a body, a write, a sync).
  *
- * Slices of the scheduler alone (kith_thread.h) do not do it: a thread woken by another CPU waits
- * until the one that runs there ends its slice or the clock ticks (every 4 ms), however short its
- * own slices are, and once it has had its share of a busy CPU the others get theirs in full.
+ * Slices of the scheduler alone (kith_thread.h) do not do it: once a thread has had its share of a
+ * busy CPU the others get theirs first, and until the clock ticks (every 4 ms) nobody looks whether
+ * they have. So for the same time, while there is a load, pacers make the kernel look more often
+ * (kith_pacer.h).
  *
- * Threads: any. Limits: KITH_ASIDE_MS_MAX, KITH_ASIDE_SEARCHED_MS. */
+ * Threads: any. Limits: KITH_ASIDE_MS_MAX, KITH_ASIDE_SEARCHED_MS, KITH_ASIDE_LOADED_MS. */
 #ifndef KITH_ASIDE_H
 #define KITH_ASIDE_H
 

@@ -62,6 +62,11 @@
     2u /* what can wait makes way for a search so long at a time: most are over by then */
 #define KITH_ASIDE_SEARCHED_MS                                                                     \
     1000u /* and leaves it a CPU so long after the last one: moving to and fro costs, too */
+#define KITH_ASIDE_LOADED_MS                                                                       \
+    100u /* there is a load if what can wait has worked since: longer than a sync takes */
+#define KITH_PACER_US                                                                              \
+    250u /* the kernel looks 16 times as often who runs; 10 us each, 4 % of a CPU */
+#define KITH_PACER_CPUS_MAX          4u /* where there are more, one is free as a rule */
 #define KITH_ENCODE_CACHE_ENTRIES    16384u
 
 /* --- encoder files --------------------------------------------------------------------------- */
