@@ -65,6 +65,27 @@ static void test_aside_stands_if_it_can_wait(void **state)
     assert_true(behind);
 }
 
+static void *count_stands(void *arg)
+{
+    unsigned *n = arg;
+    kith_thread_bulk();
+    for (int i = 0; i < 1000; i++)
+        n[kith_aside_stand()]++;
+    return NULL;
+}
+
+/* Beside answers without a break: after a sleep comes work. */
+static void test_aside_does_not_stand_all_the_time(void **state)
+{
+    unsigned n[2] = {0};
+    (void)state;
+    kith_aside_answer_begin();
+    run(count_stands, n);
+    kith_aside_answer_end();
+    assert_true(n[true] > 0);
+    assert_true(n[false] > n[true]);
+}
+
 static void tell(void *arg)
 {
     *(bool *)arg = kith_aside_get();
@@ -181,6 +202,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_aside_stands_for_an_answer_only),
         cmocka_unit_test(test_aside_stands_if_it_can_wait),
+        cmocka_unit_test(test_aside_does_not_stand_all_the_time),
         cmocka_unit_test(test_aside_keeps_off_one_cpu),
         cmocka_unit_test(test_aside_is_handed_on_to_a_pool),
         cmocka_unit_test(test_aside_many_answer_and_many_stand),

@@ -4,6 +4,8 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
+#include "common/kith_aside.h"
+
 /* Many writers and readers at once, with sealing and merging in the background: each writer owns
  * its ids and only raises their versions, so a reader may check every view by itself. Made for the
  * thread sanitizer; also run on a real disk. */
@@ -191,6 +193,19 @@ static void test_store_serves_a_crowd(void **state)
     assert_int_equal(kith_mem_live(), 0);
 }
 
+/* Whatever can wait gets half of the time all the same. */
+static void test_store_writes_beside_searches_without_end(void **state)
+{
+    (void)state;
+    struct io *io = NULL;
+    assert_int_equal(io_fake_new(&io, NULL), KITH_OK);
+    kith_aside_answer_begin();
+    run_crowd(io, test_env("KITH_ROUNDS", 200));
+    kith_aside_answer_end();
+    io_fake_free(io);
+    assert_int_equal(kith_mem_live(), 0);
+}
+
 static void test_store_serves_a_crowd_on_a_real_disk(void **state)
 {
     (void)state;
@@ -213,6 +228,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_store_serves_a_crowd),
+        cmocka_unit_test(test_store_writes_beside_searches_without_end),
         cmocka_unit_test(test_store_serves_a_crowd_on_a_real_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
