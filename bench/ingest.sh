@@ -5,15 +5,15 @@
 # and by `kith import`, beside what the disk under the same folder does by itself in the same run. Folder: $KITH_BENCH_DIR, or
 # $TMPDIR, or /tmp; give it a real disk. The load generator and the server share the machine.
 #   --long      ten times the points
-#   --searched  instead: POINTS (1,000,000) with an index, by each way in, while RATE (20) searches a second are asked; see README.md
+#   --searched  instead: POINTS (1,000,000) with an index, by each way in, while RATE (50) searches a second are asked; see README.md
 set -euo pipefail
 . "$(dirname "$0")/common.bash"
 
 dim=128
-points=100000 searched=0 rate=20
+points=100000 searched=0 rate=50
 case ${1:-} in
     --long) points=1000000 ;;
-    --searched) searched=${2:-1000000} rate=${3:-20} ;;
+    --searched) searched=${2:-1000000} rate=${3:-50} ;;
     '') ;;
     *) echo "unknown option $1" >&2; exit 2 ;;
 esac
@@ -89,11 +89,9 @@ import() {
 
 piece=50000 # points in a file of bodies: the load generator holds them in memory
 
-# window NAME: five seconds of searches, due at fixed moments.
-window() {
-    "$bench/load" --name "$1" --url "$url/collections/c/points/query" --bodies "$work/queries" --connections 32 --rate "$rate" --warmup 0 --seconds 5 | tell
-}
-windows() { while [ ! -e "$work/enough" ]; do window "$1" >>"$work/windows"; done; }
+# search_for SECONDS NAME: searches due at fixed moments.
+search_for() { exec "$bench/load" --name "$2" --url "$url/collections/c/points/query" --bodies "$work/queries" --connections 32 --rate "$rate" --warmup 0 --seconds "$1"; }
+window() { (search_for 5 "$1") | tell; }
 # Every 0.2 s how many points there are, and how many of them are in no index.
 watch_bare() {
     while [ ! -e "$work/enough" ]; do
@@ -155,14 +153,16 @@ while_searched() {
     settle_all
     window "idle before $1" >/dev/null
     rm -f "$work/enough"
-    windows "during $1" &
+    search_for 600 "during $1" >"$work/during" &
     others=$!
     watch_bare &
     watcher=$!
     cpu=$(spent)
     "put_$1" "$early" "$rest"
     touch "$work/enough"
+    kill "$others" 2>/dev/null || : # it may have ended by itself
     wait "$others" "$watcher"
+    tell <"$work/during"
     bare=$(awk '{ if ($2 > most) most = $2; sum += $2 } END { printf "%.0f,%.0f", sum / NR, most }' "$work/bare")
     from=$(date +%s%N)
     settle c

@@ -9,13 +9,14 @@
  * Of a latency in the open loop two parts are told as well: how late a request left, because this
  * process waited for a CPU or for a connection, and what the server says it took (`time`, as it is
  * in the answers of Kith; else 0). --answers keeps the bodies that came back, a line each, in the
- * order of the requests. One JSON line comes out. Bounded in time, count and connections, and to
- * loopback: this is no tool for other people's machines. */
+ * order of the requests. SIGTERM ends a run as its end would. One JSON line comes out. Bounded in
+ * time, count and connections, and to loopback: this is no tool for other people's machines. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,7 +39,8 @@
 #define RATE_MAX         1000000.0
 #define BODIES_BYTES_MAX (1u << 30)
 #define HEAD_BYTES       4096u
-#define TAIL_BYTES       128u /* of a body: "time" is in them */
+#define LATE_NS_MAX      10000000000ull /* answers that are late by more are lost */
+#define TAIL_BYTES       128u           /* of a body: "time" is in them */
 
 struct text {
     const char *data;
@@ -274,26 +276,47 @@ static uint64_t send_due(struct load *load, uint64_t now)
     }
 }
 
+static volatile sig_atomic_t enough;
+
+static void on_enough(int number)
+{
+    (void)number;
+    enough = 1;
+}
+
+static void end_by_signal(void)
+{
+    struct sigaction action = {.sa_handler = on_enough};
+    if (sigaction(SIGTERM, &action, NULL) != 0)
+        die("cannot catch SIGTERM", strerror(errno));
+}
+
+/* Nothing more is due; what was sent is waited for. */
+static void end_now(struct load *load, uint64_t now)
+{
+    enough = 0;
+    load->end_ns = now < load->end_ns ? now : load->end_ns;
+}
+
 static void run(struct load *load)
 {
     struct epoll_event events[256];
-    uint64_t last_ns;
-
     /* Who asks at fixed moments stands for users elsewhere, who do not wait for a CPU here. */
     if (load->rate > 0)
         kith_thread_ahead();
     load->start_ns = kith_now_ns();
     load->measure_ns = load->start_ns + (uint64_t)(load->warmup_s * 1e9);
     load->end_ns = load->measure_ns + (uint64_t)(load->seconds * 1e9);
-    last_ns = load->end_ns + 10000000000ull; /* answers that are late by more are lost */
     for (;;) {
         uint64_t now = kith_now_ns();
+        if (enough)
+            end_now(load, now);
         uint64_t wait_ns = send_due(load, now);
         struct timespec wait = {.tv_sec = 0, .tv_nsec = (long)(wait_ns % 1000000000)};
         bool over = now >= load->end_ns || load->sent >= load->requests_max;
         int n;
 
-        if ((over && load->idle_n == load->connections) || now >= last_ns)
+        if ((over && load->idle_n == load->connections) || now >= load->end_ns + LATE_NS_MAX)
             break;
         n = epoll_pwait2(load->epoll, events, 256, &wait, NULL);
         for (int i = 0; i < n; i++) {
@@ -526,6 +549,7 @@ int main(int argc, char **argv)
         load->method = bodies == NULL ? "GET" : "POST";
     if (load->warmup_s < 0)
         load->warmup_s = load->requests_max < REQUESTS_MAX ? 0 : 1; /* a count counts them all */
+    end_by_signal();
     bodies_read(load, bodies);
     if (load->answers_path != NULL) {
         load->requests_max = load->requests_n;
