@@ -12,7 +12,8 @@
  * Lost: a kernel that goes through lists by itself (a tenth slower, it cannot fetch what it does
  * not know); ranking only rows by their bytes at once whose estimate is at the bound, and the
  * others when the scan has ended (half as many, but each waits for its bytes then); a third round
- * (a list costs more to choose than it saves). */
+ * (choosing costs more than it saves); smaller batches at first, for a bound that rises sooner (4 %
+ * fewer rows by their bytes, no less time). */
 #include <string.h>
 
 #include "shard/index/ivf_format.h"
