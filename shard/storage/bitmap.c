@@ -1,30 +1,23 @@
 #include "shard/storage/bitmap.h"
 
-/* CRoaring behind a small wall, and what its version 0.2.66 leaves unchecked.
- *
- * portable_deserialize_safe() bounds its reads, and frozen_view() compares the length with the sum
- * of its containers, but neither looks at what the containers say: keys out of order, arrays not
- * ascending, runs that overlap or run past 65535, cardinalities that lie. Set operations trust all
- * of these (an array's size decides how much the result allocates), so bytes from disk go through
- * sound() here, which walks every container once. A view of a frozen bitmap is made for each use
- * and dropped after it; the walk is done once, when the columns are opened. */
-
-#include <roaring/roaring.h>
 #include <string.h>
 
 #include "common/kith_mem.h"
+#include "shard/storage/bitmap_roaring.h"
 
-struct bitmap {
-    roaring_bitmap_t *roaring;
-    bool view; /* frozen: the containers live in somebody else's bytes */
-};
+static void drop(roaring_bitmap_t *roaring, bool view)
+{
+    if (view)
+        kith_free(roaring);
+    else if (roaring != NULL)
+        roaring_bitmap_free(roaring);
+}
 
-static struct bitmap *wrap(roaring_bitmap_t *roaring, bool view)
+struct bitmap *bitmap_wrap(roaring_bitmap_t *roaring, bool view)
 {
     struct bitmap *set = roaring != NULL ? kith_alloc(sizeof *set) : NULL;
     if (set == NULL) {
-        if (roaring != NULL)
-            roaring_bitmap_free(roaring);
+        drop(roaring, view);
         return NULL;
     }
     set->roaring = roaring;
@@ -34,19 +27,19 @@ static struct bitmap *wrap(roaring_bitmap_t *roaring, bool view)
 
 struct bitmap *bitmap_new(void)
 {
-    return wrap(roaring_bitmap_create(), false);
+    return bitmap_wrap(roaring_bitmap_create(), false);
 }
 
 struct bitmap *bitmap_copy(const struct bitmap *from)
 {
-    return wrap(roaring_bitmap_copy(from->roaring), false);
+    return bitmap_wrap(roaring_bitmap_copy(from->roaring), false);
 }
 
 void bitmap_free(struct bitmap *set)
 {
     if (set == NULL)
         return;
-    roaring_bitmap_free(set->roaring);
+    drop(set->roaring, set->view);
     kith_free(set);
 }
 
@@ -272,137 +265,4 @@ void bitmap_words(const struct bitmap *set, uint32_t first, uint64_t *words, siz
         else
             window_runs(&window, base, container);
     }
-}
-
-/* ---- bytes from disk ----------------------------------------------------------------------- */
-
-/* The cardinality of a sound container, and its last value; 0 when it is not sound (an empty
- * container never is: CRoaring drops them). */
-static uint32_t sound_bitset(const bitset_container_t *container, uint32_t *last)
-{
-    uint32_t count = 0;
-    for (uint32_t w = 0; w < BITSET_CONTAINER_SIZE_IN_WORDS; w++) {
-        uint64_t word = container->array[w];
-        count += (uint32_t)__builtin_popcountll(word);
-        if (word != 0)
-            *last = w * 64 + 63 - (uint32_t)__builtin_clzll(word);
-    }
-    return container->cardinality >= 0 && count == (uint32_t)container->cardinality ? count : 0;
-}
-
-static uint32_t sound_array(const array_container_t *container, uint32_t *last)
-{
-    if (container->cardinality <= 0 || container->cardinality > 65536)
-        return 0;
-    for (int32_t i = 1; i < container->cardinality; i++)
-        if (container->array[i - 1] >= container->array[i])
-            return 0;
-    *last = container->array[container->cardinality - 1];
-    return (uint32_t)container->cardinality;
-}
-
-static uint32_t sound_runs(const run_container_t *container, uint32_t *last)
-{
-    uint32_t count = 0;
-    uint32_t next = 0; /* the lowest value the next run may start at: runs never touch */
-    if (container->n_runs <= 0 || container->n_runs > 32768)
-        return 0;
-    for (int32_t i = 0; i < container->n_runs; i++) {
-        uint32_t low = container->runs[i].value;
-        uint32_t high = low + container->runs[i].length;
-        if (low < next || high > 65535)
-            return 0;
-        count += high - low + 1;
-        next = high + 2;
-        *last = high;
-    }
-    return count;
-}
-
-static bool sound(const roaring_bitmap_t *roaring, uint32_t n_rows, uint64_t *total)
-{
-    const roaring_array_t *parts = &roaring->high_low_container;
-    *total = 0;
-    for (int32_t i = 0; i < parts->size; i++) {
-        const void *container = parts->containers[i];
-        uint32_t last = 0;
-        uint32_t count = 0;
-        if (i > 0 && parts->keys[i - 1] >= parts->keys[i])
-            return false;
-        if (parts->typecodes[i] == BITSET_CONTAINER_TYPE_CODE)
-            count = sound_bitset(container, &last);
-        else if (parts->typecodes[i] == ARRAY_CONTAINER_TYPE_CODE)
-            count = sound_array(container, &last);
-        else if (parts->typecodes[i] == RUN_CONTAINER_TYPE_CODE)
-            count = sound_runs(container, &last);
-        if (count == 0 || ((uint32_t)parts->keys[i] << 16) + last >= n_rows)
-            return false;
-        *total += count;
-    }
-    return true;
-}
-
-size_t bitmap_bytes(const struct bitmap *set)
-{
-    return roaring_bitmap_portable_size_in_bytes(set->roaring);
-}
-
-void bitmap_store(const struct bitmap *set, uint8_t *out)
-{
-    roaring_bitmap_portable_serialize(set->roaring, (char *)out);
-}
-
-enum kith_err bitmap_load(struct bitmap **out, const uint8_t *data, size_t len, uint32_t n_rows,
-                          struct kith_diag *diag)
-{
-    const char *bytes = (const char *)data;
-    uint64_t count;
-    if (len == 0 || roaring_bitmap_portable_deserialize_size(bytes, len) != len)
-        return kith_fail(diag, KITH_CORRUPT, "a bitmap of %zu bytes has a wrong shape", len);
-    roaring_bitmap_t *roaring = roaring_bitmap_portable_deserialize_safe(bytes, len);
-    if (roaring == NULL)
-        return kith_fail(diag, KITH_CORRUPT, "a bitmap of %zu bytes cannot be read", len);
-    if (!sound(roaring, n_rows, &count)) {
-        roaring_bitmap_free(roaring);
-        return kith_fail(diag, KITH_CORRUPT, "a bitmap is out of order or passes row %u", n_rows);
-    }
-    struct bitmap *set = wrap(roaring, false);
-    if (set == NULL)
-        return kith_fail(diag, KITH_NOMEM, "bitmap");
-    *out = set;
-    return KITH_OK;
-}
-
-size_t bitmap_frozen_bytes(const struct bitmap *set)
-{
-    return roaring_bitmap_frozen_size_in_bytes(set->roaring);
-}
-
-void bitmap_freeze(const struct bitmap *set, uint8_t *out_aligned32)
-{
-    kith_assert(((uintptr_t)out_aligned32 & 31) == 0);
-    roaring_bitmap_frozen_serialize(set->roaring, (char *)out_aligned32);
-}
-
-static const roaring_bitmap_t *frozen(const uint8_t *aligned32, size_t len)
-{
-    if (((uintptr_t)aligned32 & 31) != 0 || len < sizeof(uint32_t))
-        return NULL;
-    return roaring_bitmap_frozen_view((const char *)aligned32, len);
-}
-
-bool bitmap_frozen_check(const uint8_t *aligned32, size_t len, uint32_t n_rows, uint64_t *count)
-{
-    const roaring_bitmap_t *roaring = frozen(aligned32, len);
-    bool ok = roaring != NULL && sound(roaring, n_rows, count);
-    if (roaring != NULL)
-        roaring_bitmap_free(roaring);
-    return ok;
-}
-
-struct bitmap *bitmap_view(const uint8_t *aligned32, size_t len)
-{
-    /* The cast drops a const that nobody may use: a view is never changed (asserted above), and
-     * roaring_bitmap_free() takes it back as const. */
-    return wrap((roaring_bitmap_t *)(uintptr_t)frozen(aligned32, len), true);
 }

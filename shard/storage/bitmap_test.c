@@ -1,9 +1,14 @@
 #include "shard/storage/bitmap.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "common/kith_mem.h"
@@ -190,6 +195,74 @@ static void test_bitmap_refuses_damage(void **state)
     bitmap_free(set);
 }
 
+/* ---- bytes that become zero while they are read, as those of a lost map do ----------------------
+ */
+
+#define CHUNKS     2000u
+#define CHUNK_ROWS 65536u
+
+struct vanishing {
+    uint8_t *at;
+    size_t bytes;
+    atomic_uint turn; /* of the one who may touch the map: odd, who takes it away */
+    atomic_bool ends;
+};
+
+/* By the kernel, as map_guard.c does: to the program it is no write. (TSan takes mmap for one.) */
+static void *take_away(void *arg)
+{
+    struct vanishing *v = arg;
+    while (!atomic_load(&v->ends)) {
+        if (atomic_load(&v->turn) % 2 == 0)
+            continue;
+        for (uint32_t i = random_u32() % 20000; i > 0; i--)
+            (void)atomic_load(&v->ends);
+        kith_assert(syscall(SYS_mmap, v->at, v->bytes, PROT_READ,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == (long)v->at);
+        atomic_fetch_add(&v->turn, 1);
+    }
+    return NULL;
+}
+
+static void test_bitmap_bears_bytes_that_become_zero(void **state)
+{
+    (void)state;
+    struct bitmap *set = bitmap_new();
+    for (uint32_t i = 0; i < CHUNKS; i++)
+        bitmap_add(set, i * CHUNK_ROWS + i);
+    size_t len = bitmap_frozen_bytes(set), bytes = (len + 4095) / 4096 * 4096;
+    uint8_t *frozen = kith_alloc_aligned(32, len);
+    bitmap_freeze(set, frozen);
+    int fd = memfd_create("frozen", 0);
+    assert_int_equal(pwrite(fd, frozen, len, 0), len);
+    assert_int_equal(ftruncate(fd, (off_t)bytes), 0);
+    struct vanishing v = {.bytes = bytes};
+    v.at = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, take_away, &v), 0);
+    uint32_t whole = 0;
+    for (uint32_t round = 0; round < TEST_SCALE(2000, 200); round++) {
+        assert_ptr_equal(mmap(v.at, bytes, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0), v.at);
+        atomic_fetch_add(&v.turn, 1);
+        while (atomic_load(&v.turn) % 2 == 1) {
+            uint64_t count;
+            struct bitmap *view = bitmap_view(v.at, len);
+            whole += bitmap_frozen_check(v.at, len, CHUNKS * CHUNK_ROWS, &count);
+            if (view != NULL)
+                assert_int_equal(bitmap_count(view), CHUNKS); /* of what was copied */
+            bitmap_free(view);
+        }
+        assert_null(bitmap_view(v.at, len));
+    }
+    assert_true(whole > 0);
+    atomic_store(&v.ends, true);
+    pthread_join(thread, NULL);
+    munmap(v.at, bytes);
+    close(fd);
+    kith_free(frozen);
+    bitmap_free(set);
+}
+
 static void test_bitmap_empty_survives(void **state)
 {
     (void)state;
@@ -222,6 +295,17 @@ static void test_bitmap_survives_each_oom(void **state)
     assert_true(bitmap_bytes(set) <= sizeof bytes);
     bitmap_optimize(set);
     bitmap_store(set, bytes);
+    _Alignas(32) uint8_t frozen[64];
+    size_t len = bitmap_frozen_bytes(set);
+    assert_true(len <= sizeof frozen);
+    bitmap_freeze(set, frozen);
+    kith_mem_fail_after(0);
+    uint64_t count;
+    assert_true(bitmap_frozen_check(frozen, len, 3000, &count)); /* takes no memory */
+    assert_int_equal(count, 2997);
+    assert_null(bitmap_view(frozen, len));
+    kith_mem_fail_after(1);
+    assert_null(bitmap_view(frozen, len));
     kith_mem_fail_after(0);
     struct bitmap *none = NULL;
     assert_null(bitmap_new());
@@ -240,6 +324,7 @@ int main(void)
         cmocka_unit_test(test_bitmap_adds_words),
         cmocka_unit_test(test_bitmap_survives_store_and_freeze),
         cmocka_unit_test(test_bitmap_refuses_damage),
+        cmocka_unit_test(test_bitmap_bears_bytes_that_become_zero),
         cmocka_unit_test(test_bitmap_empty_survives),
         cmocka_unit_test(test_bitmap_survives_each_oom),
     };
