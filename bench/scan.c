@@ -163,14 +163,6 @@ static double read_seconds(struct bench *b, uint32_t threads, uint32_t way)
 
 /* ---- searching ------------------------------------------------------------------------------- */
 
-static bool name_row(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq)
-{
-    (void)ctx;
-    *id = kith_id_number(row);
-    *seq = 0;
-    return true;
-}
-
 struct scan_job {
     struct bench *b;
     struct flat_search search[2];
@@ -187,7 +179,7 @@ static void scan_piece(void *ctx, uint32_t index, uint32_t worker)
     struct flat_rows run = {.data = b->buffer + (size_t)first * kernels_row_bytes(b->type, b->dim),
                             .first = first,
                             .n = b->n - first < PIECE_ROWS ? b->n - first : PIECE_ROWS,
-                            .name = name_row};
+                            .name = flat_name_number};
     flat_scan(&job->search[worker], &run, b->scratch[worker]);
 }
 

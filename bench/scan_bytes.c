@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/kith_mem.h"
+#include "shard/index/flat.h"
 #include "shard/index/ivf.h"
 #include "shard/index/ivf_format.h"
 
@@ -73,18 +74,10 @@ void scan_bytes_free(struct scan_bytes *scan)
     kith_free(scan);
 }
 
-static bool name_row(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq)
-{
-    (void)ctx;
-    *id = kith_id_number(row);
-    *seq = 0;
-    return true;
-}
-
 void scan_bytes_run(struct scan_bytes *scan, const float *query, uint32_t k)
 {
     struct topk top;
-    struct ivf_part part = {.index = &scan->index, .name = name_row};
+    struct ivf_part part = {.index = &scan->index, .name = flat_name_number};
     struct ivf_query asked = {.vector = query, .top = &top, .by_bytes = true, .no_rescore = true};
     struct ivf_stats stats = {0};
     kith_assert(k <= K_MAX);

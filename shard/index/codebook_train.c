@@ -2,10 +2,10 @@
  * the residual energy of rows that had no part in either. */
 #include <float.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "common/kith_mem.h"
+#include "common/kith_sort.h"
 #include "proto/kith_limits.h"
 #include "shard/index/codebook_format.h"
 #include "shard/index/kmeans.h"
@@ -120,12 +120,6 @@ static enum kith_err measure(struct run *run, struct kith_diag *diag)
     return KITH_OK;
 }
 
-static int compare_floats(const void *a, const void *b)
-{
-    float x = *(const float *)a, y = *(const float *)b;
-    return (x > y) - (x < y);
-}
-
 /* The common scale of bytes holds all values but the outermost ones. */
 static enum kith_err choose_scale(struct run *run, struct kith_diag *diag)
 {
@@ -140,7 +134,7 @@ static enum kith_err choose_scale(struct run *run, struct kith_diag *diag)
     step += step > 1 && step % run->parts.dim == 0; /* all dimensions have their turn */
     for (size_t i = 0; i < n; i++)
         values[i] = run->training->rows[i * step % all];
-    qsort(values, n, sizeof *values, compare_floats);
+    kith_sort_floats(values, n);
     float low = values[n / OUTSIDE], high = values[n - 1 - n / OUTSIDE];
     kith_free(values);
     run->parts.offset8 = low + (high - low) / 2;

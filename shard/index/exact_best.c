@@ -23,14 +23,6 @@ struct run {
     uint32_t row_bytes, scan_rows, n_searches;
 };
 
-static bool name_row(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq)
-{
-    (void)ctx;
-    *id = kith_id_number(row);
-    *seq = 0;
-    return true;
-}
-
 static void scan_piece(void *ctx, uint32_t piece, uint32_t worker)
 {
     struct run *run = ctx;
@@ -43,7 +35,7 @@ static void scan_piece(void *ctx, uint32_t piece, uint32_t worker)
     for (uint32_t i = 0; i < n; i++)
         memcpy(own->rows + (size_t)i * run->row_bytes, job->row(job->ctx, first + i),
                run->row_bytes);
-    struct flat_rows rows = {.data = own->rows, .first = first, .n = n, .name = name_row};
+    struct flat_rows rows = {.data = own->rows, .first = first, .n = n, .name = flat_name_number};
     for (uint32_t s = 0; s < run->n_searches; s++)
         flat_scan(&own->searches[s], &rows, own->flat);
 }

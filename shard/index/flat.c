@@ -352,3 +352,11 @@ void flat_scan(struct flat_search *search, const struct flat_rows *rows,
     else
         scan_dense(search, rows, scratch);
 }
+
+bool flat_name_number(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq)
+{
+    (void)ctx;
+    *id = kith_id_number(row);
+    *seq = 0;
+    return true;
+}

@@ -30,6 +30,8 @@ struct flat_search {
 /* Who row `row` is; false when it is not to be found (deleted). Called only for rows good enough.
  */
 typedef bool (*flat_name_fn)(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq);
+/* For whoever looks for rows and not for points: the row's number. */
+bool flat_name_number(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq);
 
 struct flat_rows {
     const void *data; /* the first row of the run; the others follow without a gap */

@@ -2,6 +2,7 @@
 
 #include <float.h>
 
+#include "shard/index/flat.h"
 #include "shard/index/ivf_build_testing.h"
 #include "shard/index/kernels.h"
 
@@ -147,14 +148,6 @@ static void test_ivf_build_makes_what_the_format_says(void **state)
         }
 }
 
-static bool name_row(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq)
-{
-    (void)ctx;
-    *id = kith_id_number(row);
-    *seq = 0;
-    return true;
-}
-
 /* `worst`: the rank of the k-th hit of each query. */
 static double recall_at(const struct world *w, const struct ivf *ivf, const float *worst,
                         float target, uint32_t k)
@@ -168,7 +161,7 @@ static double recall_at(const struct world *w, const struct ivf *ivf, const floa
         struct kith_hit hits[MANY];
         struct topk top;
         topk_init(&top, k, -FLT_MAX, hits);
-        struct ivf_part part = {.index = ivf, .name = name_row};
+        struct ivf_part part = {.index = ivf, .name = flat_name_number};
         struct ivf_query search = {
             .vector = query, .top = &top, .effort = ivf_target_for(&ivf, 1, target, k).effort};
         assert_true(ivf_search(&search, &part, 1, scratch, &stats));
@@ -481,7 +474,7 @@ static enum kith_err search_for(const struct world *w, const struct segment *seg
                               .top = &top,
                               .effort = {.reach = FLT_MAX, .margin = 8},
                               .by_bytes = index->row8_bytes > 0 && random_below(2) == 0};
-    struct ivf_part part = {.index = index, .name = name_row};
+    struct ivf_part part = {.index = index, .name = flat_name_number};
     assert_int_equal(ivf_scratch_fit(&scratch, index->codebook, K, NULL), KITH_OK);
     assert_true(ivf_search(&query, &part, 1, scratch, &stats));
     ivf_scratch_free(scratch);

@@ -6,10 +6,10 @@
 
 #include <float.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "common/kith_mem.h"
+#include "common/kith_sort.h"
 #include "shard/index/exact_best.h"
 #include "shard/index/ivf_calibrate_far.h"
 #include "shard/index/ivf_growth.h"
@@ -74,14 +74,6 @@ static const void *row_at(const void *ctx, uint32_t row)
     return ivf_row(((const struct run *)ctx)->index, row);
 }
 
-static bool name_row(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq)
-{
-    (void)ctx;
-    *id = kith_id_number(row);
-    *seq = 0;
-    return true;
-}
-
 /* ---- exact answers --------------------------------------------------------------------------- */
 
 static enum kith_err find_answers(struct run *run, struct kith_diag *diag)
@@ -124,7 +116,7 @@ static void try_query(struct run *run, struct worker *own, uint32_t query)
     struct ivf_part part = {.index = run->index,
                             .allowed = own->allowed,
                             .n_allowed = run->index->n_rows - 1,
-                            .name = name_row};
+                            .name = flat_name_number};
     struct ivf_query search = {.vector = run->queries + (size_t)query * run->index->codebook->dim,
                                .top = &top,
                                .effort = run->effort};
@@ -179,7 +171,7 @@ static enum kith_err run_trials(struct run *run, struct trial *trials, uint32_t 
 {
     uint32_t n = run->n_queries * K,
              n_margins = run->index->codebook->codes == CODEBOOK_PQ4 ? 2 : 1;
-    ivf_needed_sort(run->needed, n);
+    kith_sort_floats(run->needed, n);
     *n_trials = 0;
     for (size_t i = 0; i < N_REACHES; i++) {
         for (uint32_t m = 0; m < n_margins; m++) {

@@ -13,10 +13,11 @@
  * shows, and twice as many lists would be scanned for them). */
 #include "shard/index/ivf_calibrate_far.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "common/kith_mem.h"
+#include "common/kith_sort.h"
+#include "shard/index/flat.h"
 #include "shard/index/ivf_job.h"
 #include "shard/index/kernels.h"
 
@@ -47,20 +48,6 @@ struct run {
     struct ivf_far_seen *seen; /* by each query */
 };
 
-static bool name_row(void *ctx, uint32_t row, struct kith_id *id, uint64_t *seq)
-{
-    (void)ctx;
-    *id = kith_id_number(row);
-    *seq = 0;
-    return true;
-}
-
-static int compare_floats(const void *a, const void *b)
-{
-    float x = *(const float *)a, y = *(const float *)b;
-    return (x > y) - (x < y);
-}
-
 /* Allows the rows of the farthest lists; returns how many. Lists must be ranked. */
 static uint32_t allow_far(const struct run *run, struct worker *own, uint32_t n_far)
 {
@@ -68,7 +55,7 @@ static uint32_t allow_far(const struct run *run, struct worker *own, uint32_t n_
     const float *keys = own->scratch->lists.keys;
     uint32_t allowed = 0;
     memcpy(own->keys, keys, n * sizeof *keys);
-    qsort(own->keys, n, sizeof *own->keys, compare_floats);
+    kith_sort_floats(own->keys, n);
     memset(own->allowed, 0, (run->index->n_rows / 64 + 1) * sizeof *own->allowed);
     for (uint32_t list = 0; list < n; list++) {
         if (keys[list] >= own->keys[n_far])
@@ -94,8 +81,10 @@ static void ask(const struct run *run, struct worker *own, uint32_t q)
     if (!ivf_lists_rank(&own->scratch->lists, codebook, query, length2))
         return;
     uint32_t n_allowed = allow_far(run, own, codebook->n_lists / 2);
-    struct ivf_part part = {
-        .index = run->index, .allowed = own->allowed, .n_allowed = n_allowed, .name = name_row};
+    struct ivf_part part = {.index = run->index,
+                            .allowed = own->allowed,
+                            .n_allowed = n_allowed,
+                            .name = flat_name_number};
     struct ivf_query search = {
         .vector = query,
         .top = &top,
@@ -133,7 +122,7 @@ static void conclude(const struct run *run, float *rests, struct ivf_far_effort 
     if (n < QUERIES_MIN * K)
         return;
     double mean = sum / n, deviation = sqrt(fmax(squares / n - mean * mean, 0));
-    qsort(rests, n, sizeof *rests, compare_floats);
+    kith_sort_floats(rests, n);
     for (uint32_t i = 0; i < IVF_FAR_EFFORTS; i++) {
         float margin =
             (float)-mean + ivf_far_quantile(AT_BOUND * OF_CODES * misses[i]) * (float)deviation;

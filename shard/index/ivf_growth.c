@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "common/kith_mem.h"
+#include "common/kith_sort.h"
 #include "shard/index/exact_best.h"
 
 #define QUERIES    48u
@@ -37,7 +38,7 @@ static void reaches_for(const struct ivf_needed *job, const struct answers *answ
         (void)ivf_needed_by(
             job, answers->queries + (size_t)q * dim, ivf_needed_row(job->index, QUERIES, q),
             answers->hits + (size_t)q * (answers->k + 1), k, answers->needed + (size_t)q * k);
-    ivf_needed_sort(answers->needed, QUERIES * k);
+    kith_sort_floats(answers->needed, QUERIES * k);
     for (size_t i = 0; i < N_SHARES; i++)
         out[i] = ivf_needed_quantile(answers->needed, QUERIES * k, shares[i]);
 }

@@ -1,6 +1,5 @@
 #include "shard/index/ivf_needed.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "common/kith_f16.h"
@@ -83,15 +82,4 @@ void ivf_needed_queries(const struct ivf *index, uint32_t n, float *out)
         else
             memcpy(out, row, dim * sizeof *out);
     }
-}
-
-static int compare_floats(const void *a, const void *b)
-{
-    float x = *(const float *)a, y = *(const float *)b;
-    return (x > y) - (x < y);
-}
-
-void ivf_needed_sort(float *values, uint32_t n)
-{
-    qsort(values, n, sizeof *values, compare_floats);
 }

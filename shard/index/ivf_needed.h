@@ -26,8 +26,7 @@ static inline uint32_t ivf_needed_row(const struct ivf *index, uint32_t n, uint3
     return (uint32_t)((uint64_t)query * index->n_rows / n);
 }
 
-/* The n values, sorted, to be shared by `share` of them. */
-void ivf_needed_sort(float *values, uint32_t n);
+/* What `share` of n sorted values do not exceed. */
 static inline float ivf_needed_quantile(const float *sorted, uint32_t n, float share)
 {
     return sorted[(uint32_t)(share * (float)(n - 1))];
