@@ -172,7 +172,7 @@ AVX2 static void tables(const float *values, const float *lows, uint32_t n_subs,
 INLINE __m256i two_subs(const uint8_t *codes, const uint8_t *tables, __m256i sum)
 {
     const __m256i four_bits = _mm256_set1_epi8(15);
-    __m256i x = _mm256_loadu_si256((const void *)codes);
+    __m256i x = load_once(codes);
     __m256i low = _mm256_load_si256((const void *)tables);
     __m256i high = _mm256_load_si256((const void *)(tables + 32));
     sum = _mm256_add_epi8(sum, _mm256_shuffle_epi8(low, _mm256_and_si256(x, four_bits)));
@@ -183,13 +183,14 @@ INLINE __m256i two_subs(const uint8_t *codes, const uint8_t *tables, __m256i sum
 /* Bytes are widened lazily: the even ones are summed together with 256 times the odd ones, whose
  * sum is then taken away. */
 INLINE struct sums sum_block(const uint8_t *codes, const uint8_t *tables, uint32_t pairs,
-                             int16_t bias)
+                             int16_t bias, const uint8_t *ahead)
 {
     const __m256i first = _mm256_set1_epi16(bias);
     __m256i even = first, odd = _mm256_setzero_si256();
-    for (uint32_t n = 4; pairs > 0; pairs -= n) {
-        n = pairs < 4 ? pairs : 4;
+    for (uint32_t n = PAIRS_AT_ONCE; pairs > 0; pairs -= n, ahead += GROUP_BYTES) {
+        n = pairs < PAIRS_AT_ONCE ? pairs : PAIRS_AT_ONCE;
         __m256i sum = _mm256_setzero_si256();
+        fetch_group(ahead);
         for (uint32_t i = 0; i < n; i++, codes += 32, tables += 64)
             sum = two_subs(codes, tables, sum);
         even = _mm256_add_epi16(even, sum);

@@ -2,8 +2,9 @@
  * (a table is there twice, so the fifth bit need not be masked away).
  *
  * Lost, on Zen 4: 512-bit look-ups of two pairs at once (the same number of shuffles per row, and
- * masks on top); two blocks interleaved; compressing stores (microcode: a compress into a register
- * and a plain store of all lanes is ten times faster). */
+ * masks on top); two or four blocks interleaved, for half the loads of tables (more instructions,
+ * which are the next limit: a tenth slower); compressing stores (microcode: a compress into a
+ * register and a plain store of all lanes is ten times faster). */
 #ifdef __x86_64__
 #include <immintrin.h>
 #include <math.h>
@@ -208,7 +209,7 @@ AVX512 static void tables(const float *values, const float *lows, uint32_t n_sub
 
 INLINE __m256i two_subs(const uint8_t *codes, const uint8_t *tables, __m256i sum)
 {
-    __m256i x = _mm256_loadu_si256((const void *)codes);
+    __m256i x = load_once(codes);
     __m256i low = _mm256_load_si256((const void *)tables);
     __m256i high = _mm256_load_si256((const void *)(tables + 32));
     sum = _mm256_add_epi8(sum, _mm256_permutexvar_epi8(x, low));
@@ -218,19 +219,22 @@ INLINE __m256i two_subs(const uint8_t *codes, const uint8_t *tables, __m256i sum
 /* Bytes are widened lazily: the even ones are summed together with 256 times the odd ones, whose
  * sum is then taken away. */
 INLINE struct sums sum_block(const uint8_t *codes, const uint8_t *tables, uint32_t pairs,
-                             int16_t bias)
+                             int16_t bias, const uint8_t *ahead)
 {
     const __m256i first = _mm256_set1_epi16(bias);
     __m256i even = first, odd = _mm256_setzero_si256();
-    for (; pairs >= 4; pairs -= 4, codes += 128, tables += 256) {
+    for (; pairs >= PAIRS_AT_ONCE;
+         pairs -= PAIRS_AT_ONCE, codes += GROUP_BYTES, tables += 256, ahead += GROUP_BYTES) {
         __m256i sum = _mm256_setzero_si256();
-        for (uint32_t i = 0; i < 4; i++)
+        fetch_group(ahead);
+        for (uint32_t i = 0; i < PAIRS_AT_ONCE; i++)
             sum = two_subs(codes + 32 * i, tables + 64 * i, sum);
         even = _mm256_add_epi16(even, sum);
         odd = _mm256_add_epi16(odd, _mm256_srli_epi16(sum, 8));
     }
     if (pairs > 0) {
         __m256i sum = _mm256_setzero_si256();
+        fetch_group(ahead);
         for (uint32_t i = 0; i < pairs; i++)
             sum = two_subs(codes + 32 * i, tables + 64 * i, sum);
         even = _mm256_add_epi16(even, sum);

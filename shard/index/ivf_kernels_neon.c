@@ -155,14 +155,15 @@ INLINE uint8x16_t two_subs(const uint8_t *codes, uint8x16_t low, uint8x16_t high
 /* Bytes are widened lazily: the even ones are summed together with 256 times the odd ones, whose
  * sum is then taken away. */
 INLINE struct sums sum_block(const uint8_t *codes, const uint8_t *tables, uint32_t pairs,
-                             int16_t bias)
+                             int16_t bias, const uint8_t *ahead)
 {
     uint16x8_t even[2], odd[2], first = vreinterpretq_u16_s16(vdupq_n_s16(bias));
     even[0] = even[1] = first;
     odd[0] = odd[1] = vdupq_n_u16(0);
-    for (uint32_t n = 4; pairs > 0; pairs -= n) {
-        n = pairs < 4 ? pairs : 4;
+    for (uint32_t n = PAIRS_AT_ONCE; pairs > 0; pairs -= n, ahead += GROUP_BYTES) {
+        n = pairs < PAIRS_AT_ONCE ? pairs : PAIRS_AT_ONCE;
         uint8x16_t sum[2] = {vdupq_n_u8(0), vdupq_n_u8(0)};
+        fetch_group(ahead);
         for (uint32_t i = 0; i < n; i++, codes += 32, tables += 64) {
             uint8x16_t low = vld1q_u8(tables), high = vld1q_u8(tables + 32);
             sum[0] = two_subs(codes, low, high, sum[0]);

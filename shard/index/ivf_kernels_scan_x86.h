@@ -12,6 +12,15 @@ struct sums {
 
 #include "shard/index/ivf_kernels_scan.h"
 
+/* In a register, from which both codes of a byte are taken: gcc would read the bytes twice, and
+ * what a block takes is loads as much as look-ups. */
+INLINE __m256i load_once(const uint8_t *codes)
+{
+    __m256i x = _mm256_loadu_si256((const void *)codes);
+    __asm__("" : "+x"(x));
+    return x;
+}
+
 INLINE __m256i plus_terms(__m256i sum, const int16_t *terms, int16_t factor, uint32_t shift)
 {
     __m256i term =
