@@ -7,7 +7,7 @@
  * code words, which are means, say too little (sentence vectors: 0.5 standard errors). A hit is on
  * average well above the bound, so an error at the bound may be twice as frequent as a miss.
  * Lists: the part of all expected hits in lists that come after that of the hit, by quantile, by
- * the bound that the second round of a search begins with.
+ * the bound that the last round of a search begins with.
  *
  * Lost: the farthest tenth of the lists (of sentence vectors it has errors that no other filter
  * shows, and twice as many lists would be scanned for them). */

@@ -19,8 +19,8 @@
  * square of the misses that the recall allows, the margin that which a normal error exceeds as
  * rarely as that square: enough for the hardest of the data that was tried, and a waste for others.
  *
- * Choosing is done for all lists and twice a query: its loops are such that compilers turn them
- * into vectors, each with little in it.
+ * Choosing is done for all lists and three times a query: its loops are such that compilers turn
+ * them into vectors, each with little in it.
  *
  * Under euclid rows differ in length, and with one variance for all lists recall was 0.91 where
  * 0.95 was asked for (made-up rows, the half that is farthest): there, lists go by distance.

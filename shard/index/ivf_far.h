@@ -10,7 +10,7 @@
 #include "shard/index/ivf.h"
 
 #define IVF_FAR_STEPS      512u
-#define IVF_FAR_FIRST_REST 0.8f /* of the expected hits is left after a first round */
+#define IVF_FAR_FIRST_REST 0.8f /* of the expected hits is left before the last round */
 
 struct ivf_job;
 

@@ -76,6 +76,18 @@ struct typical {
     float lowest; /* key */
 };
 
+/* What is allowed of the lists that are taken is all over the answer of the filter, which need not
+ * be in the cache. */
+static void fetch_allowed(const struct ivf_job *job)
+{
+    const struct ivf_lists *lists = &job->scratch->lists;
+    for (uint32_t p = 0; p < job->n_parts; p++) {
+        const struct ivf_part *part = &job->parts[p];
+        for (uint32_t i = 0; i < lists->n && part->allowed != NULL; i++)
+            __builtin_prefetch(part->allowed + part->index->lists[lists->order[i]] / 64);
+    }
+}
+
 /* Adds those of the portion that is taken, until there are n. */
 static void add_typical(const struct ivf_job *job, uint32_t n, double share,
                         struct typical *typical)
@@ -122,6 +134,7 @@ void ivf_front_take(struct ivf_job *job, uint32_t n)
         return;
     job->filtered = true;
     struct typical typical = {.lowest = FLT_MAX};
+    fetch_allowed(job);
     add_typical(job, lists->n, share, &typical);
     job->far = typical.found < lists->n / 2 && can_expect(job);
     if (job->far) {
