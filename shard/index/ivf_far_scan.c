@@ -39,8 +39,24 @@ struct line {
     uint32_t part;
     uint32_t from, n; /* those before `from` have been scanned */
     int32_t wanted;   /* of estimates, in steps of the tables; too little by up to 3 */
-    struct ivf_kernels_block blocks[LINE];
+    uint32_t blocks[LINE + IVF_KERNELS_SLACK], open[LINE + IVF_KERNELS_SLACK];
+    int16_t bounds[LINE + IVF_KERNELS_SLACK];
 };
+
+static struct ivf_kernels_line line_at(struct line *line, uint32_t at)
+{
+    return (struct ivf_kernels_line){line->blocks + at, line->open + at, line->bounds + at};
+}
+
+/* Drops what has been scanned. */
+static void move_up(struct line *line)
+{
+    line->n -= line->from;
+    memmove(line->blocks, line->blocks + line->from, sizeof *line->blocks * line->n);
+    memmove(line->open, line->open + line->from, sizeof *line->open * line->n);
+    memmove(line->bounds, line->bounds + line->from, sizeof *line->bounds * line->n);
+    line->from = 0;
+}
 
 static void scan_batch(struct ivf_job *job, struct line *line, uint32_t n)
 {
@@ -49,7 +65,7 @@ static void scan_batch(struct ivf_job *job, struct line *line, uint32_t n)
     const struct ivf *index = job->parts[line->part].index;
     struct ivf_kernels_scan scan = ivf_codes_kernel_scan(job, index);
     uint32_t n_found =
-        job->kernels->scan_blocks(&scan, line->blocks + line->from, n, line->n - line->from, found);
+        job->kernels->scan_blocks(&scan, line_at(line, line->from), n, line->n - line->from, found);
     line->from += n;
     job->stats.rows += (uint64_t)n * IVF_BLOCK;
     for (uint32_t i = 0; i < n_found; i++)
@@ -72,29 +88,6 @@ static void scan_line(struct ivf_job *job, struct line *line, uint32_t n)
         scan_batch(job, line, left < BATCH ? left : BATCH);
 }
 
-static uint32_t open_rows(const uint64_t *allowed, uint32_t base, uint32_t first, uint32_t end)
-{
-    uint32_t open = UINT32_MAX;
-    if (base < first)
-        open <<= first - base;
-    if (end - base < IVF_BLOCK)
-        open &= (1u << (end - base)) - 1;
-    return allowed == NULL ? open : open & (uint32_t)(allowed[base / 64] >> (base % 64));
-}
-
-/* Those of rows [first, end), of one list. */
-static void line_up(struct line *line, const uint64_t *allowed, uint32_t first, uint32_t end,
-                    int16_t bound)
-{
-    uint32_t n = line->n;
-    for (uint32_t base = first - first % IVF_BLOCK; base < end; base += IVF_BLOCK) {
-        uint32_t open = open_rows(allowed, base, first, end);
-        line->blocks[n] = (struct ivf_kernels_block){base / IVF_BLOCK, open, bound};
-        n += open != 0;
-    }
-    line->n = n;
-}
-
 /* A saturated estimate must pass. */
 static int16_t bound_of(const struct line *line, int32_t base)
 {
@@ -114,12 +107,10 @@ static void scan_list(struct ivf_job *job, struct line *line, uint32_t list)
     for (uint32_t first = index->lists[list], to; first < end; first = to) {
         to = (first / IVF_BLOCK + PIECE) * IVF_BLOCK;
         to = to < end ? to : end;
-        if (line->n + PIECE > LINE) {
-            line->n -= line->from;
-            memmove(line->blocks, line->blocks + line->from, sizeof *line->blocks * line->n);
-            line->from = 0;
-        }
-        line_up(line, part->allowed, first, to, bound_of(line, job->scratch->far.bases[list]));
+        if (line->n + PIECE > LINE)
+            move_up(line);
+        int16_t bound = bound_of(line, job->scratch->far.bases[list]);
+        line->n += job->kernels->line_up(part->allowed, first, to, bound, line_at(line, line->n));
         scan_line(job, line, BATCH + IVF_KERNELS_LEAD);
     }
 }

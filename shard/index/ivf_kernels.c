@@ -15,6 +15,7 @@
 
 #define INLINE static inline
 #include "shard/index/ivf_kernels_count.h"
+#include "shard/index/ivf_kernels_line.h"
 
 /* ---- lists ----------------------------------------------------------------------------------- */
 
@@ -148,21 +149,26 @@ static uint32_t scan_codes(const struct ivf_kernels_scan *scan, uint32_t first, 
     return found;
 }
 
-static uint32_t scan_listed(const struct ivf_kernels_scan *scan,
-                            const struct ivf_kernels_block *blocks, uint32_t n, uint32_t n_known,
-                            struct ivf_kernels_found *found)
+static uint32_t line_up(const uint64_t *allowed, uint32_t first, uint32_t end, int16_t bound,
+                        struct ivf_kernels_line line)
+{
+    return line_up_blocks(allowed, first, end, bound, line);
+}
+
+static uint32_t scan_listed(const struct ivf_kernels_scan *scan, struct ivf_kernels_line line,
+                            uint32_t n, uint32_t n_known, struct ivf_kernels_found *found)
 {
     uint32_t n_found = 0;
     (void)n_known;
     for (uint32_t i = 0; i < n; i++) {
         uint32_t rows = 0;
-        for (uint32_t open = blocks[i].open; open != 0; open &= open - 1) {
+        for (uint32_t open = line.open[i]; open != 0; open &= open - 1) {
             uint32_t row = (uint32_t)__builtin_ctz(open);
-            if (estimate(scan, blocks[i].block * IVF_BLOCK + row) > blocks[i].bound)
+            if (estimate(scan, line.blocks[i] * IVF_BLOCK + row) > line.bounds[i])
                 rows |= 1u << row;
         }
         if (rows != 0)
-            found[n_found++] = (struct ivf_kernels_found){blocks[i].block, rows};
+            found[n_found++] = (struct ivf_kernels_found){line.blocks[i], rows};
     }
     return n_found;
 }
@@ -210,6 +216,7 @@ const struct ivf_kernels ivf_kernels_scalar = {
     .products = products,
     .tables = tables,
     .scan = scan_codes,
+    .line_up = line_up,
     .scan_blocks = scan_listed,
     .count_rows = count_rows,
     .dot8 = dot8,

@@ -16,7 +16,7 @@
 
 #define IVF_KERNELS_LANES 16u  /* lists ranked together: the layout of codebook.centroids8 */
 #define IVF_KERNELS_GROUP 8u   /* sub-quantizers whose table bytes sum to at most 255 */
-#define IVF_KERNELS_SLACK 16u  /* outputs of pick may be written so far behind the last */
+#define IVF_KERNELS_SLACK 16u  /* outputs of pick and line_up may be so far behind the last */
 #define IVF_KERNELS_LEAD  4u   /* blocks between the one that is scanned and the one fetched */
 #define IVF_KERNELS_SPAN  128u /* lists that share 16 maxima */
 
@@ -89,21 +89,26 @@ typedef uint32_t (*ivf_kernels_scan_fn)(const struct ivf_kernels_scan *scan, uin
                                         uint32_t end, uint32_t *rows, int16_t *estimates,
                                         uint64_t *blocks);
 
-/* A block that is scanned wherever it lies. */
-struct ivf_kernels_block {
-    uint32_t block; /* its number */
-    uint32_t open;  /* bit r: row r of it may be given out */
-    int16_t bound;  /* instead of the scan's */
+/* Blocks that are scanned wherever they lie. */
+struct ivf_kernels_line {
+    uint32_t *blocks; /* their numbers */
+    uint32_t *open;   /* of each, bit r: row r of it may be given out */
+    int16_t *bounds;  /* instead of the scan's */
 };
+/* Lines up the blocks of rows [first, end), not none, that have some which are allowed (bit r: row
+ * r; NULL: all), in order; returns how many. Of the arrays IVF_KERNELS_SLACK may be written behind
+ * the last. */
+typedef uint32_t (*ivf_kernels_line_up_fn)(const uint64_t *allowed, uint32_t first, uint32_t end,
+                                           int16_t bound, struct ivf_kernels_line line);
 struct ivf_kernels_found {
     uint32_t block;
     uint32_t rows; /* bit r: row r of it is open, and its estimate above the bound; not 0 */
 };
-/* The blocks among n that have such rows, in order, into found (room for n); returns how many. The
- * IVF_KERNELS_LEAD behind them, of n_known in all, are fetched into the cache. Of scan, allowed,
- * bound and ahead are not used. */
+/* Those of the first n blocks of a line that have such rows, in order, into found (room for n);
+ * returns how many. The IVF_KERNELS_LEAD behind them, of n_known in all, are fetched into the
+ * cache. Of scan, allowed, bound and ahead are not used. */
 typedef uint32_t (*ivf_kernels_scan_blocks_fn)(const struct ivf_kernels_scan *scan,
-                                               const struct ivf_kernels_block *blocks, uint32_t n,
+                                               struct ivf_kernels_line line, uint32_t n,
                                                uint32_t n_known, struct ivf_kernels_found *found);
 
 /* rows[c]: how many bits of `allowed` are set in [lists[c], lists[c + 1]), of n lists; lists[0] is
@@ -132,6 +137,7 @@ struct ivf_kernels {
     ivf_kernels_products_fn products;
     ivf_kernels_tables_fn tables;
     ivf_kernels_scan_fn scan;
+    ivf_kernels_line_up_fn line_up;
     ivf_kernels_scan_blocks_fn scan_blocks;
     ivf_kernels_count_rows_fn count_rows;
     ivf_kernels_score_fn dot8, sad8;

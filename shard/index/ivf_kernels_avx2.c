@@ -13,6 +13,7 @@
 #define INLINE static inline __attribute__((always_inline)) AVX2
 
 #include "shard/index/ivf_kernels_count.h"
+#include "shard/index/ivf_kernels_line.h"
 #include "shard/index/ivf_kernels_scan_x86.h"
 
 /* ---- lists ----------------------------------------------------------------------------------- */
@@ -214,11 +215,16 @@ AVX2 static uint32_t scan_codes(const struct ivf_kernels_scan *scan, uint32_t fi
     return scan_blocks(scan, first, end, rows, estimates, blocks);
 }
 
-AVX2 static uint32_t scan_listed(const struct ivf_kernels_scan *scan,
-                                 const struct ivf_kernels_block *blocks, uint32_t n,
-                                 uint32_t n_known, struct ivf_kernels_found *found)
+AVX2 static uint32_t line_up(const uint64_t *allowed, uint32_t first, uint32_t end, int16_t bound,
+                             struct ivf_kernels_line line)
 {
-    return scan_some_blocks(scan, blocks, n, n_known, found);
+    return line_up_blocks(allowed, first, end, bound, line);
+}
+
+AVX2 static uint32_t scan_listed(const struct ivf_kernels_scan *scan, struct ivf_kernels_line line,
+                                 uint32_t n, uint32_t n_known, struct ivf_kernels_found *found)
+{
+    return scan_some_blocks(scan, line, n, n_known, found);
 }
 
 AVX2 static void count_rows(const uint64_t *allowed, const uint32_t *lists, uint32_t n,
@@ -280,6 +286,7 @@ const struct ivf_kernels ivf_kernels_avx2_table = {
     .products = products,
     .tables = tables,
     .scan = scan_codes,
+    .line_up = line_up,
     .scan_blocks = scan_listed,
     .count_rows = count_rows,
     .dot8 = dot8,

@@ -20,6 +20,7 @@
 #define INLINE static inline __attribute__((always_inline)) AVX512
 
 #include "shard/index/ivf_kernels_count.h"
+#include "shard/index/ivf_kernels_line.h"
 #include "shard/index/ivf_kernels_scan_x86.h"
 
 /* ---- lists ----------------------------------------------------------------------------------- */
@@ -257,11 +258,38 @@ AVX512 static uint32_t scan_codes(const struct ivf_kernels_scan *scan, uint32_t 
     return scan_blocks(scan, first, end, rows, estimates, blocks);
 }
 
-AVX512 static uint32_t scan_listed(const struct ivf_kernels_scan *scan,
-                                   const struct ivf_kernels_block *blocks, uint32_t n,
-                                   uint32_t n_known, struct ivf_kernels_found *found)
+/* 16 blocks at a time: their words are 32 bits each, since the machine is little endian. */
+AVX512 static uint32_t line_up(const uint64_t *allowed, uint32_t first, uint32_t end, int16_t bound,
+                               struct ivf_kernels_line line)
 {
-    return scan_some_blocks(scan, blocks, n, n_known, found);
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const uint32_t end_block = (end - 1) / IVF_BLOCK + 1;
+    const __m512i of_last = _mm512_set1_epi32((int)line_last(end));
+    uint32_t n = 0, of_first = line_first(first);
+    for (uint32_t block = first / IVF_BLOCK; block < end_block; block += 16) {
+        const uint32_t left = end_block - block;
+        const __mmask16 live = first_lanes(left), before = first_lanes(left - 1);
+        __m512i open = _mm512_maskz_set1_epi32(live, -1);
+        if (allowed != NULL)
+            open = _mm512_maskz_loadu_epi32(live, (const uint8_t *)allowed + block * 4u);
+        open = _mm512_mask_and_epi32(open, 1, open, _mm512_set1_epi32((int)of_first));
+        open = _mm512_mask_and_epi32(open, live & (__mmask16)~before, open, of_last);
+        __mmask16 some = _mm512_test_epi32_mask(open, open);
+        __m512i numbers = _mm512_add_epi32(_mm512_set1_epi32((int)block), lanes);
+        _mm512_storeu_si512(line.blocks + n, _mm512_maskz_compress_epi32(some, numbers));
+        _mm512_storeu_si512(line.open + n, _mm512_maskz_compress_epi32(some, open));
+        _mm256_storeu_si256((void *)(line.bounds + n), _mm256_set1_epi16(bound));
+        n += (uint32_t)__builtin_popcount(some);
+        of_first = UINT32_MAX;
+    }
+    return n;
+}
+
+AVX512 static uint32_t scan_listed(const struct ivf_kernels_scan *scan,
+                                   struct ivf_kernels_line line, uint32_t n, uint32_t n_known,
+                                   struct ivf_kernels_found *found)
+{
+    return scan_some_blocks(scan, line, n, n_known, found);
 }
 
 AVX512 static void count_rows(const uint64_t *allowed, const uint32_t *lists, uint32_t n,
@@ -312,6 +340,7 @@ const struct ivf_kernels ivf_kernels_avx512_table = {
     .products = products,
     .tables = tables,
     .scan = scan_codes,
+    .line_up = line_up,
     .scan_blocks = scan_listed,
     .count_rows = count_rows,
     .dot8 = dot8,

@@ -23,6 +23,7 @@ struct sums {
 
 #include "shard/index/ivf_kernels_neon_bytes.h"
 #include "shard/index/ivf_kernels_count.h"
+#include "shard/index/ivf_kernels_line.h"
 #include "shard/index/ivf_kernels_scan.h"
 
 /* ---- lists ----------------------------------------------------------------------------------- */
@@ -219,11 +220,16 @@ static uint32_t scan_codes(const struct ivf_kernels_scan *scan, uint32_t first, 
     return scan_blocks(scan, first, end, rows, estimates, blocks);
 }
 
-static uint32_t scan_listed(const struct ivf_kernels_scan *scan,
-                            const struct ivf_kernels_block *blocks, uint32_t n, uint32_t n_known,
-                            struct ivf_kernels_found *found)
+static uint32_t line_up(const uint64_t *allowed, uint32_t first, uint32_t end, int16_t bound,
+                        struct ivf_kernels_line line)
 {
-    return scan_some_blocks(scan, blocks, n, n_known, found);
+    return line_up_blocks(allowed, first, end, bound, line);
+}
+
+static uint32_t scan_listed(const struct ivf_kernels_scan *scan, struct ivf_kernels_line line,
+                            uint32_t n, uint32_t n_known, struct ivf_kernels_found *found)
+{
+    return scan_some_blocks(scan, line, n, n_known, found);
 }
 
 static void count_rows(const uint64_t *allowed, const uint32_t *lists, uint32_t n, uint32_t *rows)
@@ -257,6 +263,7 @@ const struct ivf_kernels ivf_kernels_neon_table = {
     .products = products,
     .tables = tables,
     .scan = scan_codes,
+    .line_up = line_up,
     .scan_blocks = scan_listed,
     .count_rows = count_rows,
     .dot8 = dot8,
@@ -273,6 +280,7 @@ const struct ivf_kernels ivf_kernels_dotprod_table = {
     .products = products,
     .tables = tables,
     .scan = scan_codes,
+    .line_up = line_up,
     .scan_blocks = scan_listed,
     .count_rows = count_rows,
     .dot8 = ivf_kernels_dotprod_dot8,

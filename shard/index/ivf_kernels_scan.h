@@ -97,23 +97,22 @@ INLINE uint32_t scan_blocks(const struct ivf_kernels_scan *scan, uint32_t first,
 
 /* ivf_kernels_scan_blocks_fn. Without a branch on what is found: a block in five has something, and
  * which one is hard to predict. */
-INLINE uint32_t scan_some_blocks(const struct ivf_kernels_scan *scan,
-                                 const struct ivf_kernels_block *blocks, uint32_t n,
-                                 uint32_t n_known, struct ivf_kernels_found *found)
+INLINE uint32_t scan_some_blocks(const struct ivf_kernels_scan *scan, struct ivf_kernels_line line,
+                                 uint32_t n, uint32_t n_known, struct ivf_kernels_found *found)
 {
     const uint32_t pairs = scan->n_subs / 2;
     const size_t block_bytes = ivf_format_block_bytes(scan->n_subs);
     const int16_t bias = scan->bias, factor = scan->factor;
     uint32_t n_found = 0;
     for (uint32_t i = 0; i < n; i++) {
-        const size_t at = blocks[i].block;
-        const size_t then = blocks[i + IVF_KERNELS_LEAD < n_known ? i + IVF_KERNELS_LEAD : i].block;
+        const size_t at = line.blocks[i];
+        const size_t then = line.blocks[i + IVF_KERNELS_LEAD < n_known ? i + IVF_KERNELS_LEAD : i];
         __builtin_prefetch(scan->terms + then * IVF_BLOCK, 0, 3);
         struct sums sums = sum_block(scan->codes + at * block_bytes, scan->tables, pairs, bias,
                                      scan->codes + then * block_bytes);
         sums = add_terms(sums, scan->terms + at * IVF_BLOCK, factor, scan->shift);
-        uint32_t rows = above(sums, blocks[i].bound) & blocks[i].open;
-        found[n_found] = (struct ivf_kernels_found){blocks[i].block, rows};
+        uint32_t rows = above(sums, line.bounds[i]) & line.open[i];
+        found[n_found] = (struct ivf_kernels_found){line.blocks[i], rows};
         n_found += rows != 0;
     }
     return n_found;

@@ -255,24 +255,82 @@ static void compare_scans(const struct ivf_kernels_scan *scan, uint32_t first, u
     }
 }
 
+#define LINE_ROWS   2000u /* in the lines of several registers */
+#define LINE_BLOCKS (LINE_ROWS / IVF_BLOCK + 2)
+
+struct blocks {
+    uint32_t blocks[LINE_BLOCKS + IVF_KERNELS_SLACK], open[LINE_BLOCKS + IVF_KERNELS_SLACK];
+    int16_t bounds[LINE_BLOCKS + IVF_KERNELS_SLACK];
+};
+
+static struct ivf_kernels_line line_at(struct blocks *blocks, uint32_t at)
+{
+    return (struct ivf_kernels_line){blocks->blocks + at, blocks->open + at, blocks->bounds + at};
+}
+
+/* Row by row. */
+static uint32_t line_up(const uint64_t *allowed, uint32_t first, uint32_t end, int16_t bound,
+                        struct blocks *out)
+{
+    uint32_t n = 0;
+    for (uint32_t row = first; row < end; row++) {
+        if (allowed != NULL && (allowed[row / 64] >> (row % 64) & 1) == 0)
+            continue;
+        if (n == 0 || out->blocks[n - 1] != row / IVF_BLOCK) {
+            out->blocks[n] = row / IVF_BLOCK;
+            out->open[n] = 0;
+            out->bounds[n++] = bound;
+        }
+        out->open[n - 1] |= 1u << row % IVF_BLOCK;
+    }
+    return n;
+}
+
+static void compare_lines(const uint64_t *allowed, uint32_t first, uint32_t end)
+{
+    static struct blocks want, got;
+    int16_t bound = random_i16();
+    uint32_t n = line_up(allowed, first, end, bound, &want);
+    for (uint32_t v = 0; ivf_kernels_variant(v) != NULL; v++) {
+        const struct ivf_kernels *variant = ivf_kernels_variant(v);
+        uint32_t n_got = variant->line_up(allowed, first, end, bound, line_at(&got, 0));
+        if (n_got != n || memcmp(got.blocks, want.blocks, n * sizeof *want.blocks) != 0 ||
+            memcmp(got.open, want.open, n * sizeof *want.open) != 0 ||
+            memcmp(got.bounds, want.bounds, n * sizeof *want.bounds) != 0)
+            fail_msg("%s, rows %u to %u: %u blocks, not %u, or others", variant->name, first, end,
+                     n_got, n);
+    }
+}
+
+static void test_ivf_kernels_line_up_alike(void **state)
+{
+    (void)state;
+    for (uint32_t round = 0; round < 500; round++) {
+        uint32_t first = random_below(LINE_ROWS), most = round % 2 == 0 ? 100 : LINE_ROWS;
+        uint32_t end = first + random_below(most) + 1;
+        end = end < LINE_ROWS ? end : LINE_ROWS;
+        uint64_t *allowed = (uint64_t *)fence - (end + 63) / 64;
+        for (uint32_t i = 0; i < (end + 63) / 64; i++)
+            allowed[i] = round % 3 == 0 ? UINT64_C(1) << random_below(64)
+                                        : (uint64_t)random_u32() << 32 | random_u32();
+        compare_lines(allowed, first, end);
+        compare_lines(NULL, first, end);
+    }
+}
+
 /* The blocks of these rows, last one first: the rows found are the same. */
 static void compare_blocks(const struct ivf_kernels_scan *scan, uint32_t first, uint32_t end)
 {
-    struct ivf_kernels_block blocks[SCAN_ROWS / IVF_BLOCK + 1];
+    static struct blocks lined_up, blocks;
     struct ivf_kernels_found found[SCAN_ROWS / IVF_BLOCK + 1];
     static struct found want;
-    uint32_t n = 0;
     uint64_t scanned = 0;
     want.n = ivf_kernels_scalar.scan(scan, first, end, want.rows, NULL, &scanned);
-    for (uint32_t block = end / IVF_BLOCK + 1; block-- > first / IVF_BLOCK;) {
-        blocks[n] = (struct ivf_kernels_block){.block = block, .bound = scan->bound};
-        for (uint32_t r = 0; r < IVF_BLOCK; r++) {
-            uint32_t row = block * IVF_BLOCK + r;
-            if (row >= first && row < end &&
-                (scan->allowed == NULL || (scan->allowed[row / 64] >> (row % 64) & 1) != 0))
-                blocks[n].open |= 1u << r;
-        }
-        n += blocks[n].open != 0;
+    uint32_t n = line_up(scan->allowed, first, end, scan->bound, &lined_up);
+    for (uint32_t i = 0; i < n; i++) {
+        blocks.blocks[i] = lined_up.blocks[n - 1 - i];
+        blocks.open[i] = lined_up.open[n - 1 - i];
+        blocks.bounds[i] = lined_up.bounds[n - 1 - i];
     }
     struct ivf_kernels_scan other = *scan;
     other.bound = INT16_MAX; /* each block has its own */
@@ -280,8 +338,9 @@ static void compare_blocks(const struct ivf_kernels_scan *scan, uint32_t first, 
     for (uint32_t v = 0; ivf_kernels_variant(v) != NULL; v++) {
         const struct ivf_kernels *variant = ivf_kernels_variant(v);
         uint32_t some = random_below(n + 1), at = want.n;
-        uint32_t n_found = variant->scan_blocks(&other, blocks, some, n, found);
-        n_found += variant->scan_blocks(&other, blocks + some, n - some, n - some, found + n_found);
+        uint32_t n_found = variant->scan_blocks(&other, line_at(&blocks, 0), some, n, found);
+        n_found += variant->scan_blocks(&other, line_at(&blocks, some), n - some, n - some,
+                                        found + n_found);
         for (uint32_t i = 0; i < n_found; i++)
             for (uint32_t r = IVF_BLOCK; r-- > 0;)
                 if ((found[i].rows >> r & 1) != 0 &&
@@ -402,6 +461,7 @@ int main(void)
         cmocka_unit_test(test_ivf_kernels_pick_alike),
         cmocka_unit_test(test_ivf_kernels_fill_tables_alike),
         cmocka_unit_test(test_ivf_kernels_round_alike),
+        cmocka_unit_test(test_ivf_kernels_line_up_alike),
         cmocka_unit_test(test_ivf_kernels_scan_codes_alike),
         cmocka_unit_test(test_ivf_kernels_score_bytes_alike),
     };
