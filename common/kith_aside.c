@@ -90,10 +90,15 @@ static bool is_searched(void)
 
 /* The CPUs of the process are those of its main thread: it never stands aside where there are
  * searches, and a thread may have been started by one that keeps off. */
+static bool cpus_of_process(cpu_set_t *cpus)
+{
+    return sched_getaffinity(getpid(), sizeof *cpus, cpus) == 0;
+}
+
 static void keep_off(bool keep)
 {
     cpu_set_t cpus;
-    if (keep == keeps_off || sched_getaffinity(getpid(), sizeof cpus, &cpus) != 0)
+    if (keep == keeps_off || !cpus_of_process(&cpus))
         return;
     size_t first = 0;
     while (first + 1 < CPU_SETSIZE && !CPU_ISSET(first, &cpus))
@@ -102,6 +107,32 @@ static void keep_off(bool keep)
         CPU_CLR(first, &cpus);
     (void)sched_setaffinity(0, sizeof cpus, &cpus);
     keeps_off = keep;
+}
+
+bool kith_aside_crowded(void)
+{
+    return is_paced();
+}
+
+bool kith_aside_leave(int cpu)
+{
+    cpu_set_t cpus;
+    if (sched_getcpu() != cpu || !cpus_of_process(&cpus) || CPU_COUNT(&cpus) < 2)
+        return false;
+    CPU_CLR((size_t)cpu, &cpus);
+    return sched_setaffinity(0, sizeof cpus, &cpus) == 0;
+}
+
+void kith_aside_return(void)
+{
+    cpu_set_t cpus;
+    if (cpus_of_process(&cpus))
+        (void)sched_setaffinity(0, sizeof cpus, &cpus);
+}
+
+bool kith_aside_searched(void)
+{
+    return is_searched();
 }
 
 bool kith_aside_stand(void)

@@ -33,4 +33,16 @@ void kith_aside_set(bool stands_aside);
  * there is nothing to wait for. True: it slept. */
 bool kith_aside_stand(void);
 
+/* For what can wait: whether there is a search in progress, or was within KITH_ASIDE_SEARCHED_MS.
+ */
+bool kith_aside_searched(void);
+
+/* For those that answer. Whether there are searches beside a load: then a thread that is woken may
+ * be left on its waker's CPU although others have nothing to do. */
+bool kith_aside_crowded(void);
+/* If the calling thread is on `cpu`, it moves to another of the process's, if there is one. Until
+ * kith_aside_return (not to be called when false) it does not run there. */
+bool kith_aside_leave(int cpu);
+void kith_aside_return(void);
+
 #endif

@@ -86,6 +86,33 @@ static void test_aside_does_not_stand_all_the_time(void **state)
     assert_true(n[false] > n[true]);
 }
 
+static void *leave(void *arg)
+{
+    bool *right = arg;
+    cpu_set_t before, away, after;
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    int cpu = sched_getcpu();
+    bool left = kith_aside_leave(cpu);
+    if (!left) { /* one CPU, or moved meanwhile by somebody else */
+        *right = CPU_COUNT(&before) == 1 || sched_getcpu() != cpu;
+        return NULL;
+    }
+    *right = sched_getcpu() != cpu && sched_getaffinity(0, sizeof away, &away) == 0 &&
+             !CPU_ISSET((size_t)cpu, &away) && !kith_aside_leave(cpu);
+    kith_aside_return();
+    *right = *right && sched_getaffinity(0, sizeof after, &after) == 0 &&
+             CPU_EQUAL(&before, &after) != 0;
+    return NULL;
+}
+
+static void test_aside_leaves_a_cpu(void **state)
+{
+    bool right = false;
+    (void)state;
+    run(leave, &right);
+    assert_true(right);
+}
+
 static void tell(void *arg)
 {
     *(bool *)arg = kith_aside_get();
@@ -203,6 +230,7 @@ int main(void)
         cmocka_unit_test(test_aside_stands_for_an_answer_only),
         cmocka_unit_test(test_aside_stands_if_it_can_wait),
         cmocka_unit_test(test_aside_does_not_stand_all_the_time),
+        cmocka_unit_test(test_aside_leaves_a_cpu),
         cmocka_unit_test(test_aside_keeps_off_one_cpu),
         cmocka_unit_test(test_aside_is_handed_on_to_a_pool),
         cmocka_unit_test(test_aside_many_answer_and_many_stand),

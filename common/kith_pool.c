@@ -37,6 +37,7 @@ struct job {
     kith_piece_fn fn;
     void *ctx;
     uint32_t n;
+    int cpu; /* the caller's, which helpers leave to it; -1: they run where they woke */
     /* Relaxed: it hands out numbers; what the pieces read and write is ordered by the pool's lock,
      * taken when joining and when leaving. 64 bits, so that late takers cannot wrap it. */
     atomic_uint_fast64_t next;
@@ -101,7 +102,10 @@ static void help_locked(struct kith_pool *pool, struct job *job)
     kith_assert(worker <= pool->n_threads);
     job->working++;
     (void)pthread_mutex_unlock(&pool->lock);
+    bool away = job->cpu >= 0 && kith_aside_leave(job->cpu);
     do_pieces(job, worker);
+    if (away)
+        kith_aside_return();
     (void)pthread_mutex_lock(&pool->lock);
     unlist_locked(pool, job);
     /* Under the lock: the job is on its caller's stack and gone as soon as the caller sees 0. */
@@ -256,7 +260,7 @@ static void end_job(struct kith_pool *pool, struct job *job)
 
 void kith_pool_run(struct kith_pool *pool, uint32_t n, kith_piece_fn fn, void *ctx)
 {
-    struct job job = {.fn = fn, .ctx = ctx, .n = n, .left = PTHREAD_COND_INITIALIZER};
+    struct job job = {.fn = fn, .ctx = ctx, .n = n, .cpu = -1, .left = PTHREAD_COND_INITIALIZER};
     bool shared = pool != NULL && n > 1;
     if (shared)
         list_job(pool, &job, n - 1);
@@ -275,6 +279,9 @@ void kith_pool_run_short(struct kith_pool *pool, uint32_t n, kith_piece_fn fn, v
     if (done == n)
         return;
     atomic_init(&job.next, done);
+    /* Beside a load a helper wakes on the caller's CPU and is left there for a millisecond and
+     * more, although what kept the others busy stands aside by then. */
+    job.cpu = kith_aside_crowded() ? sched_getcpu() : -1;
     list_job(pool, &job, n - done - 1);
     do_pieces(&job, 0);
     end_job(pool, &job);
