@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "common/kith_aside.h"
 #include "common/kith_mem.h"
 #include "shard/storage/column.h"
 
@@ -85,13 +86,29 @@ static enum kith_err add_columns(struct info *info, const struct columns *column
     return err;
 }
 
-/* A head has no columns: they are built for the moment, over its live rows. */
-static enum kith_err build_head(const struct view *view, const struct view_head *part,
-                                struct kith_buf *section, uint32_t *n_rows, struct kith_diag *diag)
+/* The rows of a block of a head that are gone; NULL and no error: none. */
+static enum kith_err gone_of(struct bitmap **gone, const struct view *view,
+                             const struct view_head *part, uint32_t first, struct kith_diag *diag)
+{
+    *gone = NULL;
+    for (uint32_t i = 0; i < HEAD_BLOCK_ROWS; i++) {
+        if (head_row_live(part->head, first + i, view->seq))
+            continue;
+        if (*gone == NULL && (*gone = bitmap_new()) == NULL)
+            return out_of_memory(diag);
+        bitmap_add(*gone, i);
+    }
+    return KITH_OK;
+}
+
+/* Columns of the live rows [first, end) of a head, for the moment. */
+static enum kith_err build_rows(const struct view *view, const struct view_head *part,
+                                uint32_t first, uint32_t end, struct kith_buf *section,
+                                uint32_t *n_rows, struct kith_diag *diag)
 {
     struct column_builder *builder = NULL;
     enum kith_err err = column_builder_new(&builder, diag);
-    for (uint32_t row = 0; err == KITH_OK && row < part->rows; row++) {
+    for (uint32_t row = first; err == KITH_OK && row < end; row++) {
         struct head_row found;
         if (head_row_at(part->head, row, view->seq, &found))
             err = column_builder_add(builder, (*n_rows)++, found.payload, diag);
@@ -102,14 +119,15 @@ static enum kith_err build_head(const struct view *view, const struct view_head 
     return err;
 }
 
-static enum kith_err add_head(struct info *info, const struct view *view,
-                              const struct view_head *part, struct kith_diag *diag)
+static enum kith_err add_rows(struct info *info, const struct view *view,
+                              const struct view_head *part, uint32_t first, uint32_t end,
+                              struct kith_diag *diag)
 {
     struct kith_buf section = {0};
     struct columns *columns = NULL;
     uint8_t *aligned = NULL;
     uint32_t n_rows = 0;
-    enum kith_err err = build_head(view, part, &section, &n_rows, diag);
+    enum kith_err err = build_rows(view, part, first, end, &section, &n_rows, diag);
     if (err == KITH_OK && (aligned = kith_alloc_aligned(32, section.len)) == NULL)
         err = out_of_memory(diag);
     if (err == KITH_OK) {
@@ -121,6 +139,31 @@ static enum kith_err add_head(struct info *info, const struct view *view,
     columns_close(columns);
     kith_free(aligned);
     kith_buf_fini(&section);
+    return err;
+}
+
+/* By the columns that its blocks have for filters; its last rows have none. Thousands of rows are
+ * read for somebody who only asks how things are: searches go before. */
+static enum kith_err add_head(struct info *info, const struct view *view,
+                              const struct view_head *part, struct kith_diag *diag)
+{
+    enum kith_err err = KITH_OK;
+    for (uint32_t first = 0; err == KITH_OK && first < part->rows; first += HEAD_BLOCK_ROWS) {
+        bool whole = part->rows - first >= HEAD_BLOCK_ROWS;
+        const struct columns *columns =
+            whole ? head_block(part->head, first / HEAD_BLOCK_ROWS) : NULL;
+        struct bitmap *gone = NULL;
+        (void)kith_aside_stand();
+        if (columns == NULL) {
+            uint32_t end = whole ? first + HEAD_BLOCK_ROWS : part->rows;
+            err = add_rows(info, view, part, first, end, diag);
+            continue;
+        }
+        err = gone_of(&gone, view, part, first, diag);
+        if (err == KITH_OK)
+            err = add_columns(info, columns, gone, diag);
+        bitmap_free(gone);
+    }
     return err;
 }
 

@@ -1,7 +1,8 @@
 /* The fields that the live points of a node have: path, types, and how many points have a value.
  *
  * Types are the bits of struct kith_msg_info_field. Objects have no entry of their own, their
- * fields do. Owns: the result (info_fini). Borrows: views. Threads: any; heads are walked.
+ * fields do. Owns: the result (info_fini). Borrows: views. Threads: any; it stands aside where the
+ * caller does (kith_aside.h).
  * Errors: KITH_NOMEM, KITH_CORRUPT. Limits: KITH_FIELDS_INDEXED_MAX fields of each part. */
 #ifndef INFO_H
 #define INFO_H

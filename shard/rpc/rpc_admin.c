@@ -4,6 +4,7 @@
 
 #include "common/kith_log.h"
 #include "common/kith_mem.h"
+#include "common/kith_thread.h"
 #include "shard/query/info.h"
 #include "shard/rpc/recall_probe.h"
 #include "shard/rpc/rpc.h"
@@ -144,11 +145,13 @@ void rpc_admin_info(struct rpc_call *call)
         goto out;
     }
     rpc_take_views(call->env, &scope, &facts->views);
+    kith_thread_bulk(); /* a worker of searches */
     do {
         info_fini(&facts->fields);
         fill_info(facts);
         err = info_run(&facts->fields, facts->views.views, facts->views.n_views, &diag);
     } while (err == KITH_CORRUPT && rpc_retake_views(call->env, &scope, &facts->views));
+    kith_thread_ahead();
     if (err != KITH_OK)
         goto out;
     rpc_begin(&reply);
