@@ -1,25 +1,33 @@
 /* libuv behind a small face; the home of uv.h.
  *
- * The mailbox: uv_async_send() merges wake-ups, so one wake-up means "one or more letters". The
- * loop takes the whole list under the lock and delivers it without the lock. A sender wakes the
- * loop only when the list was empty: a list with something in it has a wake-up on its way, because
- * the list is emptied only by the drain that follows a wake-up.
+ * The mailbox: an eventfd merges wake-ups, so one wake-up means "one or more letters". The loop
+ * takes the whole list under the lock and delivers it without the lock. A sender wakes the loop
+ * only when the list was empty: a list with something in it has a wake-up on its way, because the
+ * list is emptied only by the drain that follows a wake-up, which clears the eventfd first.
+ *
+ * Not uv_async_send: its loop waits, spinning and then yielding, until the sender has left that
+ * function, and a sender is interrupted right in it when the loop it woke takes its CPU.
  *
  * Memory of a handle is freed in its close callback and nowhere else. Every handle of the loop was
  * made here, so kith_loop_close can close whatever its users left open. */
 #include "common/kith_loop.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 #include <uv.h>
 
 #include "common/kith_mem.h"
 
 struct kith_loop {
     uv_loop_t uv;
-    uv_async_t wake;
+    uv_poll_t wake;
+    int wake_fd;
     uv_signal_t signals[2];
     kith_loop_fn on_signal;
     void *signal_ctx;
@@ -70,10 +78,22 @@ static void deliver(struct kith_letter *list)
     }
 }
 
-static void on_wake(uv_async_t *wake)
+static void wake(struct kith_loop *loop)
 {
-    struct kith_loop *loop = wake->data;
+    const uint64_t one = 1;
+    /* It can only fail when 2^64 - 2 wake-ups have not been taken. */
+    while (write(loop->wake_fd, &one, sizeof one) < 0 && errno == EINTR)
+        continue;
+}
+
+static void on_wake(uv_poll_t *uv, int status, int events)
+{
+    struct kith_loop *loop = uv->data;
+    uint64_t count;
     bool stopping;
+    (void)status, (void)events;
+    while (read(loop->wake_fd, &count, sizeof count) < 0 && errno == EINTR)
+        continue;
     deliver(take_letters(loop, &stopping));
     if (stopping)
         uv_stop(&loop->uv);
@@ -93,12 +113,30 @@ void kith_loop_post(struct kith_loop *loop, struct kith_letter *letter)
     (void)pthread_mutex_unlock(&loop->lock);
     if (!was_empty)
         return;
-    (void)uv_async_send(&loop->wake);
+    wake(loop);
     atomic_fetch_sub_explicit(&loop->wakers, 1,
                               memory_order_release); /* kith_loop_close acquires */
 }
 
 /* ---- the loop -------------------------------------------------------------------------------- */
+
+/* False: errno says why. A handle whose start fails is never begun. */
+static bool open_wake(struct kith_loop *loop)
+{
+    loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (loop->wake_fd < 0)
+        return false;
+    int rc = uv_poll_init(&loop->uv, &loop->wake, loop->wake_fd);
+    if (rc != 0) {
+        (void)close(loop->wake_fd);
+        errno = -rc;
+        return false;
+    }
+    loop->wake.data = loop;
+    rc = uv_poll_start(&loop->wake, UV_READABLE, on_wake);
+    kith_assert(rc == 0); /* it only notes what to wait for */
+    return true;
+}
 
 enum kith_err kith_loop_open(struct kith_loop **out, struct kith_diag *diag)
 {
@@ -111,13 +149,11 @@ enum kith_err kith_loop_open(struct kith_loop **out, struct kith_diag *diag)
         return kith_fail(diag, rc == UV_ENOMEM ? KITH_NOMEM : KITH_IO, "event loop: %s",
                          uv_strerror(rc));
     }
-    rc = uv_async_init(&loop->uv, &loop->wake, on_wake);
-    if (rc != 0) {
+    if (!open_wake(loop)) {
         (void)uv_loop_close(&loop->uv);
         kith_free(loop);
-        return kith_fail(diag, KITH_IO, "event loop: %s", uv_strerror(rc));
+        return kith_fail(diag, KITH_IO, "event loop: %s", strerror(errno));
     }
-    loop->wake.data = loop;
     loop->tail = &loop->head;
     (void)pthread_mutex_init(&loop->lock, NULL);
     *out = loop;
@@ -145,7 +181,7 @@ void kith_loop_stop(struct kith_loop *loop)
 {
     (void)pthread_mutex_lock(&loop->lock);
     loop->stopping = true;
-    (void)uv_async_send(&loop->wake);
+    wake(loop);
     (void)pthread_mutex_unlock(&loop->lock);
 }
 
@@ -162,10 +198,11 @@ static void on_closed(uv_handle_t *handle)
 
 static void close_handle(uv_handle_t *handle, void *ctx)
 {
-    (void)ctx;
+    const struct kith_loop *loop = ctx;
     if (uv_is_closing(handle))
         return;
-    bool own_memory = handle->type == UV_TIMER || handle->type == UV_POLL;
+    bool own_memory = handle->type == UV_TIMER ||
+                      (handle->type == UV_POLL && handle != (const uv_handle_t *)&loop->wake);
     uv_close(handle, own_memory ? on_closed : NULL);
 }
 
@@ -176,12 +213,13 @@ void kith_loop_close(struct kith_loop *loop)
     kith_assert(kith_loop_here(loop));
     while (atomic_load_explicit(&loop->wakers, memory_order_acquire) > 0)
         (void)sched_yield();
-    uv_walk(&loop->uv, close_handle, NULL);
+    uv_walk(&loop->uv, close_handle, loop);
     /* A stop that came after the run would end this one at once. */
     while (uv_loop_alive(&loop->uv))
         (void)uv_run(&loop->uv, UV_RUN_DEFAULT);
     int rc = uv_loop_close(&loop->uv);
     kith_assert(rc == 0);
+    (void)close(loop->wake_fd);
     (void)pthread_mutex_destroy(&loop->lock);
     kith_free(loop);
 }

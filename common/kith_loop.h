@@ -26,7 +26,7 @@ bool kith_loop_here(
     const struct kith_loop *loop); /* is the caller the loop's thread? (true before run) */
 
 /* Runs fn(ctx) on the loop's thread, in order of posting. Any thread. The one door into a loop: a
- * mutex-protected list and a uv_async whose wake-ups may merge, so each wake-up drains the list.
+ * mutex-protected list and an eventfd whose wake-ups merge, so each wake-up drains the list.
  * The letter is the caller's memory, embedded in what it is about, and must stay valid until fn
  * runs (or the loop is closed: undelivered letters are dropped there). */
 struct kith_letter {
