@@ -483,6 +483,7 @@ static bool read_body(struct gateway_conn *conn)
         return false;
     }
     room = inflight->body_cap - KITH_JSON_PADDING - have;
+    room = room < GATEWAY_TURN_BYTES ? room : GATEWAY_TURN_BYTES;
     if (!conn_recv(conn, inflight->body + have, room, &got)) {
         if (!conn->dead && conn->eof)
             gateway_conn_close(conn); /* half a request is no request */
@@ -525,8 +526,8 @@ static void on_event(void *ctx, int events, bool error)
     }
     if (!conn->dead && (events & KITH_READABLE) != 0) {
         bool more = true;
-        /* A few rounds, then the others have their turn. */
-        for (int round = 0; more && round < 16; round++) {
+        uint64_t end = conn->gateway->stats.bytes_in + GATEWAY_TURN_BYTES;
+        while (more && conn->gateway->stats.bytes_in < end) {
             if (conn->state == GATEWAY_CONN_BODY)
                 more = read_body(conn);
             else if (conn->state == GATEWAY_CONN_LINGER)
