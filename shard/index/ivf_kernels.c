@@ -103,11 +103,12 @@ static void products(const struct ivf_kernels_subs *subs, float *out, float *low
 static void tables(const float *values, const float *lows, uint32_t n_subs, float scale,
                    uint8_t *out)
 {
-    for (uint32_t s = 0; s < n_subs; s++)
-        for (uint32_t i = 0; i < 16; i++) {
-            uint8_t byte = (uint8_t)lrintf((values[s * 16 + i] - lows[s]) * scale);
-            out[s * 32 + i] = out[s * 32 + 16 + i] = byte;
-        }
+    memset(out, 0, ivf_kernels_tables_bytes(n_subs));
+    for (uint32_t s = 0; s < n_subs; s++) {
+        uint8_t *table = out + ivf_kernels_table(s);
+        for (uint32_t i = 0; i < 16; i++)
+            table[i] = table[16 + i] = (uint8_t)lrintf((values[s * 16 + i] - lows[s]) * scale);
+    }
 }
 
 /* ---- codes ----------------------------------------------------------------------------------- */
@@ -122,7 +123,8 @@ static int16_t estimate(const struct ivf_kernels_scan *scan, uint32_t row)
     int32_t sum = scan->bias;
     for (uint32_t pair = 0; pair < scan->n_subs / 2; pair++) {
         uint8_t codes = scan->codes[ivf_format_code(scan->n_subs, row, pair)];
-        sum += scan->tables[pair * 64 + (codes & 15)] + scan->tables[pair * 64 + 32 + (codes >> 4)];
+        sum += scan->tables[ivf_kernels_table(2 * pair) + (codes & 15)];
+        sum += scan->tables[ivf_kernels_table(2 * pair + 1) + (codes >> 4)];
     }
     int32_t term = (scan->terms[row] * scan->factor + (1 << 14)) >> 15;
     for (uint32_t i = 0; i < scan->shift; i++)

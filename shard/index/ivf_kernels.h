@@ -12,6 +12,7 @@
 #define IVF_KERNELS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define IVF_KERNELS_LANES 16u  /* lists ranked together: the layout of codebook.centroids8 */
@@ -56,7 +57,18 @@ struct ivf_kernels_subs {
 /* products[s][16]: the query with each code word; lows[s] and highs[s] their extremes. */
 typedef void (*ivf_kernels_products_fn)(const struct ivf_kernels_subs *subs, float *products,
                                         float *lows, float *highs);
-/* tables[s][32]: (products[s][i] - lows[s]) * scale rounded, the 16 bytes twice. */
+/* Look-up tables: of each sub-quantizer 16 bytes, twice; of four together first those that come
+ * first in their pair, so that 64 bytes serve the lower, and the next 64 the upper halves of two
+ * pairs of codes. */
+static inline size_t ivf_kernels_table(uint32_t sub)
+{
+    return (sub / 4 * 4 + sub % 2 * 2 + sub / 2 % 2) * (size_t)32;
+}
+static inline size_t ivf_kernels_tables_bytes(uint32_t n_subs)
+{
+    return (n_subs + 3) / 4 * (size_t)128;
+}
+/* tables, 64-byte aligned: (products[s][i] - lows[s]) * scale rounded; 0 behind the last pair. */
 typedef void (*ivf_kernels_tables_fn)(const float *products, const float *lows, uint32_t n_subs,
                                       float scale, uint8_t *tables);
 

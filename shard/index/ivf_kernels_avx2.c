@@ -156,6 +156,7 @@ AVX2 static void products(const struct ivf_kernels_subs *subs, float *out, float
 AVX2 static void tables(const float *values, const float *lows, uint32_t n_subs, float scale,
                         uint8_t *out)
 {
+    memset(out + ivf_kernels_tables_bytes(n_subs) - 128, 0, 128);
     for (uint32_t s = 0; s < n_subs; s++) {
         __m256 low = _mm256_set1_ps(lows[s]), times = _mm256_set1_ps(scale);
         __m256 a = _mm256_sub_ps(_mm256_loadu_ps(values + s * 16), low);
@@ -164,18 +165,22 @@ AVX2 static void tables(const float *values, const float *lows, uint32_t n_subs,
         __m256i y = _mm256_cvtps_epi32(_mm256_mul_ps(b, times));
         __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(x, y), 0xd8);
         __m256i bytes = _mm256_permute4x64_epi64(_mm256_packus_epi16(words, words), 0xd8);
-        _mm256_storeu_si256((void *)(out + s * 32), _mm256_permute2x128_si256(bytes, bytes, 0x20));
+        _mm256_storeu_si256((void *)(out + ivf_kernels_table(s)),
+                            _mm256_permute2x128_si256(bytes, bytes, 0x20));
     }
 }
 
 /* ---- codes ----------------------------------------------------------------------------------- */
 
+/* The codes in a register, from which both of a byte are taken: gcc would read them twice, and what
+ * a block takes is loads as much as look-ups. */
 INLINE __m256i two_subs(const uint8_t *codes, const uint8_t *tables, __m256i sum)
 {
     const __m256i four_bits = _mm256_set1_epi8(15);
-    __m256i x = load_once(codes);
+    __m256i x = _mm256_loadu_si256((const void *)codes);
+    __asm__("" : "+x"(x));
     __m256i low = _mm256_load_si256((const void *)tables);
-    __m256i high = _mm256_load_si256((const void *)(tables + 32));
+    __m256i high = _mm256_load_si256((const void *)(tables + 64));
     sum = _mm256_add_epi8(sum, _mm256_shuffle_epi8(low, _mm256_and_si256(x, four_bits)));
     x = _mm256_and_si256(_mm256_srli_epi16(x, 4), four_bits);
     return _mm256_add_epi8(sum, _mm256_shuffle_epi8(high, x));
@@ -188,12 +193,13 @@ INLINE struct sums sum_block(const uint8_t *codes, const uint8_t *tables, uint32
 {
     const __m256i first = _mm256_set1_epi16(bias);
     __m256i even = first, odd = _mm256_setzero_si256();
-    for (uint32_t n = PAIRS_AT_ONCE; pairs > 0; pairs -= n, ahead += GROUP_BYTES) {
+    for (uint32_t n = PAIRS_AT_ONCE; pairs > 0;
+         pairs -= n, ahead += GROUP_BYTES, tables += GROUP_TABLES) {
         n = pairs < PAIRS_AT_ONCE ? pairs : PAIRS_AT_ONCE;
         __m256i sum = _mm256_setzero_si256();
         fetch_group(ahead);
-        for (uint32_t i = 0; i < n; i++, codes += 32, tables += 64)
-            sum = two_subs(codes, tables, sum);
+        for (uint32_t i = 0; i < n; i++, codes += 32)
+            sum = two_subs(codes, tables + pair_tables(i), sum);
         even = _mm256_add_epi16(even, sum);
         odd = _mm256_add_epi16(odd, _mm256_srli_epi16(sum, 8));
     }

@@ -132,14 +132,15 @@ static void products(const struct ivf_kernels_subs *subs, float *out, float *low
 static void tables(const float *values, const float *lows, uint32_t n_subs, float scale,
                    uint8_t *out)
 {
+    memset(out + ivf_kernels_tables_bytes(n_subs) - 128, 0, 128);
     for (uint32_t s = 0; s < n_subs; s++) {
         const float32x4_t low = vdupq_n_f32(lows[s]);
         float32x4_t above_low[4];
         for (uint32_t k = 0; k < 4; k++)
             above_low[k] = vsubq_f32(vld1q_f32(values + s * 16 + 4 * k), low);
         uint8x16_t bytes = rounded(above_low, scale);
-        vst1q_u8(out + s * 32, bytes);
-        vst1q_u8(out + s * 32 + 16, bytes);
+        vst1q_u8(out + ivf_kernels_table(s), bytes);
+        vst1q_u8(out + ivf_kernels_table(s) + 16, bytes);
     }
 }
 
@@ -161,12 +162,14 @@ INLINE struct sums sum_block(const uint8_t *codes, const uint8_t *tables, uint32
     uint16x8_t even[2], odd[2], first = vreinterpretq_u16_s16(vdupq_n_s16(bias));
     even[0] = even[1] = first;
     odd[0] = odd[1] = vdupq_n_u16(0);
-    for (uint32_t n = PAIRS_AT_ONCE; pairs > 0; pairs -= n, ahead += GROUP_BYTES) {
+    for (uint32_t n = PAIRS_AT_ONCE; pairs > 0;
+         pairs -= n, ahead += GROUP_BYTES, tables += GROUP_TABLES) {
         n = pairs < PAIRS_AT_ONCE ? pairs : PAIRS_AT_ONCE;
         uint8x16_t sum[2] = {vdupq_n_u8(0), vdupq_n_u8(0)};
         fetch_group(ahead);
-        for (uint32_t i = 0; i < n; i++, codes += 32, tables += 64) {
-            uint8x16_t low = vld1q_u8(tables), high = vld1q_u8(tables + 32);
+        for (uint32_t i = 0; i < n; i++, codes += 32) {
+            uint8x16_t low = vld1q_u8(tables + pair_tables(i));
+            uint8x16_t high = vld1q_u8(tables + pair_tables(i) + 64);
             sum[0] = two_subs(codes, low, high, sum[0]);
             sum[1] = two_subs(codes + 16, low, high, sum[1]);
         }

@@ -13,9 +13,16 @@
 /* Whose bytes are summed before they are widened, and what a block has of them. */
 #define PAIRS_AT_ONCE (IVF_KERNELS_GROUP / 2)
 #define GROUP_BYTES   (PAIRS_AT_ONCE * IVF_BLOCK)
+#define GROUP_TABLES  (IVF_KERNELS_GROUP * 32)
 
-/* bias plus the table entries of each row; the tables of a pair are 64 bytes. Meanwhile fetch_group
- * is called for each PAIRS_AT_ONCE, with where their codes are in the block `ahead`. */
+/* The tables of a pair, of those of PAIRS_AT_ONCE: of its upper halves they are 64 bytes on. */
+INLINE uint32_t pair_tables(uint32_t pair)
+{
+    return pair / 2 * 128 + pair % 2 * 32;
+}
+
+/* bias plus the table entries of each row. Meanwhile fetch_group is called for each PAIRS_AT_ONCE,
+ * with where their codes are in the block `ahead`. */
 INLINE struct sums sum_block(const uint8_t *codes, const uint8_t *tables, uint32_t pairs,
                              int16_t bias, const uint8_t *ahead);
 /* Plus the rows' terms, see struct ivf_kernels_scan. */
@@ -112,7 +119,9 @@ INLINE uint32_t scan_some_blocks(const struct ivf_kernels_scan *scan, struct ivf
                                      scan->codes + then * block_bytes);
         sums = add_terms(sums, scan->terms + at * IVF_BLOCK, factor, scan->shift);
         uint32_t rows = above(sums, line.bounds[i]) & line.open[i];
-        found[n_found] = (struct ivf_kernels_found){line.blocks[i], rows};
+        /* One by one, and not what was loaded: gcc would put both into a vector register. */
+        found[n_found].block = (uint32_t)at;
+        found[n_found].rows = rows;
         n_found += rows != 0;
     }
     return n_found;

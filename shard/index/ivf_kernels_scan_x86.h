@@ -1,6 +1,5 @@
 /* What AVX2 and AVX-512 share of the scan of codes: the sums of a block are two registers of 256
- * bits. Wider ones gained nothing (ivf_kernels_avx512.c). Included after INLINE is defined, see
- * ivf_kernels_scan.h. */
+ * bits. Included after INLINE is defined, see ivf_kernels_scan.h. */
 #ifndef IVF_KERNELS_SCAN_X86_H
 #define IVF_KERNELS_SCAN_X86_H
 
@@ -11,15 +10,6 @@ struct sums {
 };
 
 #include "shard/index/ivf_kernels_scan.h"
-
-/* In a register, from which both codes of a byte are taken: gcc would read the bytes twice, and
- * what a block takes is loads as much as look-ups. */
-INLINE __m256i load_once(const uint8_t *codes)
-{
-    __m256i x = _mm256_loadu_si256((const void *)codes);
-    __asm__("" : "+x"(x));
-    return x;
-}
 
 INLINE __m256i plus_terms(__m256i sum, const int16_t *terms, int16_t factor, uint32_t shift)
 {

@@ -189,8 +189,9 @@ static void compare_tables(uint32_t n_subs, uint32_t sub_dim)
             assert_true(got[i] == want[i]);
         for (uint32_t i = 0; i < n_subs; i++)
             assert_true(lows[i] == low[i] && highs[i] == high[i]);
+        memset(others, 0xff, SUBS * 32);
         variant->tables(want, low, n_subs, 17.3f / (float)sub_dim, others);
-        assert_memory_equal(others, bytes, n_subs * 32);
+        assert_memory_equal(others, bytes, ivf_kernels_tables_bytes(n_subs));
     }
     free(bytes);
 }
@@ -354,16 +355,18 @@ static void compare_blocks(const struct ivf_kernels_scan *scan, uint32_t first, 
 /* A group of 8 table bytes sums to 255 at most. */
 static void random_tables(uint8_t *tables, uint32_t n_subs)
 {
+    memset(tables, 0, ivf_kernels_tables_bytes(n_subs));
     for (uint32_t s = 0; s < n_subs; s++)
         for (uint32_t i = 0; i < 16; i++)
-            tables[s * 32 + i] = tables[s * 32 + 16 + i] = (uint8_t)random_below(32);
+            tables[ivf_kernels_table(s) + i] = tables[ivf_kernels_table(s) + 16 + i] =
+                (uint8_t)random_below(32);
 }
 
 static void scan_shape(uint32_t n_subs)
 {
     size_t blocks = ivf_format_blocks(SCAN_ROWS);
     size_t code_bytes = blocks * ivf_format_block_bytes(n_subs);
-    uint8_t *tables = aligned((size_t)n_subs * 32), *codes = fence - code_bytes;
+    uint8_t *tables = aligned(ivf_kernels_tables_bytes(n_subs)), *codes = fence - code_bytes;
     int16_t *terms = aligned(ivf_format_terms_bytes(SCAN_ROWS));
     uint64_t allowed[SCAN_ROWS / 64 + 1];
     random_tables(tables, n_subs);

@@ -18,7 +18,7 @@ enum kith_err ivf_tables_init(struct ivf_tables *tables, const struct codebook *
 {
     size_t n = codebook->n_subs;
     *tables = (struct ivf_tables){0};
-    tables->bytes = kith_alloc_aligned(64, n * 32);
+    tables->bytes = kith_alloc_aligned(64, ivf_kernels_tables_bytes(codebook->n_subs));
     tables->query = kith_alloc(sizeof(float) * n * codebook->sub_dim);
     tables->products = kith_alloc_aligned(64, sizeof(float) * n * 16);
     tables->lows = kith_alloc(sizeof(float) * n);

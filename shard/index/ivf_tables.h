@@ -8,7 +8,7 @@
 #include "shard/index/codebook.h"
 
 struct ivf_tables {
-    uint8_t *bytes; /* n_subs * 32, 64-byte aligned */
+    uint8_t *bytes; /* as ivf_kernels.h has them */
     /* A score is base + (sum of bytes) / scale, about. */
     float scale, base;
     float error;  /* standard deviation of what rounding to bytes adds to a score */
