@@ -31,6 +31,7 @@
 #include "common/kith_buf.h"
 #include "common/kith_clock.h"
 #include "common/kith_mem.h"
+#include "common/kith_realtime.h"
 #include "common/kith_thread.h"
 
 #define CONNECTIONS_MAX  1000u
@@ -302,8 +303,10 @@ static void run(struct load *load)
 {
     struct epoll_event events[256];
     /* Who asks at fixed moments stands for users elsewhere, who do not wait for a CPU here. */
-    if (load->rate > 0)
+    if (load->rate > 0) {
         kith_thread_ahead();
+        kith_realtime_want(true, kith_now_ns());
+    }
     load->start_ns = kith_now_ns();
     load->measure_ns = load->start_ns + (uint64_t)(load->warmup_s * 1e9);
     load->end_ns = load->measure_ns + (uint64_t)(load->seconds * 1e9);

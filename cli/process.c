@@ -13,6 +13,7 @@
 #include "common/kith_log.h"
 #include "common/kith_mem.h"
 #include "common/kith_metrics.h"
+#include "common/kith_realtime.h"
 #include "common/kith_thread.h"
 #include "coordinator/cluster/leader.h"
 #include "coordinator/server.h"
@@ -323,6 +324,8 @@ int process_run(enum kith_config_role role, int argc, char **argv)
         return err ? 2 : 0;
     }
     set_log_level(process.config.log_level);
+    if (process.config.no_realtime)
+        kith_realtime_refuse();
     signal(SIGPIPE, SIG_IGN);
     err = open_parts(&process, &diag);
     if (err) {
@@ -331,6 +334,7 @@ int process_run(enum kith_config_role role, int argc, char **argv)
     } else {
         kith_thread_ahead();
         kith_loop_run(process.loop);
+        kith_realtime_leave(); /* closing waits for threads actively */
     }
     close_parts(&process);
     return process.exit_status;

@@ -14,6 +14,7 @@
 
 #include "common/kith_clock.h"
 #include "common/kith_pacer.h"
+#include "common/kith_realtime.h"
 #include "proto/kith_err.h"
 #include "proto/kith_limits.h"
 
@@ -23,6 +24,8 @@ static _Thread_local bool stands_aside, keeps_off;
 static _Thread_local unsigned n_calls;
 /* When the thread has worked for as long as it slept: by kith_now_ns. */
 static _Thread_local uint64_t even_ns;
+/* When it looks next whether it goes before all others: by the same clock. */
+static _Thread_local uint64_t look_ns;
 
 /* Relaxed where a thread only looks whether there are any: with an old number it works on for one
  * piece more. The ender's count and the sleeper's are sequentially consistent: the ender lowers
@@ -35,15 +38,31 @@ static pthread_cond_t all_answered = PTHREAD_COND_INITIALIZER;
 static _Atomic uint64_t last_ns; /* when the last answer began; relaxed, for the same reason */
 static _Atomic uint64_t load_ns; /* when something that can wait worked last; relaxed, too */
 
-/* Whether there are searches beside a load. What a pacer misses here, the next search tells it. */
-static bool is_paced(void)
+/* Whether there are searches beside a load. */
+static bool is_crowded(uint64_t now_ns)
 {
     uint64_t last = atomic_load_explicit(&last_ns, memory_order_relaxed);
     uint64_t loaded = atomic_load_explicit(&load_ns, memory_order_relaxed);
-    uint64_t now_ns = kith_now_ns();
     return loaded > 0 && now_ns < loaded + KITH_ASIDE_LOADED_MS * UINT64_C(1000000) &&
            (atomic_load_explicit(&answers, memory_order_seq_cst) > 0 ||
             now_ns < last + KITH_ASIDE_SEARCHED_MS * UINT64_C(1000000));
+}
+
+/* What a pacer misses here, the next search tells it. */
+static bool is_paced(void)
+{
+    return kith_realtime_refused() && is_crowded(kith_now_ns());
+}
+
+void kith_aside_look(void)
+{
+    if (!kith_realtime_joined())
+        return;
+    uint64_t now_ns = kith_now_ns();
+    if (now_ns < look_ns)
+        return;
+    look_ns = now_ns + KITH_REALTIME_LOOK_US * UINT64_C(1000);
+    kith_realtime_want(is_crowded(now_ns), now_ns);
 }
 
 void kith_aside_answer_begin(void)

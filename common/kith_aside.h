@@ -8,8 +8,8 @@
  *
  * Slices of the scheduler alone (kith_thread.h) do not do it: once a thread has had its share of a
  * busy CPU the others get theirs first, and until the clock ticks (every 4 ms) nobody looks whether
- * they have. So for the same time, while there is a load, pacers make the kernel look more often
- * (kith_pacer.h).
+ * they have. So for the same time, while there is a load, threads that answer go before all others
+ * (kith_realtime.h), and where they may not, pacers make the kernel look more often (kith_pacer.h).
  *
  * Threads: any. Limits: KITH_ASIDE_MS_MAX, KITH_ASIDE_SEARCHED_MS, KITH_ASIDE_LOADED_MS. */
 #ifndef KITH_ASIDE_H
@@ -37,8 +37,12 @@ bool kith_aside_stand(void);
  */
 bool kith_aside_searched(void);
 
-/* For those that answer. Whether there are searches beside a load: then a thread that is woken may
- * be left on its waker's CPU although others have nothing to do. */
+/* For those that answer, between two pieces of work, however small: whether the thread goes before
+ * all others is decided now. Not with a lock held. */
+void kith_aside_look(void);
+/* For the same. Whether there are searches beside a load, and those who answer do not go before all
+ * others: then a thread that is woken may be left on its waker's CPU although others have nothing
+ * to do. */
 bool kith_aside_crowded(void);
 /* If the calling thread is on `cpu`, it moves to another of the process's, if there is one. Until
  * kith_aside_return (not to be called when false) it does not run there. */

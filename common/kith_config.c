@@ -61,6 +61,8 @@ static const struct key keys[] = {
      "keep so much of the indexes locked in memory, codes first"},
     {"recall_one_in", KIND_NUMBER, DATA_ROLES, AT(recall_one_in), UINT32_MAX, "1000", "N",
      "search one in N queries again exactly when idle, for recall_at_k; 0: none"},
+    {"no_realtime", KIND_FLAG, KITH_CONFIG_ANY_ROLE, AT(no_realtime), 0, "false", "",
+     "searches beside a load do not go before all else on the machine"},
     {"log_level", KIND_TEXT, KITH_CONFIG_ANY_ROLE, AT(log_level), 0, "info", "LEVEL",
      "debug, info, warn or error"},
     {"insecure", KIND_FLAG, KITH_CONFIG_ANY_ROLE, AT(insecure), 0, "false", "",

@@ -40,6 +40,7 @@ struct kith_config {
     uint64_t memory_lock_mib; /* of segments to keep in memory; 0 = none */
     uint64_t default_slices;  /* of a new collection; 0 = 1 in kith up, else 2 per node */
     bool insecure;            /* listen on an address others can reach, without access control */
+    bool no_realtime;         /* threads that answer never go before all others */
     bool help;                /* --help was given; nothing was checked */
 };
 

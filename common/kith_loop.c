@@ -22,12 +22,14 @@
 #include <unistd.h>
 #include <uv.h>
 
+#include "common/kith_aside.h"
 #include "common/kith_mem.h"
 
 struct kith_loop {
     uv_loop_t uv;
     uv_poll_t wake;
     int wake_fd;
+    uv_prepare_t turn;
     uv_signal_t signals[2];
     kith_loop_fn on_signal;
     void *signal_ctx;
@@ -138,6 +140,21 @@ static bool open_wake(struct kith_loop *loop)
     return true;
 }
 
+static void on_turn(uv_prepare_t *turn)
+{
+    (void)turn;
+    kith_aside_look();
+}
+
+/* Before the loop looks for what has happened. */
+static void start_turns(struct kith_loop *loop)
+{
+    int rc = uv_prepare_init(&loop->uv, &loop->turn);
+    kith_assert(rc == 0); /* both only fill in the struct */
+    rc = uv_prepare_start(&loop->turn, on_turn);
+    kith_assert(rc == 0);
+}
+
 enum kith_err kith_loop_open(struct kith_loop **out, struct kith_diag *diag)
 {
     struct kith_loop *loop = kith_alloc(sizeof *loop);
@@ -154,6 +171,7 @@ enum kith_err kith_loop_open(struct kith_loop **out, struct kith_diag *diag)
         kith_free(loop);
         return kith_fail(diag, KITH_IO, "event loop: %s", strerror(errno));
     }
+    start_turns(loop);
     loop->tail = &loop->head;
     (void)pthread_mutex_init(&loop->lock, NULL);
     *out = loop;

@@ -70,6 +70,7 @@ static void do_pieces(struct job *job, uint32_t worker)
         if (index >= job->n)
             return;
         job->fn(job->ctx, (uint32_t)index, worker);
+        kith_aside_look();
     }
 }
 
@@ -130,6 +131,7 @@ static void *worker_main(void *arg)
             pool->waiting--;
             (void)pthread_mutex_unlock(&pool->lock);
             task.run(task.ctx);
+            kith_aside_look();
             (void)pthread_mutex_lock(&pool->lock);
         } else if (pool->closing) {
             break;

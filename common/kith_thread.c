@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/kith_aside.h"
+#include "common/kith_realtime.h"
 
 /* Since Linux 6.12 a task may say how long its slices are, and one that wakes with shorter slices
  * (3 ms, unless it asked) runs at once instead of after the slice of the one that runs. The kernel
@@ -35,18 +36,22 @@ static int nice_now(void)
 
 void kith_thread_ahead(void)
 {
+    kith_realtime_leave(); /* if it has it already: what is set here is what it comes back to */
     kith_aside_set(false);
     (void)set(nice_now(), AHEAD_SLICE_NS);
+    kith_realtime_join();
 }
 
 void kith_thread_bulk(void)
 {
+    kith_realtime_leave();
     kith_aside_set(true);
     (void)set(nice_now(), BULK_SLICE_NS);
 }
 
 void kith_thread_behind(int nice)
 {
+    kith_realtime_leave();
     kith_aside_set(true);
     if (set(nice, BEHIND_SLICE_NS) != 0)
         (void)setpriority(PRIO_PROCESS, (id_t)gettid(), nice);

@@ -7,7 +7,8 @@
 #ifndef KITH_THREAD_H
 #define KITH_THREAD_H
 
-/* It runs at once when it wakes: for work that is short. */
+/* It runs at once when it wakes: for work that is short. It may go before all others
+ * (kith_realtime.h); it is to say between two pieces of work that it looks (kith_aside_look). */
 void kith_thread_ahead(void);
 /* It lets those run that wake, but goes before what is behind: for a load of writes. */
 void kith_thread_bulk(void);

@@ -64,6 +64,11 @@
     1000u /* and leaves it a CPU so long after the last one: moving to and fro costs, too */
 #define KITH_ASIDE_LOADED_MS                                                                       \
     100u /* there is a load if what can wait has worked since: longer than a sync takes */
+#define KITH_REALTIME_WINDOW_MS      100u /* short enough for those who wait not to be missed */
+#define KITH_REALTIME_BUDGET_MS                                                                    \
+    40u /* of it a thread may go before all others: hundreds of searches a second */
+#define KITH_REALTIME_LOOK_US                                                                      \
+    200u /* a thread asks so often whether to: a search's length, and 0.5 % of a CPU at most */
 #define KITH_PACER_US                                                                              \
     250u /* the kernel looks 16 times as often who runs; 10 us each, 4 % of a CPU */
 #define KITH_PACER_CPUS_MAX          4u /* where there are more, one is free as a rule */

@@ -1,5 +1,6 @@
 #include "shard/query/search_job.h"
 
+#include "common/kith_aside.h"
 #include "common/kith_clock.h"
 #include "common/kith_mem.h"
 
@@ -122,6 +123,7 @@ bool search_job_failed(const struct search_job *job)
 
 bool search_job_is_over(struct search_job *job)
 {
+    kith_aside_look();
     if (search_job_failed(job))
         return true;
     uint64_t deadline_ms = job->request->deadline_ms;
