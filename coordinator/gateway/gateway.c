@@ -1,4 +1,5 @@
-/* Listening, admission and the clock of the gateway; gateway_conn.c has the connections.
+/* Listening, admission and the clock of the gateway; gateway_conn.c has the connections,
+ * gateway_answer.c what is sent on them.
  *
  * One timer ticks for all connections while there are any: with at most a thousand of them a walk
  * costs microseconds, and no system call is spent on arming timers per request.

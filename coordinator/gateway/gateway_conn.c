@@ -18,51 +18,11 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "common/kith_clock.h"
 #include "common/kith_json.h"
 #include "common/kith_mem.h"
-
-static void conn_process(struct gateway_conn *conn);
-
-static const char *status_text(int status)
-{
-    static const struct {
-        int status;
-        const char *text;
-    } known[] = {
-        {200, "OK"},
-        {201, "Created"},
-        {400, "Bad Request"},
-        {401, "Unauthorized"},
-        {403, "Forbidden"},
-        {404, "Not Found"},
-        {405, "Method Not Allowed"},
-        {408, "Request Timeout"},
-        {409, "Conflict"},
-        {413, "Content Too Large"},
-        {414, "URI Too Long"},
-        {415, "Unsupported Media Type"},
-        {417, "Expectation Failed"},
-        {422, "Unprocessable Content"},
-        {429, "Too Many Requests"},
-        {431, "Request Header Fields Too Large"},
-        {500, "Internal Server Error"},
-        {501, "Not Implemented"},
-        {502, "Bad Gateway"},
-        {503, "Service Unavailable"},
-        {504, "Gateway Timeout"},
-        {505, "HTTP Version Not Supported"},
-        {507, "Insufficient Storage"},
-    };
-
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (known[i].status == status)
-            return known[i].text;
-    return "Status";
-}
 
 static void conn_free(struct gateway_conn *conn)
 {
@@ -75,7 +35,7 @@ static void conn_free(struct gateway_conn *conn)
     gateway_conn_gone(gateway);
 }
 
-static void conn_enter(struct gateway_conn *conn)
+void gateway_conn_enter(struct gateway_conn *conn)
 {
     conn->depth++;
 }
@@ -104,7 +64,7 @@ static void conn_arm(struct gateway_conn *conn)
         kith_watch_start(conn->watch, events);
 }
 
-static void conn_leave(struct gateway_conn *conn)
+void gateway_conn_leave(struct gateway_conn *conn)
 {
     kith_assert(conn->depth > 0);
     conn->depth--;
@@ -139,186 +99,12 @@ void gateway_conn_close(struct gateway_conn *conn)
         conn_free(conn);
 }
 
-static void conn_state(struct gateway_conn *conn, enum gateway_conn_state state)
+void gateway_conn_turn(struct gateway_conn *conn, enum gateway_conn_state state)
 {
     conn->state = state;
     conn->since_ms = kith_now_ms();
     conn->window_ms = conn->since_ms;
     conn->window_bytes = 0;
-}
-
-/* The answer is out. */
-static void conn_sent(struct gateway_conn *conn)
-{
-    kith_buf_fini(&conn->out_body);
-    if (!conn->last && !conn->eof) {
-        http_check_init(&conn->head);
-        conn_state(conn, GATEWAY_CONN_HEAD);
-        return;
-    }
-    if (conn->last && !conn->eof) {
-        /* Closing with unread bytes in the kernel would send a reset, which can overtake the
-         * answer: say that we are done, and let the client hang up. */
-        shutdown(conn->fd, SHUT_WR);
-        conn->in_at = conn->in.len;
-        conn_state(conn, GATEWAY_CONN_LINGER);
-        return;
-    }
-    /* The client half-closed: answer what it had sent before, then go. */
-    if (!conn->last && conn->in_at < conn->in.len) {
-        http_check_init(&conn->head);
-        conn_state(conn, GATEWAY_CONN_HEAD);
-        return;
-    }
-    gateway_conn_close(conn);
-}
-
-static void conn_flush(struct gateway_conn *conn)
-{
-    size_t total = conn->out_head_bytes + conn->out_body.len;
-
-    while (conn->out_at < total) {
-        struct iovec parts[2];
-        struct msghdr message = {.msg_iov = parts};
-        size_t at = conn->out_at;
-        ssize_t sent;
-
-        if (at < conn->out_head_bytes) {
-            parts[message.msg_iovlen++] =
-                (struct iovec){conn->out_head + at, conn->out_head_bytes - at};
-            at = conn->out_head_bytes;
-        }
-        at -= conn->out_head_bytes;
-        if (at < conn->out_body.len)
-            parts[message.msg_iovlen++] =
-                (struct iovec){conn->out_body.data + at, conn->out_body.len - at};
-        sent = sendmsg(conn->fd, &message, MSG_NOSIGNAL);
-        if (sent < 0 && errno == EINTR)
-            continue;
-        if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
-            return; /* conn_arm waits for room */
-        if (sent < 0) {
-            gateway_conn_close(conn);
-            return;
-        }
-        conn->out_at += (size_t)sent;
-        conn->window_bytes += (size_t)sent;
-        conn->gateway->stats.bytes_out += (uint64_t)sent;
-    }
-    conn_sent(conn);
-}
-
-static void append_decimal(struct kith_buf *buf, uint64_t value)
-{
-    char text[20];
-    size_t at = sizeof text;
-
-    do
-        text[--at] = (char)('0' + value % 10);
-    while ((value /= 10) > 0);
-    kith_buf_append(buf, text + at, sizeof text - at);
-}
-
-static void append_hex(struct kith_buf *buf, uint64_t value)
-{
-    char text[16];
-
-    for (size_t at = sizeof text; at > 0; value >>= 4)
-        text[--at] = "0123456789abcdef"[value & 15];
-    kith_buf_append(buf, text, sizeof text);
-}
-
-/* Writes the answer's head into out_head. False when memory is out. Every answer has one, and
- * printf took longer than all the rest of the gateway: no printf here. */
-static bool head_write(struct gateway_conn *conn, int status, const char *content_type,
-                       size_t body_bytes, const struct gateway_pair *extra, uint32_t extra_n)
-{
-    struct kith_buf head = {0};
-
-    (void)kith_buf_reserve(&head, 256); /* enough for nearly all: one allocation */
-    kith_buf_text(&head, "HTTP/1.1 ");
-    append_decimal(&head, (uint64_t)status);
-    kith_buf_byte(&head, ' ');
-    kith_buf_text(&head, status_text(status));
-    kith_buf_text(&head, "\r\nContent-Type: ");
-    kith_buf_text(&head, content_type);
-    kith_buf_text(&head, "\r\nContent-Length: ");
-    append_decimal(&head, body_bytes);
-    kith_buf_text(&head, "\r\nDate: ");
-    kith_buf_text(&head, gateway_date(conn->gateway));
-    kith_buf_text(&head, "\r\n");
-    if (conn->request != NULL) {
-        kith_buf_text(&head, "X-Request-Id: ");
-        append_hex(&head, conn->request->request.id);
-        kith_buf_text(&head, "\r\n");
-    }
-    for (uint32_t i = 0; i < extra_n; i++) {
-        kith_assert(strpbrk(extra[i].value, "\r\n") == NULL);
-        kith_buf_text(&head, extra[i].name);
-        kith_buf_text(&head, ": ");
-        kith_buf_text(&head, extra[i].value);
-        kith_buf_text(&head, "\r\n");
-    }
-    if (conn->last)
-        kith_buf_text(&head, "Connection: close\r\n");
-    kith_buf_text(&head, "\r\n");
-    if (head.failed) {
-        kith_buf_fini(&head);
-        return false;
-    }
-    kith_free(conn->out_head);
-    conn->out_head = (char *)head.data;
-    conn->out_head_bytes = head.len;
-    return true;
-}
-
-void gateway_conn_answer(struct gateway_conn *conn, int status, const char *content_type,
-                         struct kith_buf *body, const struct gateway_pair *extra, uint32_t extra_n)
-{
-    bool head_only = conn->request != NULL && conn->request->request.head;
-
-    conn_enter(conn);
-    if (conn->gateway->draining)
-        conn->last = true;
-    kith_buf_fini(&conn->out_body);
-    if (body != NULL) {
-        conn->out_body = *body;
-        *body = (struct kith_buf){0};
-    }
-    if (!head_write(conn, status, content_type, conn->out_body.len, extra, extra_n)) {
-        gateway_conn_close(conn); /* no memory even to say so */
-        conn_leave(conn);
-        return;
-    }
-    if (head_only)
-        kith_buf_reset(&conn->out_body);
-    conn->out_at = 0;
-    gateway_request_free(conn->request); /* after the head: its texts may live in the arena */
-    conn->request = NULL;
-    conn_state(conn, GATEWAY_CONN_WRITE);
-    conn_flush(conn);
-    /* From inside the handler's call the loop below us in the stack goes on; else we do. */
-    if (conn->depth == 1)
-        conn_process(conn);
-    conn_leave(conn);
-}
-
-/* Refuses what cannot be understood or afforded, and closes. */
-static void conn_refuse(struct gateway_conn *conn, int status, const char *reason)
-{
-    static const struct gateway_pair retry = {"Retry-After", "1"};
-    struct kith_buf body = {0};
-    bool later = status == 429 || status == 503;
-
-    conn->gateway->stats.refused++;
-    if (status == 408)
-        conn->gateway->stats.timeouts++;
-    conn->last = true;
-    conn->in_at = conn->in.len;
-    gateway_error_body(&body, reason, 0.0);
-    if (body.failed)
-        kith_buf_fini(&body);
-    gateway_conn_answer(conn, status, "application/json", &body, &retry, later ? 1 : 0);
 }
 
 static void conn_dispatch(struct gateway_conn *conn)
@@ -327,7 +113,7 @@ static void conn_dispatch(struct gateway_conn *conn)
     struct gateway_inflight *inflight = conn->request;
 
     memset(inflight->body + inflight->request.body_bytes, 0, KITH_JSON_PADDING);
-    conn_state(conn, GATEWAY_CONN_HANDLER);
+    gateway_conn_turn(conn, GATEWAY_CONN_HANDLER);
     inflight->conn = conn;
     inflight->admitted = true;
     gateway->stats.inflight_n++;
@@ -368,18 +154,18 @@ static void conn_begin(struct gateway_conn *conn, const char *bytes, size_t n)
         char text[96];
         (void)snprintf(text, sizeof(text), "body: %" PRIu64 " bytes, at most %zu allowed",
                        head->content_length, conn->gateway->options.body_bytes_max);
-        conn_refuse(conn, 413, text);
+        gateway_conn_refuse(conn, 413, text);
         return;
     }
     conn->request = gateway_request_new(conn->gateway, head, bytes, &status, &reason);
     if (conn->request == NULL) {
-        conn_refuse(conn, status, reason);
+        gateway_conn_refuse(conn, status, reason);
         return;
     }
     if (take > head->content_length)
         take = (size_t)head->content_length;
     if (!gateway_request_grow(conn->request, take, &status, &reason)) {
-        conn_refuse(conn, status, reason);
+        gateway_conn_refuse(conn, status, reason);
         return;
     }
     memcpy(conn->request->body, bytes + head->head_bytes, take);
@@ -389,15 +175,14 @@ static void conn_begin(struct gateway_conn *conn, const char *bytes, size_t n)
         conn_dispatch(conn);
         return;
     }
-    conn_state(conn, GATEWAY_CONN_BODY);
+    gateway_conn_turn(conn, GATEWAY_CONN_BODY);
     if (head->expect_continue && take == 0)
         conn_continue(conn);
 }
 
-/* Works through the bytes in hand as far as they go. */
-static void conn_process(struct gateway_conn *conn)
+void gateway_conn_process(struct gateway_conn *conn)
 {
-    conn_enter(conn);
+    gateway_conn_enter(conn);
     while (!conn->dead && conn->state == GATEWAY_CONN_HEAD && conn->in_at < conn->in.len) {
         const char *bytes = (const char *)conn->in.data + conn->in_at;
         size_t n = conn->in.len - conn->in_at;
@@ -409,7 +194,7 @@ static void conn_process(struct gateway_conn *conn)
         if (verdict == HTTP_CHECK_MORE)
             break;
         if (verdict == HTTP_CHECK_BAD)
-            conn_refuse(conn, conn->head.status, conn->head.reason);
+            gateway_conn_refuse(conn, conn->head.status, conn->head.reason);
         else
             conn_begin(conn, bytes, n);
     }
@@ -420,7 +205,7 @@ static void conn_process(struct gateway_conn *conn)
         conn->in.len -= conn->in_at;
         conn->in_at = 0;
     }
-    conn_leave(conn);
+    gateway_conn_leave(conn);
 }
 
 /* One recv into room for `room` bytes. False: nothing came (would block, end, or error; the last
@@ -457,11 +242,11 @@ static bool read_ahead(struct gateway_conn *conn)
     }
     if (conn_recv(conn, into, GATEWAY_READ_BYTES, &got)) {
         conn->in.len += got;
-        conn_process(conn);
+        gateway_conn_process(conn);
         return !conn->dead && got == GATEWAY_READ_BYTES;
     }
     if (!conn->dead && conn->state == GATEWAY_CONN_HEAD)
-        conn_process(conn); /* sees the end of the stream */
+        gateway_conn_process(conn); /* sees the end of the stream */
     return false;
 }
 
@@ -479,7 +264,7 @@ static bool read_body(struct gateway_conn *conn)
     if (!gateway_request_grow(inflight, next, &status, &reason)) {
         gateway_request_free(inflight);
         conn->request = NULL;
-        conn_refuse(conn, status, reason);
+        gateway_conn_refuse(conn, status, reason);
         return false;
     }
     room = inflight->body_cap - KITH_JSON_PADDING - have;
@@ -493,7 +278,7 @@ static bool read_body(struct gateway_conn *conn)
     if (inflight->request.body_bytes == inflight->body_want) {
         conn_dispatch(conn);
         if (!conn->dead)
-            conn_process(conn);
+            gateway_conn_process(conn);
     }
     return !conn->dead && got == room;
 }
@@ -518,11 +303,11 @@ static void on_event(void *ctx, int events, bool error)
 {
     struct gateway_conn *conn = ctx;
 
-    conn_enter(conn);
+    gateway_conn_enter(conn);
     if ((events & KITH_WRITABLE) != 0 && conn->state == GATEWAY_CONN_WRITE) {
-        conn_flush(conn);
+        gateway_conn_flush(conn);
         if (!conn->dead)
-            conn_process(conn);
+            gateway_conn_process(conn);
     }
     if (!conn->dead && (events & KITH_READABLE) != 0) {
         bool more = true;
@@ -538,7 +323,7 @@ static void on_event(void *ctx, int events, bool error)
     }
     if (error && !conn->dead)
         gateway_conn_close(conn);
-    conn_leave(conn);
+    gateway_conn_leave(conn);
 }
 
 enum kith_err gateway_conn_new(struct gateway *gateway, int fd, const struct sockaddr_storage *peer)
@@ -557,7 +342,7 @@ enum kith_err gateway_conn_new(struct gateway *gateway, int fd, const struct soc
     }
     conn->fd = fd;
     http_check_init(&conn->head);
-    conn_state(conn, GATEWAY_CONN_HEAD);
+    gateway_conn_turn(conn, GATEWAY_CONN_HEAD);
     gateway_list_add(&gateway->fresh, conn);
     gateway->stats.connections_n++;
     gateway->stats.connections++;
@@ -585,12 +370,12 @@ void gateway_conn_tick(struct gateway_conn *conn, uint64_t now_ms)
     const struct gateway_options *options = &conn->gateway->options;
     uint64_t passed = now_ms - conn->since_ms;
 
-    conn_enter(conn);
+    gateway_conn_enter(conn);
     switch (conn->state) {
     case GATEWAY_CONN_HEAD:
         if (conn->head.at > 0) {
             if (passed >= options->header_timeout_ms)
-                conn_refuse(conn, 408, "the request head took too long");
+                gateway_conn_refuse(conn, 408, "the request head took too long");
         } else if (passed >= options->idle_timeout_ms) {
             gateway_conn_close(conn);
         } else if (conn->in.cap > 0 && passed > 1000) {
@@ -601,7 +386,7 @@ void gateway_conn_tick(struct gateway_conn *conn, uint64_t now_ms)
         if (too_slow(conn, now_ms, options->body_grace_ms)) {
             gateway_request_free(conn->request);
             conn->request = NULL;
-            conn_refuse(conn, 408, "the request body came too slowly");
+            gateway_conn_refuse(conn, 408, "the request body came too slowly");
         }
         break;
     case GATEWAY_CONN_WRITE:
@@ -617,5 +402,5 @@ void gateway_conn_tick(struct gateway_conn *conn, uint64_t now_ms)
     case GATEWAY_CONN_HANDLER:
         break; /* its deadline is the handler's business */
     }
-    conn_leave(conn);
+    gateway_conn_leave(conn);
 }

@@ -105,9 +105,21 @@ void gateway_request_free(struct gateway_inflight *inflight); /* NULL allowed */
 enum kith_err gateway_conn_new(struct gateway *gateway, int fd,
                                const struct sockaddr_storage *peer);
 void gateway_conn_close(struct gateway_conn *conn);
+void gateway_conn_tick(struct gateway_conn *conn, uint64_t now_ms);
+/* Between them a connection that is closed keeps its memory; the last one arms the watcher. */
+void gateway_conn_enter(struct gateway_conn *conn);
+void gateway_conn_leave(struct gateway_conn *conn);
+void gateway_conn_turn(struct gateway_conn *conn, enum gateway_conn_state state);
+/* Works through the bytes in hand as far as they go. */
+void gateway_conn_process(struct gateway_conn *conn);
+
+/* gateway_answer.c. Begins the answer; the request is gone then. */
 void gateway_conn_answer(struct gateway_conn *conn, int status, const char *content_type,
                          struct kith_buf *body, const struct gateway_pair *extra, uint32_t extra_n);
-void gateway_conn_tick(struct gateway_conn *conn, uint64_t now_ms);
+/* Refuses what cannot be understood or afforded, and closes. */
+void gateway_conn_refuse(struct gateway_conn *conn, int status, const char *reason);
+/* Sends what the socket takes. */
+void gateway_conn_flush(struct gateway_conn *conn);
 
 /* gateway.c */
 void gateway_conn_gone(struct gateway *gateway); /* a connection was freed */
