@@ -7,9 +7,10 @@
  * times.
  *
  * A thread has it as long as it took less than KITH_REALTIME_BUDGET_MS of CPU time in the current
- * KITH_REALTIME_WINDOW_MS, so that others, of this process too, are never left without a CPU: who
- * searches all the time, or one thing for long, does so like everyone else. The kernel has a limit
- * of its own besides (sched_rt_runtime_us). Threads that it starts do not have it.
+ * KITH_REALTIME_WINDOW_MS, and all threads of the process together less than half of the CPUs'
+ * time, so that others, of this process too, are never left without a CPU: who searches all the
+ * time, or one thing for long, does so like everyone else. The kernel has a limit of its own
+ * besides (sched_rt_runtime_us). Threads that it starts do not have it.
  *
  * A thread that has it must not wait actively (spin, sched_yield) for one that has not: that one
  * may never run.

@@ -123,6 +123,41 @@ static void test_realtime_has_a_budget(void **state)
     run(spend, NULL);
 }
 
+/* Takes it at the moment *arg and spends what a thread may; *arg becomes 0 if it did not get it. */
+static void *spend_all(void *arg)
+{
+    uint64_t *at_ns = arg;
+    kith_realtime_join();
+    kith_realtime_want(true, *at_ns);
+    uint64_t end_ns = kith_thread_ns() + KITH_REALTIME_BUDGET_MS * MS;
+    *at_ns = policy() == SCHED_RR ? *at_ns : 0;
+    while (*at_ns != 0 && kith_thread_ns() < end_ns)
+        continue;
+    kith_realtime_leave();
+    return NULL;
+}
+
+/* As many threads get it in one window as half of the CPUs are worth. */
+static void test_realtime_has_a_budget_for_all(void **state)
+{
+    uint64_t half_ms = KITH_REALTIME_WINDOW_MS * (uint64_t)sysconf(_SC_NPROCESSORS_ONLN) / 2;
+    uint64_t threads = (half_ms + KITH_REALTIME_BUDGET_MS - 1) / KITH_REALTIME_BUDGET_MS;
+    uint64_t begin_ns = kith_now_ns() + KITH_REALTIME_WINDOW_MS * MS, at_ns;
+    (void)state;
+    need_rights();
+    for (uint64_t i = 0; i < threads; i++) {
+        at_ns = begin_ns;
+        run(spend_all, &at_ns);
+        assert_true(at_ns == begin_ns);
+    }
+    at_ns = begin_ns;
+    run(spend_all, &at_ns);
+    assert_true(at_ns == 0);
+    at_ns = begin_ns + KITH_REALTIME_WINDOW_MS * MS;
+    run(spend_all, &at_ns);
+    assert_true(at_ns != 0);
+}
+
 static void *take_in_batch(void *arg)
 {
     struct sched_param param = {0};
@@ -243,6 +278,7 @@ int main(void)
         cmocka_unit_test(test_realtime_is_for_searches_beside_a_load), /* before there is a load */
         cmocka_unit_test(test_realtime_is_taken_and_given_back),
         cmocka_unit_test(test_realtime_has_a_budget),
+        cmocka_unit_test(test_realtime_has_a_budget_for_all),
         cmocka_unit_test(test_realtime_leaves_a_policy_of_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
