@@ -17,7 +17,6 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 #include <uv.h>
@@ -122,22 +121,21 @@ void kith_loop_post(struct kith_loop *loop, struct kith_letter *letter)
 
 /* ---- the loop -------------------------------------------------------------------------------- */
 
-/* False: errno says why. A handle whose start fails is never begun. */
-static bool open_wake(struct kith_loop *loop)
+/* 0, or an error of libuv, which are negative errnos: then there is nothing to close. */
+static int open_wake(struct kith_loop *loop)
 {
     loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (loop->wake_fd < 0)
-        return false;
+        return -errno;
     int rc = uv_poll_init(&loop->uv, &loop->wake, loop->wake_fd);
     if (rc != 0) {
         (void)close(loop->wake_fd);
-        errno = -rc;
-        return false;
+        return rc;
     }
     loop->wake.data = loop;
     rc = uv_poll_start(&loop->wake, UV_READABLE, on_wake);
     kith_assert(rc == 0); /* it only notes what to wait for */
-    return true;
+    return 0;
 }
 
 static void on_turn(uv_prepare_t *turn)
@@ -166,10 +164,11 @@ enum kith_err kith_loop_open(struct kith_loop **out, struct kith_diag *diag)
         return kith_fail(diag, rc == UV_ENOMEM ? KITH_NOMEM : KITH_IO, "event loop: %s",
                          uv_strerror(rc));
     }
-    if (!open_wake(loop)) {
+    rc = open_wake(loop);
+    if (rc != 0) {
         (void)uv_loop_close(&loop->uv);
         kith_free(loop);
-        return kith_fail(diag, KITH_IO, "event loop: %s", strerror(errno));
+        return kith_fail(diag, KITH_IO, "event loop: %s", uv_strerror(rc));
     }
     start_turns(loop);
     loop->tail = &loop->head;
