@@ -49,7 +49,7 @@ static bool is_crowded(uint64_t now_ns)
 }
 
 /* What a pacer misses here, the next search tells it. */
-static bool is_paced(void)
+bool kith_aside_crowded(void)
 {
     return kith_realtime_refused() && is_crowded(kith_now_ns());
 }
@@ -70,8 +70,8 @@ void kith_aside_answer_begin(void)
     uint64_t now_ns = kith_now_ns();
     atomic_store_explicit(&last_ns, now_ns, memory_order_relaxed);
     unsigned before = atomic_fetch_add_explicit(&answers, 1, memory_order_seq_cst);
-    if (before == 0 && is_paced())
-        kith_pacer_wake(is_paced);
+    if (before == 0 && kith_aside_crowded())
+        kith_pacer_wake(kith_aside_crowded);
 }
 
 void kith_aside_answer_end(void)
@@ -98,7 +98,7 @@ static void sleep_until_answered(void)
 }
 
 /* Notes that there is a load, too: only what can wait asks. */
-static bool is_searched(void)
+bool kith_aside_searched(void)
 {
     uint64_t last = atomic_load_explicit(&last_ns, memory_order_relaxed); /* before now is asked */
     uint64_t now_ns = kith_now_ns();
@@ -128,11 +128,6 @@ static void keep_off(bool keep)
     keeps_off = keep;
 }
 
-bool kith_aside_crowded(void)
-{
-    return is_paced();
-}
-
 bool kith_aside_leave(int cpu)
 {
     cpu_set_t cpus;
@@ -149,15 +144,10 @@ void kith_aside_return(void)
         (void)sched_setaffinity(0, sizeof cpus, &cpus);
 }
 
-bool kith_aside_searched(void)
-{
-    return is_searched();
-}
-
 bool kith_aside_stand(void)
 {
     if (stands_aside && n_calls++ % LOOK_EVERY == 0)
-        keep_off(is_searched());
+        keep_off(kith_aside_searched());
     if (!stands_aside || atomic_load_explicit(&answers, memory_order_relaxed) == 0)
         return false;
     uint64_t from_ns = kith_now_ns();
@@ -177,5 +167,5 @@ bool kith_aside_get(void)
 void kith_aside_set(bool stands)
 {
     stands_aside = stands;
-    keep_off(stands && is_searched());
+    keep_off(stands && kith_aside_searched());
 }

@@ -99,6 +99,13 @@ static void test_realtime_is_taken_and_given_back(void **state)
     run(take_and_give_back, NULL);
 }
 
+static void spend_budget(void)
+{
+    uint64_t end_ns = kith_thread_ns() + KITH_REALTIME_BUDGET_MS * MS;
+    while (kith_thread_ns() < end_ns)
+        continue;
+}
+
 static void *spend(void *arg)
 {
     uint64_t at_ns = kith_now_ns();
@@ -106,9 +113,7 @@ static void *spend(void *arg)
     kith_realtime_join();
     kith_realtime_want(true, at_ns);
     assert_int_equal(policy(), SCHED_RR);
-    uint64_t end_ns = kith_thread_ns() + KITH_REALTIME_BUDGET_MS * MS;
-    while (kith_thread_ns() < end_ns)
-        continue;
+    spend_budget();
     kith_realtime_want(true, at_ns + KITH_REALTIME_WINDOW_MS * MS - 1);
     assert_int_equal(policy(), SCHED_OTHER);
     kith_realtime_want(true, at_ns + KITH_REALTIME_WINDOW_MS * MS);
@@ -129,10 +134,10 @@ static void *spend_all(void *arg)
     uint64_t *at_ns = arg;
     kith_realtime_join();
     kith_realtime_want(true, *at_ns);
-    uint64_t end_ns = kith_thread_ns() + KITH_REALTIME_BUDGET_MS * MS;
-    *at_ns = policy() == SCHED_RR ? *at_ns : 0;
-    while (*at_ns != 0 && kith_thread_ns() < end_ns)
-        continue;
+    if (policy() == SCHED_RR)
+        spend_budget();
+    else
+        *at_ns = 0;
     kith_realtime_leave();
     return NULL;
 }
