@@ -172,8 +172,9 @@ AVX2 static void tables(const float *values, const float *lows, uint32_t n_subs,
 
 /* ---- codes ----------------------------------------------------------------------------------- */
 
-/* The codes in a register, from which both of a byte are taken: gcc would read them twice, and what
- * a block takes is loads as much as look-ups. */
+/* Of a pair; the tables of its upper halves are 64 bytes behind those of the lower. The codes in a
+ * register, from which both of a byte are taken: gcc would read them twice, and what a block takes
+ * is loads as much as look-ups. */
 INLINE __m256i two_subs(const uint8_t *codes, const uint8_t *tables, __m256i sum)
 {
     const __m256i four_bits = _mm256_set1_epi8(15);
@@ -199,7 +200,7 @@ INLINE struct sums sum_block(const uint8_t *codes, const uint8_t *tables, uint32
         __m256i sum = _mm256_setzero_si256();
         fetch_group(ahead);
         for (uint32_t i = 0; i < n; i++, codes += 32)
-            sum = two_subs(codes, tables + pair_tables(i), sum);
+            sum = two_subs(codes, tables + ivf_kernels_table(2 * i), sum);
         even = _mm256_add_epi16(even, sum);
         odd = _mm256_add_epi16(odd, _mm256_srli_epi16(sum, 8));
     }

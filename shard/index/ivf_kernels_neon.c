@@ -168,8 +168,8 @@ INLINE struct sums sum_block(const uint8_t *codes, const uint8_t *tables, uint32
         uint8x16_t sum[2] = {vdupq_n_u8(0), vdupq_n_u8(0)};
         fetch_group(ahead);
         for (uint32_t i = 0; i < n; i++, codes += 32) {
-            uint8x16_t low = vld1q_u8(tables + pair_tables(i));
-            uint8x16_t high = vld1q_u8(tables + pair_tables(i) + 64);
+            uint8x16_t low = vld1q_u8(tables + ivf_kernels_table(2 * i));
+            uint8x16_t high = vld1q_u8(tables + ivf_kernels_table(2 * i + 1));
             sum[0] = two_subs(codes, low, high, sum[0]);
             sum[1] = two_subs(codes + 16, low, high, sum[1]);
         }

@@ -15,12 +15,6 @@
 #define GROUP_BYTES   (PAIRS_AT_ONCE * IVF_BLOCK)
 #define GROUP_TABLES  (IVF_KERNELS_GROUP * 32)
 
-/* The tables of a pair, of those of PAIRS_AT_ONCE: of its upper halves they are 64 bytes on. */
-INLINE uint32_t pair_tables(uint32_t pair)
-{
-    return pair / 2 * 128 + pair % 2 * 32;
-}
-
 /* bias plus the table entries of each row. Meanwhile fetch_group is called for each PAIRS_AT_ONCE,
  * with where their codes are in the block `ahead`. */
 INLINE struct sums sum_block(const uint8_t *codes, const uint8_t *tables, uint32_t pairs,
