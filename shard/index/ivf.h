@@ -219,8 +219,9 @@ bool ivf_rank_batch(struct ivf_scratch *scratch, const struct codebook *codebook
                     const float *const vectors[IVF_BATCH]);
 
 /* Searches the lists of all parts together, nearest list first. Ranks pushed to the top-k are exact
- * and the same to the bit as flat_scan's. Without a threshold and a floor it finds min(k, allowed
- * rows) hits; with one, all that are in reach of it. False: stopped. Allocates nothing. */
+ * and the same to the bit as flat_scan's. It finds min(k, allowed rows) hits, less those below a
+ * threshold or a floor: these save exact ranks, but where it looks they have no part in. False:
+ * stopped. Allocates nothing. */
 bool ivf_search(const struct ivf_query *query, const struct ivf_part *parts, uint32_t n_parts,
                 struct ivf_scratch *scratch, struct ivf_stats *stats);
 

@@ -154,8 +154,6 @@ static bool scan_round(struct ivf_job *job, float rest)
 bool ivf_far_scan(struct ivf_job *job)
 {
     float rest = ivf_far_rest(&job->query->effort);
-    if (job->opening) /* the bound is that of others */
-        ivf_codes_end_opening(job);
     return scan_round(job, OPENING_REST) && scan_round(job, IVF_FAR_FIRST_REST) &&
            scan_round(job, fminf(rest / IVF_FAR_FIRST_REST, 1));
 }

@@ -70,8 +70,9 @@ struct ivf_job {
     struct ivf_kernels_rows8 rows8; /* the query as bytes; rows are set for each part */
     float length2, length;
     float margin;    /* the effort's, or more: ivf_far.h */
-    float bound;     /* the k-th best score known, of whoever; -INFINITY: none */
-    float keep;      /* by bytes a row has to have as much: the bound less their error */
+    float bound;     /* the k-th best score found here; -INFINITY: none */
+    float least;     /* of a hit: the bound, or more, by others and a threshold */
+    float keep;      /* by bytes a row has to have as much: the least less their error */
     float front;     /* how far the first lists go, see ivf_lists_unit */
     bool filtered;   /* no list nearer than the k-th best hit is out of reach */
     bool far;        /* little is left near the query: ivf_far.h chooses */
@@ -94,12 +95,12 @@ static inline bool ivf_job_is_stopped(const struct ivf_job *job)
 float ivf_rerank_score(const struct ivf_job *job, float rank);
 /* Squared distance of the query from a row of this score; manhattan: the distance. */
 float ivf_rerank_distance(const struct ivf_job *job, float score);
-/* Raises the bound to what is known by now. */
+/* Raises the bound, and what follows from it, to what is known by now. */
 void ivf_rerank_refresh(struct ivf_job *job);
 void ivf_rerank_share(const struct ivf_query *query);
 bool ivf_rerank_allowed(const struct ivf_part *part, uint32_t row);
-/* Ranks a row exactly, for the top-k. */
-void ivf_rerank_exact(struct ivf_job *job, const struct ivf_part *part, uint32_t row);
+/* Ranks a row exactly, for the top-k; returns its rank. */
+float ivf_rerank_exact(struct ivf_job *job, const struct ivf_part *part, uint32_t row);
 /* Scores rows by their bytes. */
 void ivf_rerank_bytes(struct ivf_job *job, uint32_t part, const uint32_t *rows, uint32_t n);
 /* Begins to load the bytes of a row; */

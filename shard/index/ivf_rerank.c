@@ -39,6 +39,7 @@ float ivf_rerank_distance(const struct ivf_job *job, float score)
     return distance > 0 ? distance : 0;
 }
 
+/* What a rank has to be for a hit. */
 static float floor_of(const struct ivf_query *query)
 {
     float own = query->top->floor;
@@ -50,42 +51,53 @@ static float floor_of(const struct ivf_query *query)
 }
 
 /* By how much the bytes of a hit may say too little: those of the row, and those of the query. */
-static float byte_error(const struct ivf_job *job)
+static float byte_error(const struct ivf_job *job, float score)
 {
     float error = 0, length = job->length, row_length = 1;
     for (uint32_t i = 0; i < job->n_parts; i++)
         error = fmaxf(error, job->parts[i].index->error8);
     if (job->codebook->metric == KITH_MANHATTAN)
-        return BYTE_ERRORS * error + FLOAT_ERRORS * fabsf(job->bound);
+        return BYTE_ERRORS * error + FLOAT_ERRORS * fabsf(score);
     if (job->codebook->metric == KITH_DOT)
         row_length = sqrtf(job->codebook->lift);
     if (job->codebook->metric == KITH_EUCLID) {
-        length = sqrtf(ivf_rerank_distance(job, job->bound));
+        length = sqrtf(ivf_rerank_distance(job, score));
         row_length = job->length; /* of a hit, about */
     }
     float rounding = ROUNDING_ERROR * job->rows8.scale * row_length;
     /* Scores are differences of products about as large as the query's square. */
     return BYTE_ERRORS * sqrtf(error * error * length * length + rounding * rounding) +
-           FLOAT_ERRORS * (job->length2 + fabsf(job->bound));
+           FLOAT_ERRORS * (job->length2 + fabsf(score));
 }
 
-void ivf_rerank_refresh(struct ivf_job *job)
+static void raise_keep(struct ivf_job *job)
 {
-    const struct ivf_query *query = job->query;
-    float floor = floor_of(query);
-    float bound = floor > -FLT_MAX ? ivf_rerank_score(job, floor) : -INFINITY;
-    if (ivf_best_full(&job->best) && ivf_best_bound(&job->best) > bound)
-        bound = ivf_best_bound(&job->best);
-    if (!(bound > job->bound))
+    float floor = floor_of(job->query), least = job->bound;
+    if (floor > -FLT_MAX)
+        least = fmaxf(least, ivf_rerank_score(job, floor));
+    if (!(least > job->least))
         return;
-    job->bound = bound;
-    job->keep = query->no_rescore ? bound : bound - byte_error(job);
+    job->least = least;
+    job->keep = job->query->no_rescore ? least : least - byte_error(job, least);
+}
+
+static void raise_reach(struct ivf_job *job)
+{
     bool sums = job->codebook->metric == KITH_MANHATTAN;
-    float reach = query->effort.reach, hit = ivf_rerank_distance(job, bound);
+    float reach = job->query->effort.reach, hit = ivf_rerank_distance(job, job->bound);
     float distance = (sums ? sqrtf(reach) : reach) * ivf_lists_unit(hit, job->front);
     if (job->filtered)
         distance = fmaxf(distance, hit);
     job->reach_key = sums ? -distance : (job->length2 - distance) / 2;
+}
+
+void ivf_rerank_refresh(struct ivf_job *job)
+{
+    if (ivf_best_full(&job->best) && ivf_best_bound(&job->best) > job->bound) {
+        job->bound = ivf_best_bound(&job->best);
+        raise_reach(job);
+    }
+    raise_keep(job);
 }
 
 void ivf_rerank_share(const struct ivf_query *query)
@@ -113,7 +125,7 @@ static void push(struct ivf_job *job, const struct ivf_part *part, uint32_t row,
         (void)topk_push(job->query->top, &hit);
 }
 
-void ivf_rerank_exact(struct ivf_job *job, const struct ivf_part *part, uint32_t row)
+float ivf_rerank_exact(struct ivf_job *job, const struct ivf_part *part, uint32_t row)
 {
     static const uint32_t itself = 0;
     const struct ivf *index = part->index;
@@ -123,6 +135,7 @@ void ivf_rerank_exact(struct ivf_job *job, const struct ivf_part *part, uint32_t
         job->query->vector, one, &itself, 1, &rank);
     job->stats.exact++;
     push(job, part, row, rank);
+    return rank;
 }
 
 static void fetch(const uint8_t *at, size_t bytes)
@@ -168,7 +181,7 @@ static void rank_finalist(struct ivf_job *job, const struct ivf_finalist *finali
     if (job->query->no_rescore)
         push(job, part, finalist->row, rank_of(job, finalist->score));
     else
-        ivf_rerank_exact(job, part, finalist->row);
+        (void)ivf_rerank_exact(job, part, finalist->row);
 }
 
 static void rank_finalists(struct ivf_job *job)
@@ -207,11 +220,10 @@ void ivf_rerank_bytes(struct ivf_job *job, uint32_t part, const uint32_t *rows, 
         job->kernels->dot8(&job->rows8, rows, n, scores);
     job->stats.reranked += n;
     for (uint32_t i = 0; i < n; i++) {
-        if (scores[i] < job->keep)
-            continue;
         float score = scores[i] >= -FLT_MAX ? scores[i] : -INFINITY; /* of damaged bytes: NaN */
         ivf_best_offer(&job->best, score);
-        add_finalist(job, (struct ivf_finalist){score, part, rows[i]});
+        if (score >= job->keep)
+            add_finalist(job, (struct ivf_finalist){score, part, rows[i]});
     }
 }
 

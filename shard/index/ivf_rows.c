@@ -36,13 +36,21 @@ static void verify(struct walk *walk, uint32_t span)
         ivf_need_list(index, list);
 }
 
+static void rank_exactly(struct ivf_job *job, const struct ivf_part *part, const uint32_t *rows,
+                         uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        float score = ivf_rerank_score(job, ivf_rerank_exact(job, part, rows[i]));
+        ivf_best_offer(&job->best, score >= -FLT_MAX ? score : -INFINITY); /* damaged: NaN */
+    }
+}
+
 /* Ranks the first n rows that wait. */
 static void rank(struct ivf_job *job, struct walk *walk, uint32_t n)
 {
     uint32_t *rows = job->scratch->run_rows;
     if (job->codebook->codes == CODEBOOK_ROWS)
-        for (uint32_t i = 0; i < n; i++)
-            ivf_rerank_exact(job, walk->part, rows[i]);
+        rank_exactly(job, walk->part, rows, n);
     else
         ivf_rerank_bytes(job, walk->number, rows, n);
     ivf_rerank_refresh(job);
