@@ -2,11 +2,11 @@
  * match, and against hnswlib.
  *
  * usage: bench_filter DIR [--rows N] [--queries Q] [--rounds R] [--recall T] [--peer "M16 efC200"]
- *        [--only random|near|far]
+ *        [--only random|near|far] [--metric cosine|dot|euclid|manhattan] [--norms F]
  *
  * DIR holds a set of vectors (bench/data/README.md). A real store is filled with it, each row with
  * two fields: r, a number that has nothing to do with the vector, and c, the nearest of 1,000 rows
- * taken at random. Filters let 50 to 0.01 % of the rows through:
+ * taken at random. Filters let 100 to 0.01 % of the rows through:
  *   random  r below a bound
  *   near    c is one of those nearest to the query (and r below a bound, where one is too many)
  *   far     c is one of those farthest from it: the hits are where no index looks first
@@ -14,7 +14,8 @@
  * second use on; "first" is the time with an answer that has to be made. Rates are per second of
  * CPU time, medians of the rounds; a round asks all ways in turn. The peer gets a filter by marking
  * rows that do not match as deleted, which takes no part in its time, and its smallest ef that
- * reaches the recall. */
+ * reaches the recall; it is asked under cosine only. Rows and queries are stretched by 1 to F
+ * (1 unless said otherwise). */
 #include <getopt.h>
 #include <math.h>
 #include <stdio.h>
@@ -45,12 +46,13 @@
 
 enum kind { RANDOM, NEAR, FAR, KINDS };
 static const char *const kind_names[KINDS] = {"random", "near", "far"};
-static const double shares[] = {0.5, 0.1, 0.01, 0.001, 0.0001};
+static const double shares[] = {1, 0.5, 0.1, 0.01, 0.001, 0.0001};
 
 struct bench {
     struct ann_set set;
     struct filter_store store;
     struct search_context *context;
+    float *queries; /* as long as rows are */
     uint32_t n_queries, rounds;
     float recall;
     void *peer;
@@ -278,7 +280,7 @@ static bool run_point(struct bench *b, struct question *questions, enum kind kin
     double rates[WAYS][ROUNDS_MAX], ratios[ROUNDS_MAX];
     struct sums sums = {0};
     for (uint32_t i = 0; i < b->n_queries; i++) {
-        questions[i].query = b->set.queries + (size_t)i * b->set.dim;
+        questions[i].query = b->queries + (size_t)i * b->set.dim;
         choose(b, &questions[i], kind, share);
         write_filter(&questions[i]);
     }
@@ -318,11 +320,35 @@ static bool run_point(struct bench *b, struct question *questions, enum kind kin
     return ok;
 }
 
-static void usage(void)
+static void make_queries(struct bench *b)
+{
+    const uint32_t dim = b->set.dim;
+    b->queries = kith_xalloc(sizeof *b->queries * b->n_queries * dim);
+    for (uint32_t q = 0; q < b->n_queries; q++) {
+        float length = filter_store_length(&b->store, b->set.n + q);
+        for (uint32_t i = 0; i < dim; i++)
+            b->queries[(size_t)q * dim + i] = b->set.queries[(size_t)q * dim + i] * length;
+    }
+}
+
+static _Noreturn void usage(void)
 {
     fprintf(stderr, "usage: bench_filter DIR [--rows N] [--queries Q] [--rounds R] [--recall T] "
-                    "[--peer \"M16 efC200\"] [--only random|near|far]\n");
+                    "[--peer \"M16 efC200\"] [--only random|near|far] "
+                    "[--metric cosine|dot|euclid|manhattan] [--norms F]\n");
     exit(2);
+}
+
+static enum kith_metric metric_named(const char *name)
+{
+    static const char *const names[] = {[KITH_COSINE] = "cosine",
+                                        [KITH_DOT] = "dot",
+                                        [KITH_EUCLID] = "euclid",
+                                        [KITH_MANHATTAN] = "manhattan"};
+    for (int m = KITH_COSINE; m <= KITH_MANHATTAN; m++)
+        if (strcmp(name, names[m]) == 0)
+            return (enum kith_metric)m;
+    usage();
 }
 
 int main(int argc, char **argv)
@@ -333,8 +359,11 @@ int main(int argc, char **argv)
                                             {"recall", required_argument, NULL, 't'},
                                             {"peer", required_argument, NULL, 'p'},
                                             {"only", required_argument, NULL, 'o'},
+                                            {"metric", required_argument, NULL, 'm'},
+                                            {"norms", required_argument, NULL, 's'},
                                             {0}};
     static struct bench b = {.n_queries = 200, .rounds = 5, .recall = SEARCH_RECALL_DEFAULT};
+    struct filter_store_shape shape = {.metric = KITH_COSINE, .norms = 1};
     uint32_t rows = 0;
     const char *peer = NULL, *only = NULL;
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -350,16 +379,22 @@ int main(int argc, char **argv)
             peer = optarg;
         else if (c == 'o')
             only = optarg;
+        else if (c == 'm')
+            shape.metric = metric_named(optarg);
+        else if (c == 's')
+            shape.norms = strtof(optarg, NULL);
         else
             usage();
     }
     if (optind + 1 != argc || b.n_queries < 1 || b.n_queries > QUERIES_MAX || b.rounds < 1 ||
-        b.rounds > ROUNDS_MAX)
+        b.rounds > ROUNDS_MAX || !(shape.norms >= 1) ||
+        (peer != NULL && shape.metric != KITH_COSINE))
         usage();
     struct kith_diag diag = {0};
     ann_set_open(&b.set, argv[optind], rows, b.n_queries);
-    filter_store_open(&b.store, &b.set);
+    filter_store_open(&b.store, &b.set, shape);
     ranked_store = &b.store;
+    make_queries(&b);
     for (uint32_t i = 0; i < b.set.n; i++)
         b.sizes[b.store.categories[i]]++;
     if (search_context_open(&b.context, NULL, &diag) != KITH_OK)
@@ -375,10 +410,12 @@ int main(int argc, char **argv)
     bool ok = true;
     for (int kind = 0; kind < KINDS; kind++)
         for (size_t s = 0; s < sizeof shares / sizeof *shares; s++)
-            if (only == NULL || strcmp(only, kind_names[kind]) == 0)
+            if ((only == NULL || strcmp(only, kind_names[kind]) == 0) &&
+                (kind == RANDOM || shares[s] < 1))
                 ok = run_point(&b, questions, (enum kind)kind, shares[s]) && ok;
     for (uint32_t i = 0; i < b.n_queries; i++)
         kith_buf_fini(&questions[i].bytes);
+    kith_free(b.queries);
     filter_peer_close(b.peer);
     search_context_close(b.context);
     filter_store_close(&b.store);

@@ -1,5 +1,6 @@
 #include "filter_store.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,11 +19,32 @@ static _Noreturn void die(const char *what, const struct kith_diag *diag)
     exit(1);
 }
 
+static uint64_t mixed(uint64_t x)
+{
+    x *= UINT64_C(0x9e3779b97f4a7c15);
+    x = (x ^ x >> 32) * UINT64_C(0xd6e8feb86659fd93);
+    return x ^ x >> 32;
+}
+
 uint32_t filter_store_number(uint32_t row)
 {
-    uint64_t x = (row + 1) * UINT64_C(0x9e3779b97f4a7c15);
-    x = (x ^ x >> 32) * UINT64_C(0xd6e8feb86659fd93);
-    return (uint32_t)((x ^ x >> 32) % FILTER_STORE_BOUND);
+    return (uint32_t)(mixed(row + UINT64_C(1)) % FILTER_STORE_BOUND);
+}
+
+float filter_store_length(const struct filter_store *store, uint32_t row)
+{
+    float part = (float)(mixed(UINT64_MAX - row) >> 40) * 0x1p-24f;
+    return powf(store->shape.norms, part);
+}
+
+/* The row as it is stored; lasts until the next. */
+static const float *stretched(const struct filter_store *store, const struct ann_set *set,
+                              uint32_t row)
+{
+    float length = filter_store_length(store, row);
+    for (uint32_t i = 0; i < set->dim; i++)
+        store->row[i] = set->base[(size_t)row * set->dim + i] * length;
+    return store->row;
 }
 
 /* ---- categories ------------------------------------------------------------------------------ */
@@ -62,7 +84,7 @@ static void put(const struct filter_store *store, const struct ann_set *set, uin
     kith_write_u64(&p, filter_store_number(row));
     kith_write_cstr(&p, "c");
     kith_write_u64(&p, store->categories[row]);
-    kith_op_write_put(w, KITH_PUT_UPSERT, &id, set->base + (size_t)row * set->dim, set->dim,
+    kith_op_write_put(w, KITH_PUT_UPSERT, &id, stretched(store, set, row), set->dim,
                       (struct kith_bytes){payload.data, payload.len});
     kith_buf_fini(&payload);
 }
@@ -83,16 +105,19 @@ static void write_rows(struct filter_store *store, const struct ann_set *set, ui
 static void train(struct filter_store *store, const struct ann_set *set,
                   const struct slice_config *config)
 {
-    struct ivf_builder_options options = {.config = *config, .codes = CODEBOOK_PQ4, .threads = 2};
+    enum codebook_codes codes =
+        config->metric == KITH_MANHATTAN ? CODEBOOK_INT8 : CODEBOOK_PQ4; /* as by default */
+    struct ivf_builder_options options = {.config = *config, .codes = codes, .threads = 2};
     struct kith_diag diag = {0};
     uint32_t n = codebook_sample_rows(set->n, set->dim);
     n = n < set->n ? n : set->n;
     float *sample = kith_xalloc(sizeof(float) * set->dim * n);
     for (uint32_t i = 0; i < n; i++)
         memcpy(sample + (size_t)i * set->dim,
-               set->base + (uint64_t)i * 2654435761u % set->n * set->dim, sizeof(float) * set->dim);
+               stretched(store, set, (uint32_t)((uint64_t)i * 2654435761u % set->n)),
+               sizeof(float) * set->dim);
     struct codebook_training training = {.config = config,
-                                         .codes = CODEBOOK_PQ4,
+                                         .codes = codes,
                                          .rows = sample,
                                          .n_rows = n,
                                          .collection_rows = set->n,
@@ -107,10 +132,13 @@ static void train(struct filter_store *store, const struct ann_set *set,
     kith_free(sample);
 }
 
-void filter_store_open(struct filter_store *out, const struct ann_set *set)
+void filter_store_open(struct filter_store *out, const struct ann_set *set,
+                       struct filter_store_shape shape)
 {
     struct slice_config config = {
-        .collection = 1, .dim = set->dim, .metric = KITH_COSINE, .rows = KITH_ROWS_F32};
+        .collection = 1, .dim = set->dim, .metric = shape.metric, .rows = KITH_ROWS_F32};
+    out->shape = shape;
+    out->row = kith_xalloc(sizeof *out->row * set->dim);
     struct kith_diag diag = {0};
     store_fill_make_dir(out->dir, sizeof out->dir);
     if (io_real_open(&out->io, out->dir, &diag) != KITH_OK)
@@ -138,6 +166,7 @@ void filter_store_close(struct filter_store *store)
     store_close(store->store);
     ivf_builder_free(store->builder);
     io_real_close(store->io);
+    kith_free(store->row);
     kith_free(store->centers);
     kith_free(store->categories);
     store_fill_remove_dir(store->dir);
