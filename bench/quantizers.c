@@ -90,7 +90,8 @@ static void rank_lists(struct bench *b)
                   (struct blas_block){codebook->centroids, codebook->n_lists, set->dim},
                   b->centres);
     for (size_t i = 0; i < n; i++)
-        b->gaps[i] = 1 + 2 * (codebook->half_norms[i % codebook->n_lists] - b->centres[i]);
+        b->gaps[i] =
+            1 + 2 * (codebook->weight * codebook->minus[i % codebook->n_lists] - b->centres[i]);
     b->first_gaps = kith_xalloc(set->n_queries * sizeof *b->first_gaps);
     double *sorted = kith_xalloc(codebook->n_lists * sizeof *sorted);
     for (uint32_t q = 0; q < set->n_queries; q++) {

@@ -106,9 +106,10 @@ static enum kith_err load_header(struct codebook_parts *out, struct kith_bytes b
     const uint8_t *at = bytes.data;
     if (bytes.len < CODEBOOK_HEADER_BYTES || kith_load_u32(at) != CODEBOOK_MAGIC)
         return kith_fail(diag, KITH_CORRUPT, "not a codebook");
-    if (kith_load_u32(at + 4) != CODEBOOK_VERSION)
-        return kith_fail(diag, KITH_CORRUPT, "codebook of version %u, this is %u",
-                         kith_load_u32(at + 4), CODEBOOK_VERSION);
+    uint32_t version = kith_load_u32(at + 4);
+    if (version < CODEBOOK_OLDEST || version > CODEBOOK_VERSION)
+        return kith_fail(diag, KITH_CORRUPT, "codebook of version %u, this reads %u to %u", version,
+                         CODEBOOK_OLDEST, CODEBOOK_VERSION);
     struct codebook_parts parts = {.metric = (enum kith_metric)kith_load_u32(at + 8),
                                    .codes = (enum codebook_codes)kith_load_u32(at + 12),
                                    .dim = kith_load_u32(at + 16),
@@ -130,6 +131,7 @@ static enum kith_err load_header(struct codebook_parts *out, struct kith_bytes b
         parts.scale8 == 0.0f || !isfinite(parts.offset8) || !is_size(parts.stretch) ||
         parts.stretch < 1.0f || bytes.len != codebook_format_bytes(&parts))
         return kith_fail(diag, KITH_CORRUPT, "damaged head of a codebook");
+    parts.weight = version == CODEBOOK_OLDEST ? 1.0f : codebook_weight(parts.metric);
     *out = parts;
     return KITH_OK;
 }
@@ -144,14 +146,14 @@ static size_t take(size_t *at, size_t bytes)
 
 /* Places in owner->made. */
 struct places {
-    size_t halves, centroids8, bytes;
+    size_t minus, centroids8, bytes;
 };
 
 static struct places places_of(const struct codebook *c)
 {
     struct places places = {0};
     size_t groups = (c->dim + 3) / 4;
-    places.halves = take(&places.bytes, c->n_lists8 * sizeof(float));
+    places.minus = take(&places.bytes, c->n_lists8 * sizeof(float));
     places.centroids8 = take(&places.bytes, c->n_lists8 * groups * 4);
     return places;
 }
@@ -188,7 +190,7 @@ static bool make(struct owner *owner, const float *lifts)
     struct places places = places_of(c);
     uint8_t *made = owner->made;
     memset(made, 0, places.bytes);
-    float *halves = (void *)(made + places.halves);
+    float *minus = (void *)(made + places.minus);
     for (uint32_t list = 0; list < c->n_lists8; list++) {
         float sum = list < c->n_lists && lifts != NULL ? lifts[list] * lifts[list] : 0.0f;
         for (uint32_t j = 0; j < c->dim && list < c->n_lists; j++)
@@ -196,9 +198,9 @@ static bool make(struct owner *owner, const float *lifts)
                 c->centroids[(size_t)list * c->dim + j] * c->centroids[(size_t)list * c->dim + j];
         if (!isfinite(sum))
             return false;
-        halves[list] = list < c->n_lists ? sum / 2 : FLT_MAX;
+        minus[list] = list < c->n_lists ? sum / 2 / c->weight : FLT_MAX;
     }
-    c->half_norms = halves;
+    c->minus = minus;
     make_bytes(c, (int8_t *)(made + places.centroids8));
     return true;
 }
@@ -248,6 +250,7 @@ enum kith_err codebook_adopt(struct codebook **out, uint8_t *bytes, size_t len,
                                         .residual_energy = parts.residual_energy,
                                         .stretch = parts.stretch,
                                         .lift = parts.lift,
+                                        .weight = parts.weight,
                                         .centroids = floats,
                                         .lifts = lifted ? lifts : NULL,
                                         .subs = lifts + (lifted ? parts.n_lists : 0),

@@ -46,11 +46,12 @@ struct codebook {
                               mean drift */
     float stretch; /* PQ4: code words are so many times the means that they stand for; else 1 */
     float lift;    /* dot: see below; else 0 */
-    const float *centroids;  /* n_lists * dim */
-    const float *lifts;      /* dot: the further coordinate of each centroid; else NULL */
-    const float *half_norms; /* |centroid|^2 / 2, under dot lifted; lists are ranked by
-                                <q,centroid> - half_norm. Padded with FLT_MAX to n_lists8 */
-    const float *subs;       /* n_subs * sub_dim * 16: value j of the 16 code words at [s][j] */
+    float weight;  /* of <q,centroid> where lists are ranked, see below; at least 1 */
+    const float *centroids; /* n_lists * dim */
+    const float *lifts;     /* dot: the further coordinate of each centroid; else NULL */
+    const float *minus;     /* |centroid|^2 / 2 / weight, under dot lifted; lists are ranked by
+                               <q,centroid> - minus. Padded with FLT_MAX to n_lists8 */
+    const float *subs;      /* n_subs * sub_dim * 16: value j of the 16 code words at [s][j] */
 
     /* Made from the above when a codebook is made, 64-byte aligned: the centroids as bytes, to rank
      * the lists. Value j of centroid c at [c / 16][j / 4][c % 16][j % 4], zero-padded. */
@@ -66,6 +67,17 @@ struct codebook {
  * recommender system using a Euclidean transformation for inner-product spaces, 2014): the largest
  * inner product is then the smallest distance, lift + |q|^2 - 2 <q,x>, and that is the "k-th best
  * distance" of ivf_effort. Centroids have the coordinate too; it is only needed to assign rows. */
+
+/* Which lists come first. A list's rows are on average as far as its centroid and how far they are
+ * spread around it; rows of one length are spread the more the shorter their centroid is, which
+ * makes |q - c|^2 + 1 - |c|^2 = 2 - 2 <q,c>. But of rows that are spread more the best are nearer.
+ * The centroid's own distance takes all of the spread for gain, <q,c> none of it; between them is
+ * |w q - c|^2, with w found by trial (docs/INDEX.md). */
+#define CODEBOOK_WEIGHT 1.5f /* cosine, dot; of euclid and manhattan 1 */
+static inline float codebook_weight(enum kith_metric metric)
+{
+    return metric == KITH_COSINE || metric == KITH_DOT ? CODEBOOK_WEIGHT : 1.0f;
+}
 
 struct codebook_training {
     const struct slice_config *config;

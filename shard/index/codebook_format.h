@@ -7,7 +7,8 @@
 #include "shard/index/codebook.h"
 
 #define CODEBOOK_MAGIC        0x4b42434bu /* "KCBK" */
-#define CODEBOOK_VERSION      2u
+#define CODEBOOK_VERSION      3u
+#define CODEBOOK_OLDEST       2u /* that is read, too: its weight is 1 */
 #define CODEBOOK_HEADER_BYTES 64u
 #define CODEBOOK_HASH_BYTES   8u
 #define CODEBOOK_SUB_DIM_MAX  64u
@@ -20,6 +21,7 @@ struct codebook_parts {
     uint32_t dim, n_lists, sub_dim, n_subs, generation;
     uint64_t trained_rows;
     float residual_energy, lift, scale8, offset8, stretch;
+    float weight; /* by the version */
 };
 
 uint64_t codebook_hash(const uint8_t *bytes, size_t len);

@@ -14,7 +14,7 @@ static void walk(const struct codebook *c)
     for (size_t i = 0; i < (size_t)c->n_subs * c->sub_dim * CODEBOOK_WORDS; i++)
         sum += (double)c->subs[i];
     for (uint32_t list = 0; list < c->n_lists8; list++)
-        sum += (double)c->half_norms[list];
+        sum += (double)c->minus[list];
     for (uint32_t list = 0; list < c->n_lists && c->lifts != NULL; list++)
         sum += (double)c->lifts[list];
     for (size_t i = 0; i < c->n_lists8 * (((size_t)c->dim + 3) / 4 * 4); i++)

@@ -74,10 +74,10 @@ static void check_shape(const struct codebook *c, const struct slice_config *con
             assert_true(fabsf(value - (float)byte * c->centroid_scale8) <
                         0.51f * c->centroid_scale8);
         }
-        assert_true(fabsf(half - c->half_norms[list]) <= 1e-5f * (1.0f + half));
+        assert_true(fabsf(half - c->minus[list] * c->weight) <= 1e-5f * (1.0f + half));
     }
     for (uint32_t list = c->n_lists; list < c->n_lists8; list++)
-        assert_true(c->half_norms[list] == FLT_MAX);
+        assert_true(c->minus[list] == FLT_MAX);
 }
 
 static void test_codebook_is_the_same_after_its_bytes_were_read(void **state)
@@ -306,6 +306,32 @@ static void sign(uint8_t *bytes, size_t len)
                    codebook_hash(bytes, len - CODEBOOK_HASH_BYTES));
 }
 
+/* What was measured for an index holds for the order of lists that it was measured with. */
+static void test_codebook_of_the_version_before_ranks_as_it_did(void **state)
+{
+    (void)state;
+    for (int metric = KITH_COSINE; metric <= KITH_EUCLID; metric++) {
+        struct slice_config config = config_of((enum kith_metric)metric, 6);
+        make_rows(6, 10, config.metric);
+        struct codebook_training training = training_of(&config, CODEBOOK_PQ4);
+        struct codebook *made, *read;
+        assert_int_equal(codebook_train(&made, &training, NULL), KITH_OK);
+        assert_true(made->weight == (metric == KITH_EUCLID ? 1 : CODEBOOK_WEIGHT));
+        struct kith_bytes now = codebook_bytes(made);
+        uint8_t *before = kith_memdup(now.data, now.len);
+        assert_non_null(before);
+        kith_store_u32(before + 4, CODEBOOK_OLDEST);
+        sign(before, now.len);
+        struct kith_bytes bytes = {before, now.len};
+        assert_int_equal(codebook_load(&read, bytes, &config, NULL), KITH_OK);
+        assert_true(read->weight == 1);
+        check_shape(read, &config, CODEBOOK_PQ4);
+        kith_free(before);
+        codebook_unref(read);
+        codebook_unref(made);
+    }
+}
+
 static void test_codebook_refuses_damaged_bytes(void **state)
 {
     (void)state;
@@ -330,7 +356,9 @@ static void test_codebook_refuses_damaged_bytes(void **state)
     static const struct {
         size_t at;
         uint32_t value;
-    } damages[] = {{8, KITH_COSINE},
+    } damages[] = {{4, CODEBOOK_OLDEST - 1},
+                   {4, CODEBOOK_VERSION + 1},
+                   {8, KITH_COSINE},
                    {12, 0},
                    {12, CODEBOOK_ROWS},
                    {16, 7},
@@ -383,6 +411,7 @@ int main(void)
         cmocka_unit_test(test_codebook_refuses_what_it_cannot_train),
         cmocka_unit_test(test_codebook_training_stops_when_told),
         cmocka_unit_test(test_codebook_survives_each_oom),
+        cmocka_unit_test(test_codebook_of_the_version_before_ranks_as_it_did),
         cmocka_unit_test(test_codebook_refuses_damaged_bytes),
         cmocka_unit_test(test_codebook_sizes_have_bounds),
     };

@@ -18,7 +18,7 @@ enum kith_err ivf_assign_init(struct ivf_assign *assign, const struct codebook *
         memcpy(centroid, codebook->centroids + (size_t)c * space.dim, space.dim * sizeof *centroid);
         if (codebook->lifts != NULL)
             centroid[space.dim] = codebook->lifts[c];
-        centroid[space.width - 1] = -codebook->half_norms[c];
+        centroid[space.width - 1] = -codebook->minus[c] * codebook->weight;
     }
     *assign = (struct ivf_assign){.codebook = codebook, .space = space, .centroids = centroids};
     enum kith_err err = nearest_set_init(&assign->set, &space, centroids, codebook->n_lists, diag);

@@ -165,7 +165,7 @@ void ivf_codes_scan(struct ivf_job *job, uint32_t number, uint32_t list)
     const struct ivf *index = part->index;
     const struct ivf_tables *tables = &s->tables;
     bool euclid = job->codebook->metric == KITH_EUCLID;
-    float center = s->lists.keys[list] + (euclid ? 0 : job->codebook->half_norms[list]);
+    float center = s->lists.keys[list] + (euclid ? 0 : job->codebook->minus[list]);
     float base = (center + tables->base) * tables->scale - tables->bias;
     base = !(base > -IVF_ESTIMATE_MAX) ? -IVF_ESTIMATE_MAX
            : base < IVF_ESTIMATE_MAX   ? base

@@ -52,7 +52,8 @@
 static float energy_of(const struct codebook *codebook, uint32_t list)
 {
     float length2 = codebook->metric == KITH_COSINE ? 1 : codebook->lift;
-    return fmaxf(length2 - 2 * codebook->half_norms[list], fmaxf(ENERGY_MIN * length2, FLT_MIN));
+    return fmaxf(length2 - 2 * codebook->weight * codebook->minus[list],
+                 fmaxf(ENERGY_MIN * length2, FLT_MIN));
 }
 
 enum kith_err ivf_far_init(struct ivf_far *far, const struct codebook *codebook,
@@ -133,7 +134,7 @@ static void find_bases(struct ivf_job *job)
 {
     const struct ivf_tables *tables = &job->scratch->tables;
     const float *restrict keys = job->scratch->lists.keys;
-    const float *restrict half_norms = job->codebook->half_norms;
+    const float *restrict half_norms = job->codebook->minus;
     int32_t *restrict bases = job->scratch->far.bases;
     const float from = tables->base, scale = tables->scale, bias = tables->bias;
     const uint32_t n = job->codebook->n_lists;
@@ -216,7 +217,7 @@ static void find_steps(struct ivf_job *job)
 {
     struct ivf_far *far = &job->scratch->far;
     const float *restrict keys = job->scratch->lists.keys;
-    const float *restrict half_norms = job->codebook->half_norms, *restrict widths = far->widths;
+    const float *restrict half_norms = job->codebook->minus, *restrict widths = far->widths;
     int32_t *restrict steps = far->steps;
     const float least = job->bound - far->shift, sharpness = far->sharpness * TAIL_STEPS;
     const uint32_t n = job->codebook->n_lists;
@@ -304,7 +305,7 @@ void ivf_far_observe(struct ivf_job *job, struct ivf_far_seen *seen)
         const struct kith_hit *hit = &top->hits[seen->n];
         uint32_t row = (uint32_t)hit->id.lo;
         uint32_t list = ivf_format_list_of(index->lists, job->codebook->n_lists, row);
-        float center = job->scratch->lists.keys[list] + job->codebook->half_norms[list], estimate;
+        float center = job->scratch->lists.keys[list] + job->codebook->minus[list], estimate;
         ivf_codes_spread(job, index, row, row + 1, &estimate);
         estimate += center;
         seen->errors[seen->n] = (estimate - ivf_rerank_score(job, hit->rank)) / error;

@@ -30,6 +30,7 @@
 #ifndef IVF_FORMAT_H
 #define IVF_FORMAT_H
 
+#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -130,6 +131,15 @@ static inline float ivf_format_distance(const struct codebook *codebook, float l
         break;
     }
     return -score;
+}
+
+/* What a query is multiplied by when lists and codes are asked. Under dot its length is nothing to
+ * its hits, but lists are ranked by <q,c> - |c|^2 / 2, and reach is measured by distances: so it
+ * gets the length of the lifted rows. 1: as it is. */
+static inline float ivf_format_stretch(const struct codebook *codebook, float length2)
+{
+    float stretch = codebook->metric == KITH_DOT ? sqrtf(codebook->lift / length2) : 1.0f;
+    return stretch > FLT_MIN && stretch < FLT_MAX ? stretch : 1.0f;
 }
 
 /* The byte of a value on the codebook's common scale (manhattan). */

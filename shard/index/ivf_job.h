@@ -47,6 +47,7 @@ struct ivf_scratch {
     struct ivf_lists lists;
     struct ivf_tables tables;
     struct ivf_far far;
+    float *asked; /* stretched queries: of a search, or of a batch */
     uint8_t *query8;
     /* Candidates: those that wait for their bytes, or, in the opening, all with their estimates. */
     uint32_t *rows, *parts;
@@ -68,15 +69,18 @@ struct ivf_job {
     struct ivf_stats stats;
     struct ivf_best best;
     struct ivf_kernels_rows8 rows8; /* the query as bytes; rows are set for each part */
-    float length2, length;
-    float margin;    /* the effort's, or more: ivf_far.h */
-    float bound;     /* the k-th best score found here; -INFINITY: none */
-    float least;     /* of a hit: the bound, or more, by others and a threshold */
-    float keep;      /* by bytes a row has to have as much: the least less their error */
-    float front;     /* how far the first lists go, see ivf_lists_unit */
-    bool filtered;   /* no list nearer than the k-th best hit is out of reach */
-    bool far;        /* little is left near the query: ivf_far.h chooses */
-    float reach_key; /* lists with a lower key are out of reach */
+    const float *vector;            /* the query, stretched (ivf_format.h) */
+    float stretch;
+    float length2, length; /* of vector */
+    float reach;           /* the effort's, or more: ivf_front.c */
+    float margin;          /* the effort's, or more: ivf_far.h */
+    float bound;           /* the k-th best score found here; -INFINITY: none */
+    float least;           /* of a hit: the bound, or more, by others and a threshold */
+    float keep;            /* by bytes a row has to have as much: the least less their error */
+    float front;           /* how far the first lists go, see ivf_lists_unit */
+    bool filtered;         /* no list nearer than the k-th best hit is out of reach */
+    bool far;              /* little is left near the query: ivf_far.h chooses */
+    float reach_key;       /* lists with a lower key are out of reach */
     bool opening;
     uint32_t n, n_pending; /* candidates; the first n_pending have been fetched */
     uint32_t n_finalists;

@@ -101,7 +101,7 @@ static bool ask(struct ivf_kernels_lists *asked, const struct ivf_lists *lists,
                 float *query_scale)
 {
     *asked = (struct ivf_kernels_lists){.centroids = codebook->centroids8,
-                                        .minus = codebook->half_norms,
+                                        .minus = codebook->minus,
                                         .query = bytes,
                                         .dim4 = lists->dim4,
                                         .n = lists->n_keys};
@@ -137,7 +137,7 @@ bool ivf_lists_rank(struct ivf_lists *lists, const struct codebook *codebook, co
     if (!ask(&asked, lists, codebook, query, lists->bytes, &scale))
         return false;
     (l1 ? kernels->rank_lists_l1 : kernels->rank_lists)(&asked, lists->keys, lists->maxima);
-    if (l1) /* the other keys have half_norms */
+    if (l1) /* the other keys have minus */
         for (uint32_t i = lists->n_lists; i < lists->n_keys; i++)
             lists->keys[i] = -FLT_MAX;
     begin(lists, codebook, scale, length2);
@@ -269,6 +269,17 @@ void ivf_lists_take(struct ivf_lists *lists, uint32_t n)
 
 float ivf_lists_distance(float key, const struct codebook *codebook, float length2)
 {
-    float distance = codebook->metric == KITH_MANHATTAN ? -key : length2 - 2 * key;
+    float distance =
+        codebook->metric == KITH_MANHATTAN ? -key : codebook->weight * length2 - 2 * key;
+    return distance > 0 ? distance : 0;
+}
+
+float ivf_lists_hit_distance(const struct codebook *codebook, float length2, float score)
+{
+    float weight = codebook->weight;
+    float length = codebook->metric == KITH_COSINE ? 1 : codebook->lift;
+    float distance = weight * length2 + length / weight - 2 * score;
+    if (codebook->metric == KITH_EUCLID || codebook->metric == KITH_MANHATTAN)
+        distance = ivf_format_distance(codebook, length2, score);
     return distance > 0 ? distance : 0;
 }

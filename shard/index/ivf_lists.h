@@ -23,7 +23,7 @@ struct ivf_lists_ranked {
 
 struct ivf_lists {
     uint32_t n_lists, n_keys; /* n_keys: with padding */
-    /* The larger, the nearer: <q,c> - half_norm; manhattan: -|q - c|. */
+    /* The larger, the nearer: <q,c> - codebook.minus; manhattan: -|q - c|. */
     float *keys;
     const uint32_t *order; /* the portion: n lists */
     uint32_t n;
@@ -63,9 +63,12 @@ void ivf_lists_take(struct ivf_lists *lists, uint32_t n);
 void ivf_lists_take_above(struct ivf_lists *lists, float low);
 bool ivf_lists_all_taken(const struct ivf_lists *lists);
 
-/* How far a list with this key is, from a query of this squared length: a squared distance;
- * manhattan: a distance. */
+/* How far a list with this key is, from a query of this squared length: a squared distance, of the
+ * query times codebook.weight, over that weight; manhattan: a distance. */
 float ivf_lists_distance(float key, const struct codebook *codebook, float length2);
+
+/* And how far a row of this score is. */
+float ivf_lists_hit_distance(const struct codebook *codebook, float length2, float score);
 
 /* What a reach is a multiple of: a mean of the distances of the k-th best hit and of the first
  * lists. The lists alone say little of where the neighbours are; the hit alone says little of which

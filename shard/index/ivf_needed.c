@@ -26,13 +26,13 @@ static float centroid_distance(const struct codebook *c, const float *query, flo
     float rank;
     bool sums = c->metric == KITH_MANHATTAN;
     kernels_best()->scan[sums ? KERNELS_L1 : KERNELS_IP][KERNELS_F32](query, centroid, 1, &rank);
-    return sums ? -rank : length2 - 2 * (rank - c->half_norms[list]);
+    return sums ? -rank : c->weight * length2 - 2 * (rank - c->minus[list]);
 }
 
 static float row_distance(const struct codebook *c, float length2, float rank)
 {
     /* Through a score, a small euclidean distance would be lost in roundings. */
-    return c->metric == KITH_EUCLID ? -rank : ivf_format_distance(c, length2, rank);
+    return c->metric == KITH_EUCLID ? -rank : ivf_lists_hit_distance(c, length2, rank);
 }
 
 /* How far the first lists of a search go. */
@@ -81,5 +81,8 @@ void ivf_needed_queries(const struct ivf *index, uint32_t n, float *out)
             kith_f16_unpack(out, row, dim);
         else
             memcpy(out, row, dim * sizeof *out);
+        float stretch = ivf_format_stretch(index->codebook, length2_of(index->codebook, out));
+        for (uint32_t i = 0; i < dim; i++)
+            out[i] *= stretch;
     }
 }

@@ -19,7 +19,8 @@ struct ivf_needed {
 float ivf_needed_by(const struct ivf_needed *job, const float *query, uint32_t own,
                     const struct kith_hit *hits, uint32_t k, float *needed);
 
-/* Writes n rows, evenly spread over the index, as f32; which they are is ivf_needed_row. */
+/* Writes n rows, evenly spread over the index, as f32, stretched as a search stretches its query
+ * (ivf_format.h); which they are is ivf_needed_row. */
 void ivf_needed_queries(const struct ivf *index, uint32_t n, float *out);
 static inline uint32_t ivf_needed_row(const struct ivf *index, uint32_t n, uint32_t query)
 {

@@ -21,14 +21,14 @@
 
 float ivf_rerank_score(const struct ivf_job *job, float rank)
 {
-    return job->codebook->metric == KITH_EUCLID ? (rank + job->length2) / 2 : rank;
+    return job->codebook->metric == KITH_EUCLID ? (rank + job->length2) / 2 : rank * job->stretch;
 }
 
 /* By bytes a squared distance may come out below 0. */
 static float rank_of(const struct ivf_job *job, float score)
 {
     if (job->codebook->metric != KITH_EUCLID)
-        return score;
+        return score / job->stretch;
     return fminf(2 * score - job->length2, 0);
 }
 
@@ -84,11 +84,11 @@ static void raise_keep(struct ivf_job *job)
 static void raise_reach(struct ivf_job *job)
 {
     bool sums = job->codebook->metric == KITH_MANHATTAN;
-    float reach = job->query->effort.reach, hit = ivf_rerank_distance(job, job->bound);
+    float reach = job->reach, hit = ivf_lists_hit_distance(job->codebook, job->length2, job->bound);
     float distance = (sums ? sqrtf(reach) : reach) * ivf_lists_unit(hit, job->front);
     if (job->filtered)
         distance = fmaxf(distance, hit);
-    job->reach_key = sums ? -distance : (job->length2 - distance) / 2;
+    job->reach_key = sums ? -distance : (job->codebook->weight * job->length2 - distance) / 2;
 }
 
 void ivf_rerank_refresh(struct ivf_job *job)

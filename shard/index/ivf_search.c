@@ -56,6 +56,7 @@ void ivf_scratch_free(struct ivf_scratch *scratch)
     ivf_lists_fini(&scratch->lists);
     ivf_tables_fini(&scratch->tables);
     ivf_far_fini(&scratch->far);
+    kith_free(scratch->asked);
     kith_free(scratch->query8);
     kith_free(scratch->rows);
     kith_free(scratch->parts);
@@ -86,6 +87,7 @@ enum kith_err ivf_scratch_fit(struct ivf_scratch **scratch, const struct codeboo
         err = ivf_far_init(&s->far, codebook, diag);
     if (err == KITH_OK)
         err = ivf_tables_init(&s->tables, codebook, diag);
+    s->asked = kith_alloc(sizeof *s->asked * codebook->dim * IVF_BATCH);
     s->query8 = kith_alloc_aligned(64, ivf_format_row8_bytes(codebook->dim));
     s->rows = kith_alloc(sizeof *s->rows * n);
     s->parts = kith_alloc(sizeof *s->parts * n);
@@ -95,9 +97,10 @@ enum kith_err ivf_scratch_fit(struct ivf_scratch **scratch, const struct codeboo
     s->run_estimates = kith_alloc(sizeof *s->run_estimates * IVF_RUN_ROWS);
     s->best = kith_alloc(sizeof *s->best * k);
     s->finalists = kith_alloc(sizeof *s->finalists * ivf_rerank_finalists(k));
-    if (err == KITH_OK && (s->query8 == NULL || s->rows == NULL || s->parts == NULL ||
-                           s->estimates == NULL || s->scores == NULL || s->run_rows == NULL ||
-                           s->run_estimates == NULL || s->best == NULL || s->finalists == NULL))
+    if (err == KITH_OK &&
+        (s->asked == NULL || s->query8 == NULL || s->rows == NULL || s->parts == NULL ||
+         s->estimates == NULL || s->scores == NULL || s->run_rows == NULL ||
+         s->run_estimates == NULL || s->best == NULL || s->finalists == NULL))
         err = kith_fail(diag, KITH_NOMEM, "search scratch for %u hits", k);
     if (err != KITH_OK) {
         ivf_scratch_free(s);
@@ -198,10 +201,24 @@ static bool visit_lists(struct ivf_job *job)
 
 /* ---- the query ------------------------------------------------------------------------------- */
 
+/* Returns the stretched query: in `out`, or the query itself. */
+static const float *stretch(const struct codebook *codebook, const float *query, float *length2,
+                            float *factor, float *out)
+{
+    kernels_best()->norms((struct kernels_rows){query, codebook->dim}, 1, length2);
+    *factor = ivf_format_stretch(codebook, *length2);
+    if (*factor == 1.0f)
+        return query;
+    for (uint32_t i = 0; i < codebook->dim; i++)
+        out[i] = query[i] * *factor;
+    *length2 *= *factor * *factor;
+    return out;
+}
+
 static void set_query8(struct ivf_job *job)
 {
     const struct codebook *codebook = job->codebook;
-    const float *vector = job->query->vector;
+    const float *vector = job->vector;
     uint8_t *bytes = job->scratch->query8;
     uint32_t row_bytes = ivf_format_row8_bytes(codebook->dim);
     job->rows8 = (struct ivf_kernels_rows8){.query = bytes, .row_bytes = row_bytes};
@@ -242,7 +259,7 @@ static bool rank_lists(struct ivf_job *job)
 {
     struct ivf_lists *lists = &job->scratch->lists;
     if (job->query->ranked == 0)
-        return ivf_lists_rank(lists, job->codebook, job->query->vector, job->length2);
+        return ivf_lists_rank(lists, job->codebook, job->vector, job->length2);
     ivf_lists_begin_ranked(lists, job->codebook, job->query->ranked - 1, job->length2);
     return true;
 }
@@ -258,7 +275,7 @@ static bool search_lists(struct ivf_job *job)
     if (by_bytes)
         return ivf_rows_search(job);
     if (job->codebook->codes == CODEBOOK_PQ4)
-        ivf_tables_fill(&s->tables, job->codebook, job->query->vector);
+        ivf_tables_fill(&s->tables, job->codebook, job->vector);
     if (!visit_lists(job))
         return false;
     if (job->codebook->codes != CODEBOOK_ROWS)
@@ -272,7 +289,12 @@ bool ivf_rank_batch(struct ivf_scratch *scratch, const struct codebook *codebook
                     const float *const vectors[IVF_BATCH])
 {
     kith_assert(scratch->codebook_hash == codebook->hash);
-    return ivf_lists_rank_batch(&scratch->lists, codebook, vectors);
+    const float *asked[IVF_BATCH];
+    float length2, factor;
+    for (uint32_t i = 0; i < IVF_BATCH; i++)
+        asked[i] = stretch(codebook, vectors[i], &length2, &factor,
+                           scratch->asked + (size_t)i * codebook->dim);
+    return ivf_lists_rank_batch(&scratch->lists, codebook, asked);
 }
 
 bool ivf_search(const struct ivf_query *query, const struct ivf_part *parts, uint32_t n_parts,
@@ -286,6 +308,7 @@ bool ivf_search(const struct ivf_query *query, const struct ivf_part *parts, uin
                              .scratch = scratch,
                              .codebook = parts[0].index->codebook,
                              .kernels = ivf_kernels_best(),
+                             .reach = query->effort.reach,
                              .margin = query->effort.margin,
                              .bound = -INFINITY,
                              .least = -INFINITY,
@@ -297,8 +320,8 @@ bool ivf_search(const struct ivf_query *query, const struct ivf_part *parts, uin
      * would be in its reach. */
     uint32_t k = query->top->k < IVF_TARGET_HITS ? IVF_TARGET_HITS : query->top->k;
     ivf_best_init(&search.best, k, scratch->best);
-    kernels_best()->norms((struct kernels_rows){query->vector, search.codebook->dim}, 1,
-                          &search.length2);
+    search.vector =
+        stretch(search.codebook, query->vector, &search.length2, &search.stretch, scratch->asked);
     search.length = sqrtf(search.length2);
     bool done = search_lists(&search);
     if (query->seen != NULL)

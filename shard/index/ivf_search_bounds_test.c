@@ -174,13 +174,13 @@ static void test_ivf_search_finds_the_only_row_allowed(void **state)
 /* As ivf_search of all parts, with what is known before: a threshold, and the k-th best of others.
  */
 static struct topk search_knowing(struct world *world, const float *query, uint32_t k,
-                                  struct ivf_effort effort, float threshold, float known)
+                                  float threshold, float known)
 {
     struct topk top;
     _Atomic float floor = known;
     topk_init(&top, k, threshold, hits_of(k));
     assert_int_equal(ivf_scratch_fit(&world->scratch, &world->codebook.codebook, k, NULL), KITH_OK);
-    struct ivf_query asked = {.vector = query, .top = &top, .floor = &floor, .effort = effort};
+    struct ivf_query asked = {.vector = query, .top = &top, .floor = &floor, .effort = usual};
     assert_true(
         ivf_search(&asked, world->parts, world->shape.n_parts, world->scratch, &world->stats));
     topk_sort(&top);
@@ -193,15 +193,14 @@ struct kept {
 
 /* Whether what is known before costs hits: a threshold that leaves `n` of k, or others who know n
  * hits as good. */
-static struct kept count_kept(struct world *world, uint32_t k, uint32_t n, bool of_others,
-                              struct ivf_effort effort)
+static struct kept count_kept(struct world *world, uint32_t k, uint32_t n, bool of_others)
 {
     struct kept kept = {0};
     for (uint32_t q = 0; q < world->shape.n_queries; q++) {
         const float *query = world->queries + (size_t)q * world->shape.index.dim;
-        struct topk want = exact(world, query, k), alone = search(world, query, k, effort);
+        struct topk want = exact(world, query, k), alone = search(world, query, k, usual);
         float rank = want.hits[n - 1].rank;
-        struct topk knowing = search_knowing(world, query, k, effort, of_others ? -FLT_MAX : rank,
+        struct topk knowing = search_knowing(world, query, k, of_others ? -FLT_MAX : rank,
                                              of_others ? rank : -FLT_MAX);
         for (uint32_t i = 0; i < knowing.n; i++)
             assert_true(knowing.hits[i].rank >= rank);
@@ -215,10 +214,12 @@ static struct kept count_kept(struct world *world, uint32_t k, uint32_t n, bool 
     return kept;
 }
 
-/* By bytes a hit may be misjudged, and one of a row that was clipped in many queries: rarely. */
+/* By bytes a hit may be misjudged: rarely, but under manhattan a row with a value that was clipped
+ * is, in each query. */
 static void expect_kept(const struct world *world, struct kept kept, const char *what)
 {
-    if (kept.alone == 0 || kept.knowing + kept.alone / 100 + 1 < kept.alone)
+    uint32_t slack = 1 + kept.alone / (world->shape.index.metric == KITH_MANHATTAN ? 20 : 100);
+    if (kept.alone == 0 || kept.knowing + slack < kept.alone)
         fail_msg("metric %d codes %d, %s: %u hits, %u without it", (int)world->shape.index.metric,
                  (int)world->shape.index.codes, what, kept.knowing, kept.alone);
 }
@@ -233,10 +234,9 @@ static void test_ivf_search_finds_as_much_above_a_threshold(void **state)
                 continue;
             static struct world world;
             struct world_shape shape = shape_of((enum kith_metric)metric, codes, 24);
-            struct ivf_effort effort = metric == KITH_DOT ? usual_for_dot : usual;
             make_world(&world, &shape);
-            expect_kept(&world, count_kept(&world, 20, 1, false, effort), "a threshold for one");
-            expect_kept(&world, count_kept(&world, 20, 7, false, effort), "a threshold for seven");
+            expect_kept(&world, count_kept(&world, 20, 1, false), "a threshold for one");
+            expect_kept(&world, count_kept(&world, 20, 7, false), "a threshold for seven");
             drop_world(&world);
         }
 }
@@ -265,14 +265,14 @@ static void test_ivf_search_shares_its_floor(void **state)
         assert_true(atomic_load(&floor) == first.hits[9].rank);
         free(first.hits);
     }
-    expect_kept(&world, count_kept(&world, 10, 10, true, usual), "ten hits of others");
-    expect_kept(&world, count_kept(&world, 1, 1, true, usual), "a hit of others");
+    expect_kept(&world, count_kept(&world, 10, 10, true), "ten hits of others");
+    expect_kept(&world, count_kept(&world, 1, 1, true), "a hit of others");
     /* Somebody knows of ten hits as good as the best here: little is worth a look. */
     world.stats = (struct ivf_stats){0};
     for (uint32_t q = 0; q < world.shape.n_queries; q++) {
         const float *query = world.queries + (size_t)q * 24;
         struct topk best = exact(&world, query, 1);
-        struct topk top = search_knowing(&world, query, 10, usual, -FLT_MAX, best.hits[0].rank);
+        struct topk top = search_knowing(&world, query, 10, -FLT_MAX, best.hits[0].rank);
         free(best.hits);
         free(top.hits);
     }

@@ -211,9 +211,7 @@ static inline double recall(struct world *world, uint32_t k, struct ivf_effort e
     return all > 0 ? (double)found / (double)all : 1;
 }
 
-static const struct ivf_effort usual = {.reach = 1.05f, .margin = 3, .first_lists = 8};
-/* Lifted distances differ little from each other. */
-static const struct ivf_effort usual_for_dot = {.reach = 1.1f, .margin = 3, .first_lists = 8};
+static const struct ivf_effort usual = {.reach = 1.12f, .margin = 3, .first_lists = 8};
 static const struct ivf_effort all_lists = {.reach = FLT_MAX, .margin = 8};
 
 static inline struct world_shape shape_of(enum kith_metric metric, enum codebook_codes codes,

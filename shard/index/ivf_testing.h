@@ -16,7 +16,7 @@
 
 struct ivf_testing_codebook {
     struct codebook codebook;
-    float *centroids, *half_norms, *subs, *heights; /* heights: the coordinate added under dot */
+    float *centroids, *minus, *subs, *heights; /* heights: the coordinate added under dot */
     int8_t *centroids8;
 };
 
@@ -65,7 +65,7 @@ static inline uint32_t ivf_testing_nearest(const struct ivf_testing_codebook *ma
         float key = 0;
         for (uint32_t j = 0; j < codebook->dim; j++)
             key += row[j] * centroid[j];
-        key += height * made->heights[c] - made->half_norms[c];
+        key += height * made->heights[c] - made->minus[c] * codebook->weight;
         if (key > best_key) {
             best_key = key;
             best = c;
@@ -74,16 +74,17 @@ static inline uint32_t ivf_testing_nearest(const struct ivf_testing_codebook *ma
     return best;
 }
 
-static inline void ivf_testing_half_norms(struct ivf_testing_codebook *made)
+static inline void ivf_testing_set_minus(struct ivf_testing_codebook *made)
 {
     const struct codebook *codebook = &made->codebook;
     for (uint32_t c = 0; c < codebook->n_lists; c++) {
         const float *centroid = made->centroids + (size_t)c * codebook->dim;
-        made->half_norms[c] = (float)(ivf_testing_dot(centroid, centroid, codebook->dim) / 2) +
-                              made->heights[c] * made->heights[c] / 2;
+        double length2 = ivf_testing_dot(centroid, centroid, codebook->dim) +
+                         (double)made->heights[c] * (double)made->heights[c];
+        made->minus[c] = (float)length2 / 2 / codebook->weight;
     }
     for (uint32_t c = codebook->n_lists; c < codebook->n_lists8; c++)
-        made->half_norms[c] = FLT_MAX;
+        made->minus[c] = FLT_MAX;
 }
 
 static inline void ivf_testing_means(struct ivf_testing_codebook *made, const float *rows,
@@ -109,7 +110,7 @@ static inline void ivf_testing_means(struct ivf_testing_codebook *made, const fl
     }
     free(counts);
     free(sums);
-    ivf_testing_half_norms(made);
+    ivf_testing_set_minus(made);
 }
 
 static inline uint32_t ivf_testing_sub_dims(const struct codebook *codebook, uint32_t sub)
@@ -204,7 +205,7 @@ static inline void ivf_testing_derive(struct ivf_testing_codebook *made)
             made->centroids8[at] = byte;
         }
     codebook->centroids = made->centroids;
-    codebook->half_norms = made->half_norms;
+    codebook->minus = made->minus;
     codebook->subs = made->subs;
     codebook->centroids8 = made->centroids8;
 }
@@ -224,13 +225,14 @@ static inline void ivf_testing_train(struct ivf_testing_codebook *made,
                                   .sub_dim = shape->sub_dim,
                                   .hash = ++number,
                                   .stretch = 1,
+                                  .weight = codebook_weight(shape->metric),
                                   .n_lists8 = lists8,
                                   .scale8 = 1};
     if (shape->codes == CODEBOOK_PQ4)
         codebook->n_subs = ((dim + shape->sub_dim - 1) / shape->sub_dim + 1) & ~1u;
     made->centroids = calloc((size_t)shape->n_lists * dim, sizeof(float));
     made->heights = calloc(shape->n_lists, sizeof(float));
-    made->half_norms = calloc(lists8, sizeof(float));
+    made->minus = calloc(lists8, sizeof(float));
     made->subs = calloc((size_t)codebook->n_subs * shape->sub_dim * 16 + 1, sizeof(float));
     made->centroids8 = kith_alloc_aligned(64, (size_t)lists8 * ((dim + 3) / 4) * 4);
     memset(made->centroids8, 0, (size_t)lists8 * ((dim + 3) / 4) * 4);
@@ -253,7 +255,7 @@ static inline void ivf_testing_train(struct ivf_testing_codebook *made,
     }
     if (centroids != NULL)
         memcpy(made->centroids, centroids, sizeof(float) * shape->n_lists * dim);
-    ivf_testing_half_norms(made);
+    ivf_testing_set_minus(made);
     for (uint32_t round = 0; round < shape->rounds && centroids == NULL; round++)
         ivf_testing_means(made, rows, n);
     if (shape->codes == CODEBOOK_PQ4)
@@ -265,7 +267,7 @@ static inline void ivf_testing_free_codebook(struct ivf_testing_codebook *made)
 {
     free(made->centroids);
     free(made->heights);
-    free(made->half_norms);
+    free(made->minus);
     free(made->subs);
     kith_free(made->centroids8);
 }
