@@ -12,8 +12,7 @@
 #define WIDEST_MARGIN 8.0f /* standard errors */
 /* For ten times as many hits. Codes lose three times as many of 1,000 as of 10: sentence vectors.
  */
-#define MARGIN_GROWTH 0.25f
-#define ROWS_GROWTH   0.3f /* a power: 2 to 4 times as many rows for 1,000 hits were seen */
+#define ROWS_GROWTH 0.3f /* a power: 2 to 4 times as many rows for 1,000 hits were seen */
 
 struct ivf_source ivf_source_of(const struct segment *segment, const struct slice_config *config)
 {
@@ -284,9 +283,9 @@ static void widen(struct ivf_target *target, float growth, uint32_t k)
         return;
     float times = (float)k / IVF_TARGET_HITS, decades = log10f(times);
     target->effort.reach += growth * decades;
-    target->effort.margin += MARGIN_GROWTH * decades;
+    target->effort.margin += IVF_MARGIN_GROWTH * decades;
     if (target->effort.far.margin > 0)
-        target->effort.far.margin += MARGIN_GROWTH * decades;
+        target->effort.far.margin += IVF_MARGIN_GROWTH * decades;
     target->rows_share = fminf(target->rows_share * powf(times, ROWS_GROWTH), 1);
 }
 
@@ -312,6 +311,7 @@ struct ivf_target ivf_target_for(const struct ivf *const *segments, uint32_t n, 
     }
     if (all.effort.reach < FLT_MAX && recall < 1) {
         all.effort.misses = 1 - recall;
+        all.effort.growth = growth;
         all.effort.far = far_efforts(segments, n, all.effort.misses);
     }
     widen(&all, growth, k);

@@ -60,6 +60,7 @@ struct ivf_effort {
     float margin;
     uint32_t first_lists;
     uint32_t lists_max;  /* 0: no limit */
+    float growth;        /* of reach, where a filter leaves a tenth; not stored */
     uint32_t least_rows; /* lists are in reach until so many rows are visited; not stored */
     float misses; /* a share of hits that may be missed, where lists are chosen by that; 0: they are
                      not. Not stored */
@@ -70,9 +71,10 @@ struct ivf_effort {
  * codebook worse than those: what was measured with the others does not hold for them. */
 #define IVF_DRIFT 1.15f
 
-#define IVF_TARGETS      12u
-#define IVF_TARGET_HITS  10u   /* the k of their recall; for fewer hits a search looks as far */
-#define IVF_GROWTH_USUAL 0.05f /* of word and sentence vectors 0.02 to 0.05 was measured */
+#define IVF_TARGETS       12u
+#define IVF_TARGET_HITS   10u   /* the k of their recall; for fewer hits a search looks as far */
+#define IVF_MARGIN_GROWTH 0.25f /* standard errors, for ten times as many hits */
+#define IVF_GROWTH_USUAL  0.05f /* of word and sentence vectors 0.02 to 0.05 was measured */
 struct ivf_target {
     float recall;     /* reached on the calibration's queries, a lower confidence bound */
     float rows_share; /* of the segment's rows, looked at on average: the planner's estimate */

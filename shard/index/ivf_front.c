@@ -13,8 +13,10 @@
 
 #include <string.h>
 
-#define FEW_LEFT_OUT   0.75 /* shares above: hardly a list is empty */
-#define PORTION_GROWTH 4u   /* of lists, while there are too few typical ones */
+#define FEW_LEFT_OUT    0.75 /* shares above: hardly a list is empty */
+#define PORTION_GROWTH  4u   /* of lists, while there are too few typical ones */
+#define SHARE_LEAST     1e-4 /* of all rows; less is no list's business */
+#define FILTERED_GROWTH 0.5f /* of what reach grows by for as many times more hits */
 
 /* The bits of a word that are rows in [first, end). */
 static uint64_t bits_of(const struct ivf_part *part, uint32_t word, uint32_t first, uint32_t end)
@@ -120,6 +122,16 @@ static bool can_expect(const struct ivf_job *job)
            effort->misses > 0 && effort->lists_max == 0;
 }
 
+/* The ten nearest of a tenth are spread like the hundred nearest of all, and codes know as much
+ * less of them. (With all of the reach that hundred take, recall is 0.01 to 0.015 higher than
+ * without a filter.) */
+static void widen(struct ivf_job *job, double share)
+{
+    float decades = (float)-log10(fmax(share, SHARE_LEAST));
+    job->margin += IVF_MARGIN_GROWTH * decades;
+    job->reach += FILTERED_GROWTH * job->query->effort.growth * decades;
+}
+
 /* A filter that leaves little in the nearest lists pushes those away that are like the whole. The
  * rows there are all about equally far, and any of their lists may hold the hits: they are chosen
  * by ivf_far.h, or the push counts twice. */
@@ -133,6 +145,7 @@ void ivf_front_take(struct ivf_job *job, uint32_t n)
     if (share > FEW_LEFT_OUT)
         return;
     job->filtered = true;
+    widen(job, share);
     struct typical typical = {.lowest = FLT_MAX};
     fetch_allowed(job);
     add_typical(job, lists->n, share, &typical);
