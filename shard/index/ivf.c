@@ -10,9 +10,7 @@
 #include "shard/index/kernels.h"
 
 #define WIDEST_MARGIN 8.0f /* standard errors */
-/* For ten times as many hits. Codes lose three times as many of 1,000 as of 10: sentence vectors.
- */
-#define ROWS_GROWTH 0.3f /* a power: 2 to 4 times as many rows for 1,000 hits were seen */
+#define ROWS_GROWTH   0.3f /* a power: 2 to 4 times as many rows for 1,000 hits were seen */
 
 struct ivf_source ivf_source_of(const struct segment *segment, const struct slice_config *config)
 {

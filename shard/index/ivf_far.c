@@ -134,12 +134,12 @@ static void find_bases(struct ivf_job *job)
 {
     const struct ivf_tables *tables = &job->scratch->tables;
     const float *restrict keys = job->scratch->lists.keys;
-    const float *restrict half_norms = job->codebook->minus;
+    const float *restrict minus = job->codebook->minus;
     int32_t *restrict bases = job->scratch->far.bases;
     const float from = tables->base, scale = tables->scale, bias = tables->bias;
     const uint32_t n = job->codebook->n_lists;
     for (uint32_t list = 0; list < n; list++) {
-        float base = (keys[list] + half_norms[list] + from) * scale - bias;
+        float base = (keys[list] + minus[list] + from) * scale - bias;
         base = base > -IVF_ESTIMATE_MAX ? base : -IVF_ESTIMATE_MAX;
         bases[list] = (int32_t)(base < IVF_ESTIMATE_MAX ? base : IVF_ESTIMATE_MAX);
     }
@@ -217,12 +217,12 @@ static void find_steps(struct ivf_job *job)
 {
     struct ivf_far *far = &job->scratch->far;
     const float *restrict keys = job->scratch->lists.keys;
-    const float *restrict half_norms = job->codebook->minus, *restrict widths = far->widths;
+    const float *restrict minus = job->codebook->minus, *restrict widths = far->widths;
     int32_t *restrict steps = far->steps;
     const float least = job->bound - far->shift, sharpness = far->sharpness * TAIL_STEPS;
     const uint32_t n = job->codebook->n_lists;
     for (uint32_t list = 0; list < n; list++) {
-        float center = keys[list] + half_norms[list];
+        float center = keys[list] + minus[list];
         float step = (least - center) * widths[list] * sharpness - TAIL_LOW * TAIL_STEPS;
         step = step > 0 ? step : 0;
         step = step < IVF_FAR_STEPS - 1 ? step : IVF_FAR_STEPS - 1;

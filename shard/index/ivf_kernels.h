@@ -24,7 +24,7 @@
 /* Scores of all lists by bytes. */
 struct ivf_kernels_lists {
     const int8_t *centroids; /* codebook.centroids8 */
-    const float *minus;      /* codebook.half_norms; unused by l1 */
+    const float *minus;      /* codebook.minus; unused by l1 */
     const int8_t *query;     /* bytes, zero-padded to a multiple of 4 */
     uint32_t dim4;           /* ceil(dim / 4) */
     uint32_t n;              /* a multiple of IVF_KERNELS_LANES */
