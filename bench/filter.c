@@ -331,24 +331,12 @@ static void make_queries(struct bench *b)
     }
 }
 
-static _Noreturn void usage(void)
+static void usage(void)
 {
     fprintf(stderr, "usage: bench_filter DIR [--rows N] [--queries Q] [--rounds R] [--recall T] "
                     "[--peer \"M16 efC200\"] [--only random|near|far] "
                     "[--metric cosine|dot|euclid|manhattan] [--norms F]\n");
     exit(2);
-}
-
-static enum kith_metric metric_named(const char *name)
-{
-    static const char *const names[] = {[KITH_COSINE] = "cosine",
-                                        [KITH_DOT] = "dot",
-                                        [KITH_EUCLID] = "euclid",
-                                        [KITH_MANHATTAN] = "manhattan"};
-    for (int m = KITH_COSINE; m <= KITH_MANHATTAN; m++)
-        if (strcmp(name, names[m]) == 0)
-            return (enum kith_metric)m;
-    usage();
 }
 
 int main(int argc, char **argv)
@@ -379,11 +367,9 @@ int main(int argc, char **argv)
             peer = optarg;
         else if (c == 'o')
             only = optarg;
-        else if (c == 'm')
-            shape.metric = metric_named(optarg);
         else if (c == 's')
             shape.norms = strtof(optarg, NULL);
-        else
+        else if (c != 'm' || !kith_metric_of_word(optarg, &shape.metric))
             usage();
     }
     if (optind + 1 != argc || b.n_queries < 1 || b.n_queries > QUERIES_MAX || b.rounds < 1 ||

@@ -105,8 +105,7 @@ static void write_rows(struct filter_store *store, const struct ann_set *set, ui
 static void train(struct filter_store *store, const struct ann_set *set,
                   const struct slice_config *config)
 {
-    enum codebook_codes codes =
-        config->metric == KITH_MANHATTAN ? CODEBOOK_INT8 : CODEBOOK_PQ4; /* as by default */
+    enum codebook_codes codes = (enum codebook_codes)kith_index_default(config->metric);
     struct ivf_builder_options options = {.config = *config, .codes = codes, .threads = 2};
     struct kith_diag diag = {0};
     uint32_t n = codebook_sample_rows(set->n, set->dim);

@@ -20,22 +20,8 @@ static bool uuids;
 
 static bool metric_of(const char *text, enum kith_metric *out)
 {
-    static const struct {
-        const char *word;
-        enum kith_metric metric;
-    } words[] = {{"cosine", KITH_COSINE},
-                 {"dot", KITH_DOT},
-                 {"euclid", KITH_EUCLID},
-                 {"manhattan", KITH_MANHATTAN}};
-
     *out = KITH_COSINE;
-    for (size_t i = 0; text != NULL && i < sizeof words / sizeof words[0]; i++) {
-        if (strcmp(text, words[i].word) == 0) {
-            *out = words[i].metric;
-            return true;
-        }
-    }
-    return text == NULL;
+    return text == NULL || kith_metric_of_word(text, out);
 }
 
 /* The sample decides the dimension, and is the number of rows where none is given. False: said why.

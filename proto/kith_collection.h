@@ -2,8 +2,37 @@
 #ifndef KITH_COLLECTION_H
 #define KITH_COLLECTION_H
 
+#include <stdbool.h>
+#include <string.h>
+
 /* Wire and disk values: never renumber. */
 enum kith_metric { KITH_COSINE = 1, KITH_DOT = 2, KITH_EUCLID = 3, KITH_MANHATTAN = 4 };
+/* What the registry, the command line and benchmarks call it; NULL: no metric. */
+static inline const char *kith_metric_word(enum kith_metric metric)
+{
+    switch (metric) {
+    case KITH_COSINE:
+        return "cosine";
+    case KITH_DOT:
+        return "dot";
+    case KITH_EUCLID:
+        return "euclid";
+    case KITH_MANHATTAN:
+        return "manhattan";
+    }
+    return NULL;
+}
+
+static inline bool kith_metric_of_word(const char *word, enum kith_metric *out)
+{
+    for (int m = KITH_COSINE; m <= KITH_MANHATTAN; m++)
+        if (strcmp(word, kith_metric_word((enum kith_metric)m)) == 0) {
+            *out = (enum kith_metric)m;
+            return true;
+        }
+    return false;
+}
+
 enum kith_row_type { KITH_ROWS_F32 = 1, KITH_ROWS_F16 = 2 };
 
 /* What the approximate index of a segment keeps of each row beside it: nothing (no index, exact

@@ -5,14 +5,6 @@
 /* collections/<name>: {"id", "dim", "metric", "rows", "index", "factory", "slices", "vector",
  * "encoder", "options", "metadata"}; the last three are JSON inside a string: kept as given, never looked into here. */
 
-static const struct {
-    enum kith_metric metric;
-    const char *name;
-} metrics[] = {{KITH_COSINE, "cosine"},
-               {KITH_DOT, "dot"},
-               {KITH_EUCLID, "euclid"},
-               {KITH_MANHATTAN, "manhattan"}};
-
 bool topology_codec_name_ok(const char *name)
 {
     const size_t len = strnlen(name, KITH_NAME_MAX + 1);
@@ -49,11 +41,7 @@ void topology_codec_write(struct kith_buf *buf, const struct topology_collection
     kith_jw_str(&w, (const char *)id.data, id.len);
     kith_jw_key(&w, "dim");
     kith_jw_u64(&w, collection->dim);
-    for (size_t i = 0; i < sizeof metrics / sizeof *metrics; i++) {
-        if (metrics[i].metric == collection->metric) {
-            put_text(&w, "metric", metrics[i].name);
-        }
-    }
+    put_text(&w, "metric", kith_metric_word(collection->metric));
     put_text(&w, "rows", collection->rows == KITH_ROWS_F16 ? "f16" : "f32");
     put_text(&w, "index", indexes[collection->index]);
     put_text(&w, "factory", collection->factory);
@@ -135,9 +123,9 @@ static enum kith_err read_root(struct topology_collection *out, struct kith_aren
         !kith_json_opt(root, "metric", &field)) {
         return KITH_CORRUPT;
     }
-    for (size_t i = 0; i < sizeof metrics / sizeof *metrics; i++) {
-        if (kith_json_is(field, metrics[i].name)) {
-            out->metric = metrics[i].metric;
+    for (int m = KITH_COSINE; m <= KITH_MANHATTAN; m++) {
+        if (kith_json_is(field, kith_metric_word((enum kith_metric)m))) {
+            out->metric = (enum kith_metric)m;
         }
     }
     if (!out->metric || !kith_json_opt(root, "rows", &field)) {
