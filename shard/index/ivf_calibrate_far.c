@@ -42,6 +42,7 @@
 #define AT_BOUND     3.0f /* errors that are too large at the bound, for each hit that is missed */
 #define REST_MAX     0.5f
 #define REST_MIN     1e-5f
+#define MARGIN_MAX   8.0f /* of rows whose numbers overflow it comes out infinite */
 
 struct worker {
     struct ivf_scratch *scratch;
@@ -139,6 +140,7 @@ static void conclude(const struct run *run, float *rests, struct ivf_far_effort 
             (float)-mean + ivf_far_quantile(AT_BOUND * OF_CODES * misses[i]) * (float)deviation;
         float rest = rests[(uint32_t)(OF_LISTS * misses[i] * (float)n)];
         rest = rest < REST_MAX ? rest : REST_MAX;
+        margin = margin < MARGIN_MAX ? margin : MARGIN_MAX;
         out[i] = (struct ivf_far_effort){.margin = margin > 0.5f ? margin : 0.5f,
                                          .rest = rest > REST_MIN ? rest : REST_MIN};
     }
